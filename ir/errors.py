@@ -1,0 +1,49 @@
+"""The one tree of exceptions: whatever snnc refuses, it refuses with a `SnncError`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class SnncError(Exception):
+    """Base of every error that snnc raises on purpose; its text is meant for the user."""
+
+
+class ShapeError(SnncError):
+    """A linear operator or a neuron cannot take an input of this shape."""
+
+
+class VerificationError(SnncError):
+    """A network breaks the rules of its stage; `faults` holds every one of them."""
+
+    def __init__(self, title: str, faults: Sequence[str]):
+        self.faults = tuple(faults)
+        super().__init__("\n".join([title, *(f"  - {fault}" for fault in self.faults)]))
+
+
+class NetworkFileError(SnncError):
+    """A network file cannot be read or written."""
+
+
+class ModelFileError(SnncError):
+    """A model file is missing, damaged, or not what its name says."""
+
+
+class UnsupportedModelError(SnncError):
+    """A model holds layers that have no spiking counterpart; `problems` names every one of them."""
+
+    def __init__(self, title: str, problems: Sequence[str]):
+        self.problems = tuple(problems)
+        super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
+
+
+class DataError(SnncError):
+    """Images or labels do not fit the network, or hold numbers that are not finite."""
+
+
+class PipelineError(SnncError):
+    """A pipeline cannot be parsed, or a pass cannot run where it stands."""
+
+
+class BackendError(SnncError):
+    """A backend is not installed, or cannot run this network."""

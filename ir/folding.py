@@ -1,0 +1,140 @@
+"""Algebra on sequences of linear operators: the shortest sequence that computes the same map.
+
+`fold` rewrites neighbouring operators until no rule applies. Scales and channel padding travel right
+until a weight absorbs them; spatial padding becomes the padding of a convolution; flattening and
+permutation vanish into the rows of a dense matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .operators import AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale
+from .windows import Padding, Shape
+
+Operators = tuple[Operator, ...]
+
+
+def fold(operators: Operators, shape: Shape) -> Operators:
+    """The folded form of `operators` on an input of `shape`; raises ShapeError where they do not fit it."""
+    folded: list[tuple[Operator, Shape]] = []  # each with the shape of its input
+    pending = list(reversed(operators))
+    while pending:
+        operator = pending.pop()
+        if _is_nothing(operator, shape):
+            continue
+        previous = folded[-1] if folded else None
+        merged = _merge(previous[0], operator, previous[1]) if previous else None
+        if previous is None or merged is None:
+            folded.append((operator, shape))
+            shape = operator.output_shape(shape)
+            continue
+        folded.pop()
+        shape = previous[1]
+        pending.extend(reversed(merged))
+    return tuple(operator for operator, _ in folded)
+
+
+def _is_nothing(operator: Operator, shape: Shape) -> bool:
+    match operator:
+        case Flatten():
+            return len(shape) == 1
+        case Scale(factor):
+            return bool((factor == 1).all())
+        case Pad(amounts):
+            return not any(map(any, amounts))
+        case AveragePool2D(pool_size, strides, padding):
+            return pool_size == strides == (1, 1) and not any(map(any, padding))
+        case Pick(indices):
+            return shape == indices.shape and bool((indices == np.arange(shape[0])).all())
+    return False
+
+
+def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
+    """`first` then `second`, on an input of `shape`, said shorter or with the scale further right."""
+    match first, second:
+        case Flatten(), (Dense() | Pick()):
+            return (second,)
+        case Scale(), _:
+            return _scale_then(first, second, shape)
+        case Pad(), _:
+            return _pad_then(first, second, shape)
+        case Conv2D(weight), Scale(factor) if factor.ndim == 1:
+            return (replace(first, weight=weight * factor),)
+        case Conv2D(weight, groups=1), Pad((*space, channels)) if not any(map(any, space)):
+            return (replace(first, weight=np.pad(weight, ((0, 0), (0, 0), (0, 0), channels))),)
+        case Dense(weight), Scale(factor):
+            return (Dense(weight * factor),)
+        case Dense(weight), Pad((columns,)):
+            return (Dense(np.pad(weight, ((0, 0), columns))),)
+        case Dense(weight), Pick(indices):
+            return (Dense(weight[:, indices]),)
+        case Dense(a), Dense(b) if a.shape[0] * b.shape[1] <= a.size + b.size:
+            return (Dense(a.astype(np.float64) @ b),)
+        case Pick(indices), Dense(weight):
+            rows = np.zeros((int(np.prod(shape)), weight.shape[1]), weight.dtype)
+            np.add.at(rows, indices, weight)
+            return (Dense(rows),)
+        case Pick(a), Pick(b):
+            return (Pick(a[b]),)
+    return None
+
+
+def _scale_then(scale: Scale, second: Operator, shape: Shape) -> Operators | None:
+    factor = scale.factor
+    per_channel = factor.ndim == 1
+    match second:
+        case Scale():
+            return (Scale(factor * second.factor),)
+        case Dense(weight):
+            return (Dense(weight * _per_position(factor, shape)[:, None]),)
+        case Conv2D() if per_channel:
+            return (replace(second, weight=second.weight * _per_weight(factor, second)),)
+        case AveragePool2D() if per_channel:
+            return (second, scale)
+        case Flatten():
+            return (second, Scale(_per_position(factor, shape)))
+        case Pick(indices):
+            return (second, Scale(_per_position(factor, shape)[indices]))
+        case Pad(amounts):
+            around = amounts[-1:] if per_channel else amounts
+            return (second, Scale(np.pad(factor, around, constant_values=1)))
+    return None
+
+
+def _pad_then(pad: Pad, second: Operator, shape: Shape) -> Operators | None:
+    inside = tuple(slice(before, before + size) for (before, _), size in zip(pad.amounts, shape, strict=True))
+    *space, channels = pad.amounts
+    match second:
+        case Pad():
+            sums = zip(pad.amounts, second.amounts, strict=True)
+            return (Pad(tuple((a + c, b + d) for (a, b), (c, d) in sums)),)
+        case Dense(weight):
+            rows = weight.reshape(*pad.output_shape(shape), weight.shape[1])[inside]
+            return (Dense(rows.reshape(-1, weight.shape[1])),)
+        case Conv2D() if second.groups == 1 or not any(channels):
+            (top, bottom), (left, right) = second.padding
+            vertical, horizontal = space
+            padding: Padding = (
+                (top + vertical[0], bottom + vertical[1]),
+                (left + horizontal[0], right + horizontal[1]),
+            )
+            weight = second.weight[:, :, inside[-1]] if any(channels) else second.weight
+            return (replace(second, weight=weight, padding=padding),)
+        case AveragePool2D() if not any(map(any, space)):
+            return (second, pad)
+    return None
+
+
+def _per_position(factor: np.ndarray, shape: Shape) -> np.ndarray:
+    """A scale's factors, one for each number of an input of `shape`, flat."""
+    return np.broadcast_to(factor, shape).reshape(-1)
+
+
+def _per_weight(factor: np.ndarray, conv: Conv2D) -> np.ndarray:
+    """An input scale's factors as they meet a convolution's weight: (input channels / groups, filters)."""
+    _, _, depth, filters = conv.weight.shape
+    by_group = factor.reshape(conv.groups, depth)
+    return np.repeat(by_group, filters // conv.groups, axis=0).T

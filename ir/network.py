@@ -1,0 +1,166 @@
+"""The network: populations (nonlinearities) joined by connections (linear maps)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from .errors import VerificationError
+from .neurons import Neuron
+from .operators import Operator
+from .record import Record
+from .windows import Shape
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a part of the network comes from.
+
+    `layers` are the source's own layers (Keras layer paths, or ONNX node names), in the order in which
+    they act; `passes` are the passes that made or changed the part.
+    """
+
+    layers: tuple[str, ...] = ()
+    passes: tuple[str, ...] = ()
+
+    def merge(self, *others: Origin) -> Origin:
+        """This origin and `others`, in order, each layer and pass once."""
+        origins = (self, *others)
+        return Origin(
+            tuple(dict.fromkeys(layer for o in origins for layer in o.layers)),
+            tuple(dict.fromkeys(name for o in origins for name in o.passes)),
+        )
+
+    def by(self, pass_name: str) -> Origin:
+        """This origin, with one more pass."""
+        return self.merge(Origin(passes=(pass_name,)))
+
+
+@dataclass(frozen=True, eq=False)
+class Population(Record):
+    """A node: `neuron` applied to the sum of the incoming connections plus `bias`.
+
+    `shape` is (H, W, C) or (N,). `bias` is None, one number per channel, (C,), or one per position of
+    the summed input. It is in units of the ANN's activations; a spiking population adds it in every
+    step of its window.
+    """
+
+    name: str
+    shape: Shape
+    neuron: Neuron
+    bias: np.ndarray | None = None
+    origin: Origin = field(default_factory=Origin)
+
+    @property
+    def input_shape(self) -> Shape:
+        """The shape of the summed input: `shape` itself, except for pooling neurons."""
+        return self.neuron.input_shape(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Connection(Record):
+    """An edge: `operators`, applied in order, from `source` to `target`. No operators: one to one.
+
+    A connection takes one timestep, plus `delay` more. In a spiking network the delay aligns edges that
+    skip layers: it is the target's depth − the source's depth − 1.
+    """
+
+    source: str
+    target: str
+    operators: tuple[Operator, ...] = ()
+    delay: int = 0
+    origin: Origin = field(default_factory=Origin)
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}"
+
+
+@dataclass(frozen=True, eq=False)
+class Network(Record):
+    """A directed graph of populations and connections. Never changed in place: passes make new ones.
+
+    `populations` may be given as any iterable of populations and is then a mapping by name, read-only.
+    `inputs` and `outputs` are population names in the order of the source model's. `timesteps` is T,
+    the steps in every population's window; None for an analog network.
+    """
+
+    populations: Mapping[str, Population]
+    connections: tuple[Connection, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    timesteps: int | None = None
+
+    def __init__(
+        self,
+        populations: Mapping[str, Population] | Iterable[Population],
+        connections: Iterable[Connection],
+        inputs: Iterable[str],
+        outputs: Iterable[str],
+        timesteps: int | None = None,
+    ):
+        listed = tuple(populations.values() if isinstance(populations, Mapping) else populations)
+        by_name = {population.name: population for population in listed}
+        if len(by_name) < len(listed):
+            names = [population.name for population in listed]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise VerificationError("populations share a name:", twice)
+        object.__setattr__(self, "populations", MappingProxyType(by_name))
+        object.__setattr__(self, "connections", tuple(connections))
+        object.__setattr__(self, "inputs", tuple(inputs))
+        object.__setattr__(self, "outputs", tuple(outputs))
+        object.__setattr__(self, "timesteps", timesteps)
+
+    def replace(self, **changes: Any) -> Network:
+        """A copy with some of the fields changed."""
+        return replace(self, **changes)
+
+    def __str__(self) -> str:
+        from .text import to_text
+
+        return to_text(self)
+
+    @cached_property
+    def graph(self) -> nx.MultiDiGraph:
+        """The graph, frozen: node attribute `population`, edge attribute `connection`."""
+        graph = nx.MultiDiGraph()
+        for name, population in self.populations.items():
+            graph.add_node(name, population=population)
+        for connection in self.connections:
+            graph.add_edge(connection.source, connection.target, connection=connection)
+        return nx.freeze(graph)
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """Population names, sources before targets; the same for the same graph. Raises on a cycle."""
+        try:
+            return tuple(nx.lexicographical_topological_sort(self.graph))
+        except nx.NetworkXUnfeasible:
+            cycle = [source for source, *_ in nx.find_cycle(self.graph)]
+            raise VerificationError("the network has a cycle:", [" -> ".join([*cycle, cycle[0]])]) from None
+
+    @cached_property
+    def depth(self) -> Mapping[str, int]:
+        """For each population the length of the longest path to it: its window starts at this timestep."""
+        depth: dict[str, int] = {}
+        for name in self.order:
+            depth[name] = max((depth[source] + 1 for source in self.graph.predecessors(name)), default=0)
+        return MappingProxyType(depth)
+
+    def incoming(self, name: str) -> Sequence[Connection]:
+        """The connections into a population."""
+        return [data["connection"] for *_, data in self.graph.in_edges(name, data=True)]
+
+    def outgoing(self, name: str) -> Sequence[Connection]:
+        """The connections out of a population."""
+        return [data["connection"] for *_, data in self.graph.out_edges(name, data=True)]
+
+    @property
+    def is_spiking(self) -> bool:
+        """Whether any population spikes: such a network is past its conversion pass."""
+        return any(population.neuron.spiking for population in self.populations.values())

@@ -1,0 +1,189 @@
+"""What a network must satisfy: one list of rules for each stage, and all faults in one report.
+
+- `analog`: what a frontend makes. Shapes fit along every edge, the graph is acyclic, all neurons are
+  analog, all numbers finite.
+- `canonical`: analog, and operators are folded, edges that skip layers carry the aligning delay,
+  every population reaches an output, and readouts lead nowhere.
+- `spiking`: canonical in structure, all neurons spiking, thresholds positive, timesteps known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Literal
+
+import networkx as nx
+import numpy as np
+
+from .errors import ShapeError, VerificationError
+from .folding import fold
+from .network import Connection, Network, Population
+from .neurons import IntegrateFire, Neuron
+from .operators import Operator, output_shape
+from .record import Record
+
+Stage = Literal["analog", "canonical", "spiking"]
+
+
+def verify(network: Network, stage: Stage | None = None) -> None:
+    """Raise a VerificationError that lists every fault of `network`; by default at the stage that it looks to be in."""
+    stage = stage or ("spiking" if network.is_spiking else "analog")
+    found = faults(network, stage)
+    if found:
+        raise VerificationError(f"not a valid {stage} network, {len(found)} fault(s):", found)
+
+
+def faults(network: Network, stage: Stage) -> list[str]:
+    """Every fault of `network` at `stage`, each naming its population or connection."""
+    found = [*_endpoints(network), *_nodes(network, stage), *_edges(network), *_cycles(network)]
+    if found or stage == "analog":
+        return found
+    return [*_canonical(network), *(_timesteps(network) if stage == "spiking" else ())]
+
+
+def _endpoints(network: Network) -> Iterator[str]:
+    for kind, names in (("input", network.inputs), ("output", network.outputs)):
+        if not names:
+            yield f"the network has no {kind}"
+        for name in names:
+            if name not in network.populations:
+                yield f"{kind} {name!r} is not a population"
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"{kind} {name!r} is listed more than once"
+
+
+def _nodes(network: Network, stage: Stage) -> Iterator[str]:
+    for name, population in network.populations.items():
+        for fault in _population_faults(network, population, stage):
+            yield f"population {name!r}: {fault}"
+
+
+def _population_faults(network: Network, population: Population, stage: Stage) -> Iterator[str]:
+    shape, neuron = population.shape, population.neuron
+    if not _is_shape(shape):
+        yield f"shape {shape} is neither (H, W, C) nor (N,) with positive sizes"
+        return
+    if not isinstance(neuron, Neuron):
+        yield "has no neuron"
+        return
+    if neuron.spiking != (stage == "spiking"):
+        kind = "spiking" if neuron.spiking else "analog"
+        yield f"{type(neuron).__name__} is {kind}, which a network at stage {stage!r} may not hold"
+    if neuron.is_input != (population.name in network.inputs):
+        yield f"{type(neuron).__name__} {'is not listed among' if neuron.is_input else 'is listed as one of'} the inputs"
+    if neuron.is_input and network.graph.in_degree(population.name):
+        yield "is an input but has incoming connections"
+    if neuron.is_input and population.bias is not None:
+        yield "is an input but has a bias"
+    if not neuron.is_input and not network.graph.in_degree(population.name):
+        yield "has no incoming connections"
+    yield from _neuron_shape(population)
+    yield from _not_finite(neuron)
+    if population.bias is not None:
+        summed = population.input_shape
+        if population.bias.shape not in (summed, summed[-1:]):
+            yield f"bias of shape {population.bias.shape} for an input of shape {summed}"
+        yield from _not_finite(population)
+    if isinstance(neuron, IntegrateFire):
+        yield from _thresholds(neuron, shape)
+
+
+def _neuron_shape(population: Population) -> Iterator[str]:
+    try:
+        shape = population.neuron.output_shape(population.input_shape)
+    except ShapeError as error:
+        yield str(error)
+        return
+    if shape != population.shape:
+        yield f"has shape {population.shape} but its neuron gives {shape}"
+
+
+def _thresholds(neuron: IntegrateFire, shape: tuple[int, ...]) -> Iterator[str]:
+    for field in ("v_thresh", "v_init"):
+        value = getattr(neuron, field)
+        if np.shape(value) not in ((), shape[-1:]):
+            yield f"{field} has shape {np.shape(value)}; expected a number or one per channel, {shape[-1:]}"
+    if not np.all(np.asarray(neuron.v_thresh) > 0):
+        yield "v_thresh is not positive"
+    if neuron.reset not in ("subtract", "zero"):
+        yield f"reset {neuron.reset!r} is neither 'subtract' nor 'zero'"
+    if neuron.comparison not in (">=", ">"):
+        yield f"comparison {neuron.comparison!r} is neither '>=' nor '>'"
+
+
+def _edges(network: Network) -> Iterator[str]:
+    for connection in network.connections:
+        for fault in _connection_faults(network, connection):
+            yield f"connection {connection}: {fault}"
+
+
+def _connection_faults(network: Network, connection: Connection) -> Iterator[str]:
+    if connection.delay < 0:
+        yield f"delay {connection.delay} is negative"
+    for operator in connection.operators:
+        if not isinstance(operator, Operator):
+            yield f"{operator!r} is not an operator"
+            return
+        yield from _not_finite(operator)
+    ends = [network.populations.get(name) for name in (connection.source, connection.target)]
+    for name, population in zip((connection.source, connection.target), ends, strict=True):
+        if population is None:
+            yield f"{name!r} is not a population"
+    source, target = ends
+    if source is None or target is None or not (_is_shape(source.shape) and isinstance(target.neuron, Neuron)):
+        return
+    try:
+        shape = output_shape(connection.operators, source.shape)
+    except ShapeError as error:
+        yield str(error)
+        return
+    if shape != target.input_shape:
+        yield f"gives shape {shape} where the target takes {target.input_shape}"
+
+
+def _cycles(network: Network) -> Iterator[str]:
+    for component in nx.strongly_connected_components(network.graph):
+        if len(component) > 1:
+            yield f"these populations form a cycle: {', '.join(sorted(component))}"
+    for name in nx.nodes_with_selfloops(network.graph):
+        yield f"population {name!r} is connected to itself"
+
+
+def _canonical(network: Network) -> Iterator[str]:
+    reaching = set(network.outputs).union(*(nx.ancestors(network.graph, name) for name in network.outputs))
+    for name, population in network.populations.items():
+        if name not in reaching and name not in network.inputs:
+            yield f"population {name!r}: reaches no output"
+        if population.neuron.is_readout and (name not in network.outputs or network.graph.out_degree(name)):
+            yield f"population {name!r}: a readout must be an output and lead nowhere"
+    for connection in network.connections:
+        source_shape = network.populations[connection.source].shape
+        folded = fold(connection.operators, source_shape)
+        if list(map(type, folded)) != list(map(type, connection.operators)):
+            yield f"connection {connection}: its operators can be folded"
+        aligned = network.depth[connection.target] - network.depth[connection.source] - 1
+        if connection.delay != aligned:
+            yield f"connection {connection}: delay {connection.delay} does not align it, {aligned} does"
+
+
+def _timesteps(network: Network) -> Iterator[str]:
+    if not isinstance(network.timesteps, int) or network.timesteps < 1:
+        yield f"timesteps is {network.timesteps}; a spiking network runs for at least one"
+
+
+def _not_finite(record: Record) -> Iterator[str]:
+    for field in fields(record):
+        value = getattr(record, field.name)
+        if isinstance(value, (float, np.ndarray)) and not np.isfinite(value).all():
+            yield f"{type(record).__name__}.{field.name} holds numbers that are not finite"
+
+
+def _is_shape(shape: object) -> bool:
+    return (
+        isinstance(shape, tuple)
+        and len(shape) in (1, 3)
+        and all(isinstance(size, int) and size > 0 for size in shape)
+        and math.prod(shape) < 2**31
+    )
