@@ -1,5 +1,6 @@
 """The intermediate representation: nonlinearities are nodes, linear maps are edges."""
 
+from .data import Images, as_inputs, as_labels
 from .errors import (
     BackendError,
     DataError,
@@ -46,6 +47,7 @@ __all__ = [
     "Dense",
     "Flatten",
     "Identity",
+    "Images",
     "Input",
     "Integrate",
     "IntegrateFire",
@@ -73,8 +75,10 @@ __all__ = [
     "UnsupportedModelError",
     "VerificationError",
     "apply",
-    "fold",
+    "as_inputs",
+    "as_labels",
     "faults",
+    "fold",
     "load",
     "output_shape",
     "save",

@@ -48,7 +48,7 @@ def value_text(value: Any) -> str:
         shown = (f for f in fields(value) if not _is_default(getattr(value, f.name), f.default))
         return f"{type(value).__name__}({', '.join(f'{f.name}={value_text(getattr(value, f.name))}' for f in shown)})"
     if isinstance(value, np.ndarray):
-        digest = hashlib.sha256(np.ascontiguousarray(value)).hexdigest()[:8]
+        digest = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()[:8]
         return f"{value.dtype}[{','.join(map(str, value.shape))}]#{digest}"
     if isinstance(value, float):
         return str(np.float32(value))

@@ -72,7 +72,7 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
         kind = "spiking" if neuron.spiking else "analog"
         yield f"{type(neuron).__name__} is {kind}, which a network at stage {stage!r} may not hold"
     if neuron.is_input != (population.name in network.inputs):
-        yield f"{type(neuron).__name__} {'is not listed among' if neuron.is_input else 'is listed as one of'} the inputs"
+        yield f"{type(neuron).__name__} is {'not ' if neuron.is_input else ''}listed among the inputs"
     if neuron.is_input and network.graph.in_degree(population.name):
         yield "is an input but has incoming connections"
     if neuron.is_input and population.bias is not None:
@@ -101,10 +101,10 @@ def _neuron_shape(population: Population) -> Iterator[str]:
 
 
 def _thresholds(neuron: IntegrateFire, shape: tuple[int, ...]) -> Iterator[str]:
-    for field in ("v_thresh", "v_init"):
-        value = getattr(neuron, field)
+    for name in ("v_thresh", "v_init"):
+        value = getattr(neuron, name)
         if np.shape(value) not in ((), shape[-1:]):
-            yield f"{field} has shape {np.shape(value)}; expected a number or one per channel, {shape[-1:]}"
+            yield f"{name} has shape {np.shape(value)}; expected a number or one per channel, {shape[-1:]}"
     if not np.all(np.asarray(neuron.v_thresh) > 0):
         yield "v_thresh is not positive"
     if neuron.reset not in ("subtract", "zero"):

@@ -1,0 +1,121 @@
+"""What every backend gives back: a compiled network, its results, and the reductions that they share."""
+
+from __future__ import annotations
+
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..ir import Images, Network, as_inputs, as_labels
+
+PerOutput = np.ndarray | Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a spiking network did on some images; every array is in the order of the images.
+
+    `spike_counts`: firing population → (images, *shape), int32.
+    `potentials`: population that integrates → membrane potential after the last step, (images, *shape).
+    `decoded`: output → activation decoded after each step, (T, images, *shape), in the ANN's units.
+    `trains`: firing population → spikes, (T, images, *shape), bool; None unless asked for. Step t of a
+    train is step t of the population's own window.
+    """
+
+    spike_counts: Mapping[str, np.ndarray]
+    potentials: Mapping[str, np.ndarray]
+    decoded: Mapping[str, np.ndarray]
+    trains: Mapping[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How well a spiking network did, at every timestep, from one run.
+
+    `accuracy`: (T,), the share of images classified rightly after each step: `accuracy[t - 1]` is that of
+    a run of t steps. `predictions`: (T, images), class numbers. For a network with several outputs, both
+    are mappings from output names to such arrays. `spike_counts`: firing population → spikes of each
+    neuron summed over all images, of the population's shape. `images` were shown, in `seconds`.
+    """
+
+    accuracy: PerOutput
+    predictions: PerOutput
+    spike_counts: Mapping[str, np.ndarray]
+    images: int
+    seconds: float
+
+
+class CompiledSpiking(ABC):
+    """A spiking network, ready to run for `network.timesteps` steps per image."""
+
+    def __init__(self, network: Network):
+        self.network = network
+
+    @abstractmethod
+    def _run(self, inputs: dict[str, np.ndarray], trains: bool) -> Iterator[Recording]:
+        """Simulate the images in order, a few at a time."""
+
+    def evaluate(self, x: Images, y: Any, *, progress: bool = True) -> Result:
+        """Classify the images `x`, (images, *input shape), and compare with the labels `y`, (images,).
+
+        The prediction after each step is the output's largest decoded activation. Several inputs or
+        outputs are given as mappings by name. Raises DataError for data that does not fit.
+        """
+        inputs = as_inputs(self.network, x)
+        images = len(next(iter(inputs.values())))
+        labels = as_labels(self.network, y, images)
+        started = time.perf_counter()
+        predictions: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
+        spike_counts: dict[str, np.ndarray] = {}
+        for part in self._track(inputs, False, progress):
+            for name, decoded in part.decoded.items():
+                predictions[name].append(decoded.reshape(*decoded.shape[:2], -1).argmax(-1))
+            for name, counts in part.spike_counts.items():
+                spike_counts[name] = spike_counts.get(name, 0) + counts.sum(0, dtype=np.int64)
+        seconds = time.perf_counter() - started
+        joined = {name: np.concatenate(parts, axis=1) for name, parts in predictions.items()}
+        accuracy = {name: (joined[name] == labels[name]).mean(1) for name in joined}
+        return Result(self._per_output(accuracy), self._per_output(joined), spike_counts, images, seconds)
+
+    def predict(self, x: Images, *, progress: bool = True) -> PerOutput:
+        """The output's decoded activation after the last step, (images, *output shape)."""
+        parts = [part.decoded for part in self._track(as_inputs(self.network, x), False, progress)]
+        return self._per_output({name: np.concatenate([part[name][-1] for part in parts]) for name in parts[0]})
+
+    def simulate(self, x: Images, *, trains: bool = False, progress: bool = True) -> Recording:
+        """Everything about a few images: counts, potentials and, with `trains`, every spike.
+
+        Memory grows with the number of images and neurons (and, with `trains`, with T).
+        """
+        parts = list(self._track(as_inputs(self.network, x), trains, progress))
+        return Recording(
+            _join([part.spike_counts for part in parts], axis=0),
+            _join([part.potentials for part in parts], axis=0),
+            _join([part.decoded for part in parts], axis=1),
+            _join([part.trains or {} for part in parts], axis=1) if trains else None,
+        )
+
+    def _track(self, inputs: dict[str, np.ndarray], trains: bool, progress: bool) -> Iterator[Recording]:
+        """The parts of a run, with a progress bar on a terminal."""
+        from rich.console import Console
+        from rich.progress import Progress
+
+        images = len(next(iter(inputs.values())))
+        hidden = not (progress and sys.stderr.isatty())
+        with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
+            task = bar.add_task(f"simulating {images} images for {self.network.timesteps} timesteps", total=images)
+            for part in self._run(inputs, trains):
+                yield part
+                bar.advance(task, next(iter(part.decoded.values())).shape[1])
+
+    def _per_output(self, by_name: dict[str, np.ndarray]) -> PerOutput:
+        return by_name if len(by_name) > 1 else next(iter(by_name.values()))
+
+
+def _join(parts: list[Mapping[str, np.ndarray]], axis: int) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts], axis) for name in parts[0]}
