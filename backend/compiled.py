@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,7 @@ class CompiledSpiking(ABC):
         started = time.perf_counter()
         predictions: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
         spike_counts: dict[str, np.ndarray] = {}
-        for part in self._track(inputs, False, progress):
+        for part in self._parts(inputs, False, progress):
             for name, decoded in part.decoded.items():
                 predictions[name].append(decoded.reshape(*decoded.shape[:2], -1).argmax(-1))
             for name, counts in part.spike_counts.items():
@@ -80,19 +81,19 @@ class CompiledSpiking(ABC):
         seconds = time.perf_counter() - started
         joined = {name: np.concatenate(parts, axis=1) for name, parts in predictions.items()}
         accuracy = {name: (joined[name] == labels[name]).mean(1) for name in joined}
-        return Result(self._per_output(accuracy), self._per_output(joined), spike_counts, images, seconds)
+        return Result(per_output(accuracy), per_output(joined), spike_counts, images, seconds)
 
     def predict(self, x: Images, *, progress: bool = True) -> PerOutput:
         """The output's decoded activation after the last step, (images, *output shape)."""
-        parts = [part.decoded for part in self._track(as_inputs(self.network, x), False, progress)]
-        return self._per_output({name: np.concatenate([part[name][-1] for part in parts]) for name in parts[0]})
+        parts = [part.decoded for part in self._parts(as_inputs(self.network, x), False, progress)]
+        return per_output({name: np.concatenate([part[name][-1] for part in parts]) for name in parts[0]})
 
     def simulate(self, x: Images, *, trains: bool = False, progress: bool = True) -> Recording:
         """Everything about a few images: counts, potentials and, with `trains`, every spike.
 
         Memory grows with the number of images and neurons (and, with `trains`, with T).
         """
-        parts = list(self._track(as_inputs(self.network, x), trains, progress))
+        parts = list(self._parts(as_inputs(self.network, x), trains, progress))
         return Recording(
             _join([part.spike_counts for part in parts], axis=0),
             _join([part.potentials for part in parts], axis=0),
@@ -100,21 +101,29 @@ class CompiledSpiking(ABC):
             _join([part.trains or {} for part in parts], axis=1) if trains else None,
         )
 
-    def _track(self, inputs: dict[str, np.ndarray], trains: bool, progress: bool) -> Iterator[Recording]:
-        """The parts of a run, with a progress bar on a terminal."""
-        from rich.console import Console
-        from rich.progress import Progress
-
+    def _parts(self, inputs: dict[str, np.ndarray], trains: bool, progress: bool) -> Iterator[Recording]:
         images = len(next(iter(inputs.values())))
-        hidden = not (progress and sys.stderr.isatty())
-        with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
-            task = bar.add_task(f"simulating {images} images for {self.network.timesteps} timesteps", total=images)
+        with track(f"simulating {images} images for {self.network.timesteps} timesteps", images, progress) as advance:
             for part in self._run(inputs, trains):
                 yield part
-                bar.advance(task, next(iter(part.decoded.values())).shape[1])
+                advance(next(iter(part.decoded.values())).shape[1])
 
-    def _per_output(self, by_name: dict[str, np.ndarray]) -> PerOutput:
-        return by_name if len(by_name) > 1 else next(iter(by_name.values()))
+
+@contextmanager
+def track(what: str, total: int, progress: bool) -> Iterator[Callable[[float], None]]:
+    """A progress bar on stderr, if `progress` is wanted and a person is looking; yields what advances it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    hidden = not (progress and sys.stderr.isatty())
+    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+def per_output(by_name: dict[str, np.ndarray]) -> PerOutput:
+    """The array of a network's only output, or the mapping where there are several."""
+    return by_name if len(by_name) > 1 else next(iter(by_name.values()))
 
 
 def _join(parts: list[Mapping[str, np.ndarray]], axis: int) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ from .neurons import (
     SpikingNeuron,
 )
 from .operators import AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, apply, output_shape
-from .text import to_text
+from .text import summary, to_text
 from .verify import Stage, faults, verify
 from .windows import NO_PADDING, Padding, Pair, Shape
 
@@ -82,6 +82,7 @@ __all__ = [
     "load",
     "output_shape",
     "save",
+    "summary",
     "to_text",
     "verify",
 ]

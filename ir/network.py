@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ import networkx as nx
 import numpy as np
 
 from .errors import VerificationError
-from .neurons import Neuron
+from .neurons import Neuron, SpikingNeuron
 from .operators import Operator
 from .record import Record
 from .windows import Shape
@@ -58,6 +59,11 @@ class Population(Record):
     origin: Origin = field(default_factory=Origin)
 
     @property
+    def size(self) -> int:
+        """How many neurons the population has."""
+        return math.prod(self.shape)
+
+    @property
     def input_shape(self) -> Shape:
         """The shape of the summed input: `shape` itself, except for pooling neurons."""
         return self.neuron.input_shape(self.shape)
@@ -81,7 +87,7 @@ class Connection(Record):
         return f"{self.source} -> {self.target}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Network(Record):
     """A directed graph of populations and connections. Never changed in place: passes make new ones.
 
@@ -125,6 +131,11 @@ class Network(Record):
 
         return to_text(self)
 
+    def __repr__(self) -> str:
+        from .text import summary
+
+        return f"<{summary(self)}>"
+
     @cached_property
     def graph(self) -> nx.MultiDiGraph:
         """The graph, frozen: node attribute `population`, edge attribute `connection`."""
@@ -163,4 +174,4 @@ class Network(Record):
     @property
     def is_spiking(self) -> bool:
         """Whether any population spikes: such a network is past its conversion pass."""
-        return any(population.neuron.spiking for population in self.populations.values())
+        return any(isinstance(population.neuron, SpikingNeuron) for population in self.populations.values())

@@ -28,6 +28,15 @@ def to_text(network: Network) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(network: Network) -> str:
+    """One line: the kind of network and how large it is."""
+    kind = "spiking" if network.is_spiking else "analog"
+    neurons = sum(population.size for population in network.populations.values())
+    steps = f", {network.timesteps} timesteps" if network.timesteps else ""
+    counts = f"{len(network.populations)} populations, {neurons} neurons, {len(network.connections)} connections"
+    return f"{kind} network: {counts}{steps}"
+
+
 def population_line(population: Population) -> str:
     """The line of one population."""
     shape = ",".join(map(str, population.shape))

@@ -1,0 +1,87 @@
+"""The analog network on onnxruntime: one graph, all populations within reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import numpy as np
+import onnxruntime
+
+from ...ir import AnalogNeuron, Images, Network, as_inputs, verify
+from ..compiled import PerOutput, per_output, track
+from .emit import GraphBuilder, emit_bias, emit_neuron, emit_operators
+
+# Activations of one batch are all alive at once when calibration asks for every population.
+BATCH_BYTES = 256 * 2**20
+LARGEST_BATCH = 128
+
+
+class CompiledAnalog:
+    """The ANN itself, as the network says it: the reference for every conversion."""
+
+    def __init__(self, network: Network):
+        verify(network, "analog")
+        self.network = network
+
+    def predict(self, x: Images, *, progress: bool = True) -> PerOutput:
+        """The outputs for `x`, (images, *input shape): (images, *output shape), or a mapping if there are several.
+
+        Raises DataError for data that does not fit.
+        """
+        inputs = as_inputs(self.network, x)
+        parts = list(self._batches(self._predicting, self.network.outputs, inputs, progress))
+        return per_output({name: np.concatenate([part[name] for part in parts]) for name in self.network.outputs})
+
+    def activations(self, x: Images, *, progress: bool = True) -> Iterator[Mapping[str, np.ndarray]]:
+        """Batch by batch the activation of every population, inputs included: (images, *population shape)."""
+        inputs = as_inputs(self.network, x)
+        return self._batches(self._observing, tuple(self.network.populations), inputs, progress)
+
+    def _batches(
+        self,
+        session: onnxruntime.InferenceSession,
+        names: tuple[str, ...],
+        inputs: dict[str, np.ndarray],
+        progress: bool,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        images = len(next(iter(inputs.values())))
+        neurons = sum(population.size for population in self.network.populations.values())
+        batch = int(np.clip(BATCH_BYTES // (4 * neurons), 1, LARGEST_BATCH))
+        with track(f"running the analog network on {images} images", images, progress) as advance:
+            for start in range(0, images, batch):
+                feed = {f"in:{name}": array[start : start + batch] for name, array in inputs.items()}
+                values = session.run([f"out:{name}" for name in names], feed)
+                yield dict(zip(names, values, strict=True))
+                advance(len(values[0]))
+
+    @cached_property
+    def _predicting(self) -> onnxruntime.InferenceSession:
+        return _session(self.network, self.network.outputs)
+
+    @cached_property
+    def _observing(self) -> onnxruntime.InferenceSession:
+        return _session(self.network, tuple(self.network.populations))
+
+
+def _session(network: Network, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
+    graph = GraphBuilder()
+    values: dict[str, str] = {}
+    for name in network.order:
+        population = network.populations[name]
+        if population.neuron.is_input:
+            value = graph.input(f"in:{name}", population.shape)
+            values[name] = graph.node("Transpose", [value], perm=(0, 3, 1, 2)) if len(population.shape) == 3 else value
+            continue
+        terms = [
+            emit_operators(graph, values[c.source], c.operators, network.populations[c.source].shape)
+            for c in network.incoming(name)
+        ]
+        summed = emit_bias(graph, graph.total(terms), population.bias, population.input_shape)
+        assert isinstance(population.neuron, AnalogNeuron)
+        values[name] = emit_neuron(graph, summed, population.neuron)
+    for name in outputs:
+        shape = network.populations[name].shape
+        value = graph.node("Transpose", [values[name]], perm=(0, 2, 3, 1)) if len(shape) == 3 else values[name]
+        graph.output(value, f"out:{name}", shape)
+    return graph.session()

@@ -1,0 +1,184 @@
+"""Linear operators and analog neurons as ONNX nodes.
+
+Inside the graphs images are channels-first, `(batch, C, H, W)`, which is what onnxruntime's convolutions
+want, and flat populations keep the IR's order, `(batch, N)`. Everything that holds one number per position
+is permuted here, once; nothing else in the backend knows about the layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from ...ir import (
+    AnalogNeuron,
+    AveragePool2D,
+    BackendError,
+    Clip,
+    Conv2D,
+    Dense,
+    Flatten,
+    Identity,
+    MaxPool2D,
+    Operator,
+    Pad,
+    Padding,
+    Pick,
+    Relu,
+    Scale,
+    Shape,
+    Softmax,
+)
+
+OPSET = 17
+IR_VERSION = 9
+
+
+class GraphBuilder:
+    """An ONNX graph under construction; values are referred to by name."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._arrays: list[onnx.TensorProto] = []
+        self._count = 0
+
+    def input(self, name: str, shape: Shape) -> str:
+        """Declare an input of shape (batch, *shape)."""
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]))
+        return name
+
+    def output(self, value: str, name: str, shape: Shape) -> None:
+        """Declare `value`, of shape (batch, *shape), as the output `name`."""
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]))
+
+    def node(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        name = self._fresh()
+        self._nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def array(self, values: np.ndarray) -> str:
+        """Add a constant."""
+        name = self._fresh()
+        self._arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def total(self, values: Sequence[str]) -> str:
+        """The sum of one or more values."""
+        return values[0] if len(values) == 1 else self.node("Sum", values)
+
+    def session(self) -> onnxruntime.InferenceSession:
+        """The graph, loaded into onnxruntime on the CPU. Raises BackendError."""
+        graph = helper.make_graph(self._nodes, "snnc", self._inputs, self._outputs, self._arrays)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise BackendError(f"onnxruntime cannot run this network: {error}") from None
+
+    def _fresh(self) -> str:
+        self._count += 1
+        return f"v{self._count}"
+
+
+def internal_shape(shape: Shape) -> Shape:
+    """The shape of one example of a population inside the graphs."""
+    return (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
+
+
+def to_internal(x: np.ndarray) -> np.ndarray:
+    """An array whose last axes are a population's shape, channels first; flat ones are left alone."""
+    return np.ascontiguousarray(np.moveaxis(x, -1, -3)) if x.ndim >= 4 else x
+
+
+def from_internal(x: np.ndarray) -> np.ndarray:
+    """The inverse of `to_internal`."""
+    return np.ascontiguousarray(np.moveaxis(x, -3, -1)) if x.ndim >= 4 else x
+
+
+def per_position(values: float | np.ndarray, shape: Shape) -> np.ndarray:
+    """`values` (a number, one per channel, or one per position) for each neuron of `shape`, in internal order, flat."""
+    spread = np.broadcast_to(np.asarray(values, np.float32), shape)
+    return np.ascontiguousarray(np.moveaxis(spread, -1, 0) if len(shape) == 3 else spread).reshape(-1)
+
+
+def emit_operators(graph: GraphBuilder, value: str, operators: Sequence[Operator], shape: Shape) -> str:
+    """Apply `operators` in order to `value`, whose shape in the IR is `shape`."""
+    for operator in operators:
+        value = _emit_operator(graph, value, operator, shape)
+        shape = operator.output_shape(shape)
+    return value
+
+
+def emit_bias(graph: GraphBuilder, value: str, bias: np.ndarray | None, shape: Shape) -> str:
+    """Add a population's bias to its summed input of `shape`."""
+    return value if bias is None else graph.node("Add", [value, graph.array(_broadcastable(bias, shape))])
+
+
+def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron) -> str:
+    """Apply an analog neuron."""
+    match neuron:
+        case Relu():
+            return graph.node("Relu", [value])
+        case Clip(maximum):
+            limits = [graph.array(np.array(limit, np.float32)) for limit in (0.0, maximum)]
+            return graph.node("Clip", [value, *limits])
+        case MaxPool2D(_, pool_size, strides, padding):
+            return graph.node("MaxPool", [value], kernel_shape=pool_size, strides=strides, pads=_pads(padding))
+        case Softmax():
+            return graph.node("Softmax", [value], axis=1)
+        case Identity():
+            return value
+    raise BackendError(f"the onnxruntime backend does not know the neuron {type(neuron).__name__}")
+
+
+def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: Shape) -> str:
+    match operator:
+        case Conv2D(weight, strides, padding, dilation, groups):
+            kernel = graph.array(weight.transpose(3, 2, 0, 1))
+            attributes = {"strides": strides, "pads": _pads(padding), "dilations": dilation, "group": groups}
+            return graph.node("Conv", [value, kernel], **attributes)
+        case Dense(weight):
+            rows = graph.array(weight[_internal_positions(shape)] if len(shape) == 3 else weight)
+            return graph.node("MatMul", [graph.node("Flatten", [value]), rows])
+        case AveragePool2D(pool_size, strides, padding):
+            return graph.node("AveragePool", [value], kernel_shape=pool_size, strides=strides, pads=_pads(padding))
+        case Scale(factor):
+            return graph.node("Mul", [value, graph.array(_broadcastable(factor, shape))])
+        case Pad(amounts):
+            pairs = np.array([(0, 0), *internal_shape(amounts)], np.int64)  # type: ignore[arg-type]
+            return graph.node("Pad", [value, graph.array(pairs.T.reshape(-1))])
+        case Pick(indices):
+            places = np.argsort(_internal_positions(shape))[indices]
+            return graph.node("Gather", [graph.node("Flatten", [value]), graph.array(places)], axis=1)
+        case Flatten():
+            last = graph.node("Transpose", [value], perm=(0, 2, 3, 1)) if len(shape) == 3 else value
+            return graph.node("Flatten", [last])
+    raise BackendError(f"the onnxruntime backend does not know the operator {type(operator).__name__}")
+
+
+def _internal_positions(shape: Shape) -> np.ndarray:
+    """For each neuron in internal order, its index in the IR's order."""
+    return np.moveaxis(np.arange(math.prod(shape)).reshape(shape), -1, 0).reshape(-1)
+
+
+def _broadcastable(values: np.ndarray, shape: Shape) -> np.ndarray:
+    if len(shape) == 1:
+        return values
+    return values.reshape(-1, 1, 1) if values.ndim == 1 else np.moveaxis(values, -1, 0)
+
+
+def _pads(padding: Padding) -> list[int]:
+    (top, bottom), (left, right) = padding
+    return [top, left, bottom, right]

@@ -1,0 +1,46 @@
+"""The canonical form: nothing superfluous, every edge as short as it can be said, delays that align."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import networkx as nx
+
+from ..ir import Network, Stage, fold
+from .manager import Context, Pass
+
+
+@dataclass(frozen=True)
+class Canonicalise(Pass):
+    """Drop what reaches no output, fold each edge's operators, and align edges that skip layers.
+
+    An edge from depth i to depth j, the depth being the longest path from the inputs, is delayed by
+    j − i − 1 timesteps, so that a spiking network's populations all see the same T steps of one example.
+    The function of the network does not change.
+    """
+
+    name: ClassVar[str] = "canonicalise"
+    requires: ClassVar[Stage] = "analog"
+    ensures: ClassVar[Stage] = "canonical"
+
+    def run(self, network: Network, context: Context) -> Network:
+        network = _without_dead_ends(network)
+        connections = []
+        for connection in network.connections:
+            operators = fold(connection.operators, network.populations[connection.source].shape)
+            delay = network.depth[connection.target] - network.depth[connection.source] - 1
+            changed = (*map(type, operators), delay) != (*map(type, connection.operators), connection.delay)
+            origin = connection.origin.by(self.name) if changed else connection.origin
+            connections.append(replace(connection, operators=operators, delay=delay, origin=origin))
+        return network.replace(connections=connections)
+
+
+def _without_dead_ends(network: Network) -> Network:
+    """Keep the inputs, the outputs, and what lies between them."""
+    ancestors = (nx.ancestors(network.graph, name) for name in network.outputs)
+    kept = {*network.inputs, *network.outputs}.union(*ancestors)
+    return network.replace(
+        populations=[population for name, population in network.populations.items() if name in kept],
+        connections=[c for c in network.connections if c.source in kept and c.target in kept],
+    )

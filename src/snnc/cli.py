@@ -1,0 +1,240 @@
+"""The command line. Diagnostics go to stderr, what was asked for to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import DEFAULT_PIPELINE, __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .backend.compiled import Result
+    from .ir import Network
+
+app = typer.Typer(
+    help="Compile trained neural networks to spiking neural networks.",
+    epilog="Start with: snnc demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out, err = Console(), Console(stderr=True)
+
+
+class BackendName(StrEnum):
+    onnxruntime = "onnxruntime"
+    mlgenn = "mlgenn"
+
+
+ModelFile = Annotated[Path, typer.Argument(help="A Keras model (.keras, .h5) or an ONNX model (.onnx).")]
+NetworkFile = Annotated[Path, typer.Argument(help="A network (.snn) written by `snnc convert`, or a model file.")]
+Scale = Annotated[
+    str, typer.Option(help="Multiply the images by this number or fraction first, as in training: `1/255` for bytes.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"snnc {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def convert(
+    model: ModelFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the spiking network (.snn).")],
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", "-c", help="Training images, .npz (array `x_train` or `x`, or one per input) or .npy."
+        ),
+    ] = None,
+    pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="Passes and their options.")] = DEFAULT_PIPELINE,
+    timesteps: Annotated[int, typer.Option("--timesteps", "-t", min=1, help="T: how long an image is shown.")] = 64,
+    images: Annotated[int, typer.Option(min=1, help="Calibrate with at most this many images.")] = 512,
+    scale: Scale = "1",
+) -> None:
+    """Convert a trained model to a spiking network.
+
+    The model becomes an analog network; the passes of the pipeline balance its thresholds on the calibration
+    images and replace its neurons by spiking ones.
+
+    Example: `snnc convert model.keras --calibration train.npz --scale 1/255 --timesteps 32 -o net.snn`
+    """
+    import snnc
+
+    from .datafiles import read_images
+    from .ir import summary
+
+    network = snnc.load(model)
+    data = read_images(calibration, network, ("x_train", "x"), scale, images) if calibration else None
+    _note_bytes(data, scale)
+    snn = snnc.convert(network, pipeline, calibration=data, timesteps=timesteps)
+    snnc.save(snn, output)
+    err.print(f"{output}: {summary(snn)}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    network: NetworkFile,
+    data: Annotated[
+        Path, typer.Option("--data", "-d", help="Images and labels, .npz: `x_test`, `y_test` or `x`, `y`, or by name.")
+    ],
+    backend: Annotated[
+        BackendName, typer.Option("--backend", "-b", help="The embedded engine, or GeNN through mlGeNN.")
+    ] = BackendName.onnxruntime,
+    timesteps: Annotated[
+        int | None, typer.Option("--timesteps", "-t", min=1, help="Run for this T, not the network's.")
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Use at most this many images.")] = None,
+    scale: Scale = "1",
+    plot: Annotated[Path | None, typer.Option(help="Draw accuracy against timesteps (.png, .svg, .pdf).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Measure accuracy at every timestep, and spikes.
+
+    One run gives the accuracy after each step up to T. A model file is evaluated as the ANN that it is.
+
+    Example: `snnc evaluate net.snn --data test.npz --scale 1/255 --plot accuracy.png`
+    """
+    import snnc
+
+    from .datafiles import read_images, read_labels
+
+    loaded = snnc.load(network)
+    x = read_images(data, loaded, ("x_test", "x"), scale, images)
+    y = read_labels(data, loaded, ("y_test", "y"), images)
+    _note_bytes(x, scale)
+    if not loaded.is_spiking:
+        _print_analog(_analog_accuracy(loaded, x, y), as_json)
+        return
+    if timesteps:
+        loaded = loaded.replace(timesteps=timesteps)
+    result = snnc.compile(loaded, backend.value).evaluate(x, y)  # type: ignore[union-attr]
+    if plot:
+        from .plot import plot_accuracy
+
+        plot_accuracy(_by_output(loaded, result.accuracy), plot)
+    _print_json(loaded, result) if as_json else _print_result(loaded, result)
+
+
+@app.command()
+def show(network: NetworkFile) -> None:
+    """Print a network as text, one line per population and connection.
+
+    A line gives the shape, the neuron or the operators, and the layers it came from; arrays appear as type,
+    shape and hash. The text goes to stdout, a summary to stderr.
+    """
+    import snnc
+
+    from .ir import summary
+
+    loaded = snnc.load(network)
+    print(loaded, end="")
+    err.print(summary(loaded), highlight=False)
+
+
+@app.command()
+def demo(
+    timesteps: Annotated[int, typer.Option("--timesteps", "-t", min=1, help="T: how long an image is shown.")] = 64,
+    plot: Annotated[Path, typer.Option(help="Where to draw accuracy against timesteps.")] = Path("snnc-demo.png"),
+) -> None:
+    """Train a small CNN on handwritten digits, convert it, and watch it spike.
+
+    Trains a Keras network with biases, batch normalisation and a residual branch on scikit-learn's digits,
+    converts it, prints accuracy against timesteps, and checks the spikes against GeNN if pygenn is installed.
+    """
+    from .demo import run
+
+    run(out, timesteps, plot)
+
+
+def main() -> None:
+    """The `snnc` command: errors that snnc raises on purpose are printed, not traced."""
+    from .ir import SnncError
+
+    try:
+        app()
+    except SnncError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted")
+
+
+def _fail(message: str) -> NoReturn:
+    err.print("[bold red]error:[/] ", end="")
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _note_bytes(data: Mapping[str, np.ndarray] | None, scale: str) -> None:
+    if data and scale == "1" and max(float(array.max(initial=0)) for array in data.values()) > 64:
+        err.print("note: the images reach above 64; if the model was trained on image / 255, give --scale 1/255")
+
+
+def _by_output(network: Network, value: Any) -> Mapping[str, np.ndarray]:
+    return value if isinstance(value, Mapping) else {network.outputs[0]: value}
+
+
+def _analog_accuracy(network: Network, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]) -> dict[str, float]:
+    import snnc
+
+    from .ir import as_inputs, as_labels
+
+    images = len(next(iter(as_inputs(network, x).values())))
+    labels = as_labels(network, y, images)
+    outputs = _by_output(network, snnc.compile(network).predict(x))
+    return {
+        name: float((values.reshape(images, -1).argmax(-1) == labels[name]).mean()) for name, values in outputs.items()
+    }
+
+
+def _print_analog(accuracy: dict[str, float], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"accuracy": accuracy}))
+        return
+    for name, share in accuracy.items():
+        print(f"ANN accuracy of {name}: {share:.2%}")
+
+
+def _print_json(network: Network, result: Result) -> None:
+    content = {
+        "images": result.images,
+        "seconds": result.seconds,
+        "accuracy": {name: curve.tolist() for name, curve in _by_output(network, result.accuracy).items()},
+        "spikes_per_image": {name: int(counts.sum()) / result.images for name, counts in result.spike_counts.items()},
+    }
+    print(json.dumps(content))
+
+
+def _print_result(network: Network, result: Result) -> None:
+    out.print(accuracy_table(_by_output(network, result.accuracy)))
+    table = Table("population", "neurons", "spikes per image", "rate per neuron and step")
+    for name, counts in result.spike_counts.items():
+        per_image = counts.sum() / result.images
+        rate = per_image / counts.size / (network.timesteps or 1)
+        table.add_row(name, str(counts.size), f"{per_image:.1f}", f"{rate:.3f}")
+    out.print(table)
+    out.print(f"{result.images} images in {result.seconds:.2f} s", highlight=False)
+
+
+def accuracy_table(curves: Mapping[str, np.ndarray]) -> Table:
+    """Accuracy at powers of two of timesteps, and at the last."""
+    timesteps = len(next(iter(curves.values())))
+    steps = sorted({2**k for k in range(timesteps.bit_length())} | {timesteps})
+    table = Table("timesteps", *(str(step) for step in steps), title="accuracy against timesteps", title_justify="left")
+    for name, curve in curves.items():
+        table.add_row(name, *(f"{curve[step - 1]:.1%}" for step in steps))
+    return table

@@ -1,0 +1,81 @@
+"""Images and labels from `.npz` and `.npy` files, for the command line."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from .ir import DataError, Network
+
+
+def read_images(
+    path: Path, network: Network, names: tuple[str, ...], scale: str, limit: int | None
+) -> dict[str, np.ndarray]:
+    """The images for each of the network's inputs, as float32, times `scale`; at most `limit` of them.
+
+    A file with one array per input, by name, gives those; for a network with one input, the first of
+    `names` that the file has, or its only array. Raises DataError.
+    """
+    arrays = _open(path)
+    inputs = network.inputs
+    if set(inputs) <= set(arrays):
+        keys = dict(zip(inputs, inputs, strict=True))
+    elif len(inputs) == 1:
+        keys = {inputs[0]: _key(path, arrays, names)}
+    else:
+        raise DataError(f"{path} has arrays {_names(arrays)}; expected one per input: {', '.join(inputs)}")
+    factor = _factor(scale)
+    return {name: _scaled(path, key, arrays[key], factor, limit) for name, key in keys.items()}
+
+
+def read_labels(path: Path, network: Network, names: tuple[str, ...], limit: int | None) -> dict[str, np.ndarray]:
+    """The labels for each of the network's outputs, found like the images of `read_images`. Raises DataError."""
+    arrays = _open(path)
+    outputs = network.outputs
+    if set(outputs) <= set(arrays):
+        return {name: arrays[name][:limit] for name in outputs}
+    if len(outputs) > 1:
+        raise DataError(f"{path} has arrays {_names(arrays)}; expected labels per output: {', '.join(outputs)}")
+    found = next((name for name in names if name in arrays), None)
+    if found is None:
+        raise DataError(f"{path} has arrays {_names(arrays)} but no labels; name them {' or '.join(names)}")
+    return {outputs[0]: arrays[found][:limit]}
+
+
+def _open(path: Path) -> Mapping[str, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        content = np.load(path, allow_pickle=False)
+        return {"x": content} if isinstance(content, np.ndarray) else content
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not a .npz or .npy file of plain arrays: {error}") from None
+
+
+def _key(path: Path, arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> str:
+    keys = list(arrays)
+    found = next((name for name in names if name in keys), keys[0] if len(keys) == 1 else None)
+    if found is None:
+        raise DataError(f"{path} has arrays {_names(arrays)} but no images; name them {' or '.join(names)}")
+    return found
+
+
+def _scaled(path: Path, key: str, array: np.ndarray, factor: float, limit: int | None) -> np.ndarray:
+    if array.dtype.kind not in "fiub" or array.ndim < 2:
+        raise DataError(f"{path}: array {key!r} of shape {array.shape} and type {array.dtype} does not hold images")
+    return array[:limit].astype(np.float32) * np.float32(factor)
+
+
+def _factor(scale: str) -> float:
+    try:
+        return float(Fraction(scale))
+    except (ValueError, ZeroDivisionError):
+        raise DataError(f"--scale takes a number or a fraction such as 1/255, not {scale!r}") from None
+
+
+def _names(arrays: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(arrays) or "none"

@@ -1,0 +1,127 @@
+"""Small networks for tests, and hypothesis strategies that draw operators."""
+
+import numpy as np
+from hypothesis import strategies as st
+from snnc.ir import Connection, Origin, Population
+
+from snnc import ir
+
+
+def weights(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
+    """Numbers within ±scale that look random and are the same with every version of numpy."""
+    mixed = (np.arange(1, np.prod(shape) + 1, dtype=np.uint64) * 2654435761 + seed * 40503) % 4096
+    return (scale * (mixed / 2048 - 1)).astype(np.float32).reshape(shape)
+
+
+def residual() -> ir.Network:
+    """Every operator but Pick, per-position bias, a skip, a branch that leads nowhere; not canonical."""
+    return ir.Network(
+        [
+            Population("image", (8, 8, 2), ir.Input()),
+            Population(
+                "stem", (8, 8, 8), ir.Relu(), weights(0, 8, scale=0.1), Origin(("stem_conv", "stem_bn", "stem"))
+            ),
+            Population("branch", (8, 8, 8), ir.Relu(), weights(1, 8, scale=0.1), Origin(("branch",))),
+            Population("merged", (8, 8, 8), ir.Clip(6.0), weights(2, 8, 8, 8, scale=0.1), Origin(("add", "merged"))),
+            Population("forgotten", (8,), ir.Relu(), None, Origin(("forgotten",))),
+            Population("digit", (5,), ir.Softmax(), weights(3, 5), Origin(("digit",))),
+        ],
+        [
+            Connection(
+                "image",
+                "stem",
+                (
+                    ir.Pad(((1, 1), (1, 1), (0, 0))),
+                    ir.Conv2D(weights(4, 3, 3, 2, 8, scale=0.4)),
+                    ir.Scale(weights(5, 8)),
+                ),
+                origin=Origin(("stem_conv", "stem_bn")),
+            ),
+            Connection(
+                "stem", "branch", (ir.Conv2D(weights(6, 3, 3, 4, 8, scale=0.5), padding=((1, 1), (1, 1)), groups=2),)
+            ),
+            Connection(
+                "branch",
+                "merged",
+                (ir.Conv2D(weights(7, 3, 3, 8, 8, scale=0.35), padding=((2, 2), (2, 2)), dilation=(2, 2)),),
+            ),
+            Connection("stem", "merged"),
+            Connection("merged", "forgotten", (ir.Flatten(), ir.Dense(weights(8, 512, 8)))),
+            Connection(
+                "merged",
+                "digit",
+                (
+                    ir.AveragePool2D((3, 3), (2, 2), ((0, 1), (1, 0))),
+                    ir.Scale(weights(9, 8)),
+                    ir.Flatten(),
+                    ir.Dense(weights(10, 128, 5, scale=0.5)),
+                ),
+            ),
+        ],
+        ["image"],
+        ["digit"],
+    )
+
+
+@st.composite
+def operator_chains(draw: st.DrawFn) -> tuple[ir.Shape, tuple[ir.Operator, ...]]:
+    """An input shape and up to six operators that fit it one after another."""
+    small = st.integers(1, 4)
+    shape = start = draw(
+        st.one_of(st.tuples(small.map(lambda n: n + 2), small.map(lambda n: n + 2), small), st.tuples(small))
+    )
+    chain = []
+    for _ in range(draw(st.integers(0, 6))):
+        operator = draw(_image_operators(shape) if len(shape) == 3 else _flat_operators(shape))
+        shape = operator.output_shape(shape)
+        chain.append(operator)
+    return start, tuple(chain)
+
+
+def _array(*shape: int) -> st.SearchStrategy[np.ndarray]:
+    return st.integers(0, 2**32 - 1).map(lambda seed: weights(seed, *shape))
+
+
+def _flat_operators(shape: ir.Shape) -> st.SearchStrategy[ir.Operator]:
+    size = shape[0]
+    return st.one_of(
+        st.integers(1, 5).flatmap(lambda units: _array(size, units)).map(ir.Dense),
+        _array(size).map(ir.Scale),
+        st.tuples(st.tuples(st.integers(0, 2), st.integers(0, 2))).map(ir.Pad),
+        st.lists(st.integers(0, size - 1), min_size=1, max_size=6).map(lambda picked: ir.Pick(np.array(picked))),
+        st.just(ir.Flatten()),
+    )
+
+
+@st.composite
+def _convolution(draw: st.DrawFn, shape: ir.Shape) -> ir.Conv2D:
+    height, width, channels = shape
+    groups = draw(st.sampled_from([g for g in (1, 2, channels) if channels % g == 0]))
+    kernel = draw(st.tuples(st.integers(1, min(3, height)), st.integers(1, min(3, width))))
+    padding = draw(st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2))
+    fits = all(2 * (k - 1) + 1 <= size for k, size in zip(kernel, shape, strict=False))
+    dilation = draw(st.sampled_from([(1, 1), (2, 2)] if fits else [(1, 1)]))
+    weight = draw(_array(*kernel, channels // groups, groups * draw(st.integers(1, 2))))
+    return ir.Conv2D(weight, draw(st.tuples(st.integers(1, 2), st.integers(1, 2))), padding, dilation, groups)
+
+
+@st.composite
+def _pooling(draw: st.DrawFn, shape: ir.Shape) -> ir.AveragePool2D:
+    size = draw(st.tuples(st.integers(1, min(3, shape[0])), st.integers(1, min(3, shape[1]))))
+    padding = tuple(draw(st.tuples(st.integers(0, s - 1), st.integers(0, s - 1))) for s in size)
+    return ir.AveragePool2D(size, draw(st.tuples(st.integers(1, 3), st.integers(1, 3))), padding)
+
+
+def _image_operators(shape: ir.Shape) -> st.SearchStrategy[ir.Operator]:
+    size = int(np.prod(shape))
+    return st.one_of(
+        _convolution(shape),
+        _pooling(shape),
+        _array(shape[2]).map(ir.Scale),
+        _array(*shape).map(ir.Scale),
+        st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 3).map(ir.Pad),
+        st.tuples(st.just((0, 0)), st.just((0, 0)), st.tuples(st.integers(0, 2), st.integers(0, 2))).map(ir.Pad),
+        st.lists(st.integers(0, size - 1), min_size=1, max_size=6).map(lambda picked: ir.Pick(np.array(picked))),
+        st.integers(1, 4).flatmap(lambda units: _array(size, units)).map(ir.Dense),
+        st.just(ir.Flatten()),
+    )

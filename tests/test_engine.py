@@ -1,0 +1,164 @@
+"""The embedded backend: its analog network against numpy, its spiking engine against itself and the equations."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from networks import operator_chains, residual, weights
+from reference import analog
+from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine, spiking
+from snnc.ir import Connection, Network, Population
+
+import snnc
+from snnc import ir
+
+IMAGES = weights(100, 40, 8, 8, 2)
+
+
+def converted(timesteps=16, pipeline="data-norm{percentile=99.0,per-channel=true}") -> Network:
+    return snnc.convert(residual(), pipeline, calibration=IMAGES, timesteps=timesteps)
+
+
+def test_analog_network_equals_numpy():
+    expected = analog(residual(), {"image": IMAGES})
+    compiled = snnc.compile(residual())
+    np.testing.assert_allclose(compiled.predict(IMAGES), expected["digit"], atol=1e-5)
+    batches = list(compiled.activations(IMAGES))
+    for name, values in expected.items():
+        np.testing.assert_allclose(np.concatenate([batch[name] for batch in batches]), values, atol=1e-4)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(operator_chains())
+def test_every_operator_equals_numpy(drawn):
+    shape, operators = drawn
+    output = ir.output_shape(operators, shape)
+    network = Network(
+        [Population("x", shape, ir.Input()), Population("y", output, ir.Identity())],
+        [Connection("x", "y", operators)],
+        ["x"],
+        ["y"],
+    )
+    x = weights(7, 3, *shape)
+    expected = ir.apply(operators, x.astype(np.float64))
+    found = CompiledAnalog(network).predict(x)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((0, 1), (1, 1))])
+def test_max_pooling_of_negative_numbers_ignores_the_padding(padding):
+    pool = ir.MaxPool2D((5, 5, 3), (2, 2), (2, 2), padding)
+    network = Network(
+        [Population("x", (5, 5, 3), ir.Input()), Population("y", pool.output_shape((5, 5, 3)), pool)],
+        [Connection("x", "y")],
+        ["x"],
+        ["y"],
+    )
+    x = -1 - np.abs(weights(3, 4, 5, 5, 3))
+    np.testing.assert_array_equal(CompiledAnalog(network).predict(x), analog(network, {"x": x})["y"])
+    assert analog(network, {"x": x})["y"].max() < 0
+
+
+def test_one_run_gives_what_a_run_of_every_length_would():
+    labels = snnc.compile(residual()).predict(IMAGES).argmax(-1)
+    full = snnc.compile(converted(16)).evaluate(IMAGES, labels)
+    assert full.accuracy.shape == (16,)
+    assert full.predictions.shape == (16, 40)
+    for timesteps in (1, 5, 16):
+        part = snnc.compile(converted(timesteps)).evaluate(IMAGES, labels)
+        np.testing.assert_array_equal(part.predictions, full.predictions[:timesteps])
+        assert part.accuracy[-1] == full.accuracy[timesteps - 1] == (part.predictions[-1] == labels).mean()
+
+
+def test_accuracy_comes_close_to_the_analog_network():
+    labels = snnc.compile(residual()).predict(IMAGES).argmax(-1)
+    assert snnc.compile(converted(256)).evaluate(IMAGES, labels).accuracy[-1] >= 0.95
+
+
+def test_decoded_activations_lie_within_the_staircase_of_the_analog_ones():
+    """One population, so nothing but quantisation is left: half a λ/T, as v_init is λ/2."""
+    network = Network(
+        [Population("x", (50,), ir.Input()), Population("y", (50,), ir.Relu())], [Connection("x", "y")], ["x"], ["y"]
+    )
+    x = weights(1, 20, 50)
+    snn = snnc.convert(network, "data-norm", calibration=x, timesteps=32)
+    decoded = snnc.compile(snn).predict(x)
+    error = np.abs(decoded - np.maximum(x, 0)).max()
+    assert error <= snn.populations["y"].neuron.v_thresh / 32 / 2 * 1.001
+
+
+@pytest.mark.parametrize("budget", [1, 2**16, 2**20])
+def test_chunks_change_nothing(budget, monkeypatch):
+    snn = converted()
+    whole = CompiledEngine(snn).simulate(IMAGES, trains=True)
+    monkeypatch.setattr(spiking, "MEMORY_BYTES", budget)
+    cut = CompiledEngine(snn).simulate(IMAGES, trains=True)
+    for kind in ("spike_counts", "trains"):
+        for name, expected in getattr(whole, kind).items():
+            assert (getattr(cut, kind)[name] != expected).mean() < 1e-3  # float weights: sums may round apart
+    np.testing.assert_allclose(cut.decoded["digit"], whole.decoded["digit"], atol=0.05)
+
+
+@pytest.mark.parametrize(("timesteps", "images"), [(16, 40), (400, 3)])
+def test_memory_stays_within_the_budget(timesteps, images, monkeypatch):
+    """What layers hold at once, onnxruntime's results included, is measured at every step."""
+    budget = 2**20
+    monkeypatch.setattr(spiking, "MEMORY_BYTES", budget)
+    held = []
+    step = spiking._Layer.step
+
+    def measured(layer, steps, state, spikes):
+        result = step(layer, steps, state, spikes)
+        held.append(result.nbytes + sum(array.nbytes for array in spikes.values()))
+        return result
+
+    monkeypatch.setattr(spiking._Layer, "step", measured)
+    snnc.compile(converted(timesteps)).simulate(IMAGES[:images])
+    assert budget / 4 < max(held) <= budget
+
+
+def test_results_of_several_inputs_and_outputs_go_by_name():
+    network = Network(
+        [
+            Population("left", (4,), ir.Input()),
+            Population("right", (2, 2, 1), ir.Input()),
+            Population("both", (6,), ir.Relu(), weights(0, 6)),
+            Population("a", (3,), ir.Identity()),
+            Population("b", (2,), ir.Relu()),
+        ],
+        [
+            Connection("left", "both", (ir.Dense(weights(1, 4, 6)),)),
+            Connection("right", "both", (ir.Dense(weights(2, 4, 6)),)),
+            Connection("both", "a", (ir.Dense(weights(3, 6, 3)),)),
+            Connection("both", "b", (ir.Dense(weights(4, 6, 2)),)),
+        ],
+        ["left", "right"],
+        ["a", "b"],
+    )
+    x = {"left": weights(5, 30, 4), "right": weights(6, 30, 2, 2, 1)}
+    expected = analog(network, x)
+    outputs = snnc.compile(network).predict(x)
+    np.testing.assert_allclose(outputs["a"], expected["a"], atol=1e-5)
+    snn = snnc.convert(network, calibration=x, timesteps=128)
+    labels = {name: outputs[name].argmax(-1) for name in ("a", "b")}
+    result = snnc.compile(snn).evaluate(x, labels)
+    assert set(result.accuracy) == set(result.predictions) == {"a", "b"}
+    assert result.accuracy["a"][-1] > 0.9
+    assert set(result.spike_counts) == {"both", "b"}
+    listed = snnc.compile(snn).evaluate([x["left"], x["right"]], labels)
+    np.testing.assert_array_equal(listed.predictions["b"], result.predictions["b"])
+
+
+def test_spike_counts_sum_over_images():
+    compiled = snnc.compile(converted())
+    result = compiled.evaluate(IMAGES, np.zeros(40, int))
+    recorded = compiled.simulate(IMAGES, trains=True)
+    assert set(result.spike_counts) == {"stem", "branch", "merged"}
+    for name, counts in result.spike_counts.items():
+        assert counts.shape == (8, 8, 8)
+        np.testing.assert_array_equal(counts, recorded.spike_counts[name].sum(0))
+        np.testing.assert_array_equal(recorded.spike_counts[name], recorded.trains[name].sum(0))
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(ir.BackendError, match="onnxruntime, mlgenn"):
+        snnc.compile(residual(), "brian")

@@ -1,0 +1,211 @@
+"""The IR: operators and their algebra, rules, text and files."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from networks import operator_chains, residual, weights
+from snnc.ir import Connection, Network, Population
+from snnc.passes import Canonicalise, Context
+
+from snnc import ir
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(operator_chains())
+def test_folding_keeps_the_map_and_is_final(drawn):
+    shape, operators = drawn
+    folded = ir.fold(operators, shape)
+    x = np.random.default_rng(0).standard_normal((2, *shape))
+    expected, found = ir.apply(operators, x), ir.apply(folded, x)
+    assert found.shape == expected.shape == (2, *ir.output_shape(operators, shape))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+    assert ir.fold(folded, shape) == folded
+    assert len(folded) <= len(operators)
+
+
+def test_folding_leaves_one_weight_where_there_can_be_one():
+    chain = (
+        ir.Scale(weights(0, 4)),
+        ir.Pad(((1, 0), (2, 1), (1, 2))),
+        ir.Conv2D(weights(1, 3, 3, 7, 6)),
+        ir.Scale(weights(2, 6)),
+        ir.Pad(((0, 0), (0, 0), (2, 1))),
+    )
+    assert [type(operator) for operator in ir.fold(chain, (6, 6, 4))] == [ir.Conv2D]
+    flat = (ir.Scale(weights(3, 4)), ir.Flatten(), ir.Pick(np.arange(10)[::-1]), ir.Dense(weights(4, 10, 3)))
+    assert [type(operator) for operator in ir.fold(flat, (3, 3, 4))] == [ir.Dense]
+
+
+def test_records_compare_by_value_and_hold_arrays_read_only():
+    a, b = ir.Dense(weights(0, 3, 2)), ir.Dense(weights(0, 3, 2).astype(np.float64))
+    assert a == b
+    assert a != ir.Dense(weights(1, 3, 2))
+    assert b.weight.dtype == np.float32
+    with pytest.raises(ValueError, match="read-only"):
+        a.weight[0] = 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        a.weight = b.weight
+
+
+def test_a_valid_network_has_no_faults():
+    assert ir.faults(residual(), "analog") == []
+    assert ir.faults(Canonicalise().run(residual(), Context()), "canonical") == []
+
+
+def test_verify_reports_all_faults_at_once():
+    broken = Network(
+        [
+            Population("x", (4, 4, 1), ir.Input()),
+            Population("none", (4,), None),
+            Population("spiking", (16,), ir.IntegrateFire(0.0)),
+            Population("nan", (16,), ir.Relu(), np.array([np.nan] * 16)),
+            Population("bias", (16,), ir.Relu(), np.zeros(3)),
+            Population("pool", (2, 2, 1), ir.MaxPool2D((4, 4, 1), (3, 3), (1, 1), ((0, 0), (0, 1)))),
+            Population("lonely", (2,), ir.Relu()),
+        ],
+        [
+            Connection("x", "spiking"),
+            Connection("x", "nan", (ir.Flatten(),), delay=-1),
+            Connection("x", "nowhere"),
+            Connection("nan", "bias", (ir.Dense(weights(0, 3, 16)),)),
+            Connection("bias", "nan"),
+            Connection("x", "pool"),
+            Connection("x", "none", (ir.Flatten(), ir.Dense(np.full((16, 4), np.inf)))),
+        ],
+        ["x", "y"],
+        [],
+    )
+    report = "\n".join(ir.faults(broken, "analog"))
+    for expected in (
+        "input 'y' is not a population",
+        "the network has no output",
+        "population 'none': has no neuron",
+        "population 'spiking': IntegrateFire is spiking",
+        "population 'spiking': v_thresh is not positive",
+        "population 'nan': Population.bias holds numbers that are not finite",
+        "population 'bias': bias of shape (3,)",
+        "population 'pool': has shape (2, 2, 1) but its neuron gives (2, 3, 1)",
+        "population 'lonely': has no incoming connections",
+        "connection x -> spiking: gives shape (4, 4, 1) where the target takes (16,)",
+        "connection x -> nan: delay -1 is negative",
+        "connection x -> nowhere: 'nowhere' is not a population",
+        "connection nan -> bias: Dense expects 3 inputs but is given (16,)",
+        "connection x -> none: Dense.weight holds numbers that are not finite",
+        "these populations form a cycle: bias, nan",
+    ):
+        assert expected in report
+    with pytest.raises(ir.VerificationError, match="fault"):
+        ir.verify(broken)
+    assert "spiking" in str(broken)  # invalid networks print too
+
+
+def test_spiking_networks_must_be_aligned_and_timed():
+    network = Network(
+        [
+            Population("x", (2,), ir.CurrentInput()),
+            Population("a", (2,), ir.IntegrateFire(1.0)),
+            Population("y", (2,), ir.Integrate()),
+        ],
+        [Connection("x", "a"), Connection("a", "y"), Connection("x", "y")],
+        ["x"],
+        ["y"],
+    )
+    assert ir.faults(network, "spiking") == [
+        "connection x -> y: delay 0 does not align it, 1 does",
+        "timesteps is None; a spiking network runs for at least one",
+    ]
+
+
+def test_two_populations_of_one_name_are_refused():
+    with pytest.raises(ir.VerificationError, match="twice"):
+        Network([Population("twice", (1,), ir.Input())] * 2, [], ["twice"], ["twice"])
+
+
+def test_file_round_trip_gives_the_same_network_and_bytes(tmp_path):
+    network = residual()
+    ir.save(network, tmp_path / "a.snn")
+    ir.save(network, tmp_path / "b.snn")
+    again = ir.load(tmp_path / "a.snn")
+    assert again == network
+    assert str(again) == str(network)
+    assert (tmp_path / "a.snn").read_bytes() == (tmp_path / "b.snn").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["a.snn", "b.snn"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "net.snn"
+    ir.save(residual(), path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ir.NetworkFileError, match="No space left"):
+        ir.save(residual(), path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["net.snn"]
+
+
+def test_writing_into_a_missing_folder_is_an_error_of_ours(tmp_path):
+    with pytest.raises(ir.NetworkFileError, match="cannot write"):
+        ir.save(residual(), tmp_path / "missing" / "net.snn")
+
+
+def test_damaged_files_are_refused_whatever_the_damage(tmp_path):
+    path = tmp_path / "net.snn"
+    ir.save(residual(), path)
+    good = path.read_bytes()
+    rng = np.random.default_rng(0)
+    header = 8 + int.from_bytes(good[:8], "little")
+    damaged = [b"", b"PK\x03\x04", good[:100], good[: len(good) // 2], b"\xff" * 64]
+    for _ in range(300):  # flip a byte of the header, where all structure is
+        position = int(rng.integers(header))
+        damaged.append(good[:position] + bytes([int(rng.integers(256))]) + good[position + 1 :])
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            ir.verify(ir.load(path))  # a flip may still give a valid network, say in a layer's name
+        except ir.NetworkFileError:
+            refused += 1
+    assert refused > 200
+
+
+def test_missing_and_foreign_files(tmp_path):
+    from safetensors.numpy import save_file
+
+    with pytest.raises(ir.NetworkFileError, match="no such file"):
+        ir.load(tmp_path / "missing.snn")
+    save_file({"a": np.zeros(3, np.float32)}, tmp_path / "foreign.snn")
+    with pytest.raises(ir.NetworkFileError, match="not a network file written by snnc"):
+        ir.load(tmp_path / "foreign.snn")
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((3, 8, 8)), "has shape"),
+        (np.zeros((3, 8, 8, 1)), "has shape"),
+        (np.zeros((0, 8, 8, 2)), "no images"),
+        (np.array([["a"]]), "not of numbers"),
+        ({"other": np.zeros((3, 8, 8, 2))}, "inputs are image"),
+        (np.full((3, 8, 8, 2), np.nan), "NaN or infinity in 3 image"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(x, message):
+    with pytest.raises(ir.DataError, match=message):
+        ir.as_inputs(residual(), x)
+
+
+def test_labels_may_be_classes_or_one_hot():
+    classes = np.array([0, 4, 2])
+    for given_labels in (classes, classes[:, None], np.eye(5)[classes], {"digit": classes}):
+        np.testing.assert_array_equal(ir.as_labels(residual(), given_labels, 3)["digit"], classes)
+    with pytest.raises(ir.DataError, match="5 classes"):
+        ir.as_labels(residual(), [0, 5, 2], 3)
+    with pytest.raises(ir.DataError, match="shape"):
+        ir.as_labels(residual(), [0, 1], 3)

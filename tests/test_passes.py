@@ -1,0 +1,232 @@
+"""Pipelines, the pass manager, calibration, and the passes themselves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import residual, weights
+from reference import analog
+from snnc.backend.onnxruntime import CompiledAnalog
+from snnc.ir import Connection, Network, Population
+from snnc.passes import PASSES, Canonicalise, Context, DataNorm, Pass, Statistics, parse, run, to_text
+
+from snnc import ir
+
+GOLDEN = Path(__file__).parent / "golden"
+IMAGES = weights(100, 40, 8, 8, 2)
+
+
+def context(images=IMAGES, timesteps=16) -> Context:
+    return Context(lambda network, x: CompiledAnalog(network).activations(x, progress=False), images, timesteps)
+
+
+def assert_golden(network: Network, name: str) -> None:
+    """Compare with the golden text; to accept a new one, delete the file, run the test, and read the diff."""
+    path = GOLDEN / f"{name}.txt"
+    if not path.exists():
+        path.write_text(str(network))
+        pytest.fail(f"{path} was missing and is now written: read it, then run again")
+    assert str(network) == path.read_text()
+
+
+def test_text_form():
+    assert_golden(residual(), "residual")
+
+
+def test_canonicalise():
+    assert_golden(run([Canonicalise()], residual(), context()), "residual-canonicalise")
+
+
+def test_canonicalise_keeps_the_function_and_is_idempotent():
+    once = run([Canonicalise()], residual(), context())
+    before = analog(residual(), {"image": IMAGES})["digit"]
+    np.testing.assert_allclose(analog(once, {"image": IMAGES})["digit"], before, atol=1e-5)
+    assert run([Canonicalise()], once, context()) == once
+
+
+def test_data_norm_replaces_neurons_and_touches_nothing_else():
+    canonical = run([Canonicalise()], residual(), context())
+    spiking = run([DataNorm()], canonical, context())
+    kinds = {name: type(population.neuron).__name__ for name, population in spiking.populations.items()}
+    fire = "IntegrateFire"
+    assert kinds == {"image": "CurrentInput", "stem": fire, "branch": fire, "merged": fire, "digit": "Integrate"}
+    assert spiking.connections == canonical.connections
+    assert spiking.timesteps == 16
+    for name, population in spiking.populations.items():
+        assert np.array_equal(population.bias, canonical.populations[name].bias) or population.bias is None
+        assert population.origin.passes == ("data-norm",)
+
+
+def test_data_norm_takes_the_largest_activation():
+    canonical = run([Canonicalise()], residual(), context())
+    activations = analog(canonical, {"image": IMAGES})
+    layer = run([DataNorm()], canonical, context())
+    channel = run([DataNorm(per_channel=True, v_init=0.25, reset="zero")], canonical, context())
+    for name in ("stem", "branch", "merged"):
+        neuron, by_channel = layer.populations[name].neuron, channel.populations[name].neuron
+        assert neuron.v_thresh == pytest.approx(activations[name].max(), rel=1e-5)
+        assert neuron.v_init == pytest.approx(neuron.v_thresh / 2)
+        assert (neuron.reset, by_channel.reset) == ("subtract", "zero")
+        largest = activations[name].max((0, 1, 2))
+        live = largest > 0
+        np.testing.assert_allclose(by_channel.v_thresh[live], largest[live], rtol=1e-5)
+        np.testing.assert_allclose(by_channel.v_init, by_channel.v_thresh * 0.25, rtol=1e-6)
+
+
+def test_clip_bounds_the_threshold():
+    network = Network(
+        [Population("x", (1,), ir.Input()), Population("y", (1,), ir.Clip(6.0))],
+        [Connection("x", "y")],
+        ["x"],
+        ["y"],
+    )
+    for largest, expected in ((9.0, 6.0), (5.0, 5.0)):
+        spiking = run([Canonicalise(), DataNorm()], network, context(np.array([[largest], [1.0]])))
+        assert spiking.populations["y"].neuron.v_thresh == expected
+
+
+def test_silent_channels_and_layers_get_a_usable_threshold():
+    network = Network(
+        [Population("x", (3,), ir.Input()), Population("y", (3,), ir.Relu())], [Connection("x", "y")], ["x"], ["y"]
+    )
+    some = run([Canonicalise(), DataNorm(per_channel=True)], network, context(np.array([[2.0, -1.0, 0.5]])))
+    np.testing.assert_array_equal(some.populations["y"].neuron.v_thresh, [2.0, 2.0, 0.5])
+    for per_channel in (False, True):
+        none = run([Canonicalise(), DataNorm(per_channel=per_channel)], network, context(np.array([[-1.0, -1.0, 0.0]])))
+        np.testing.assert_array_equal(none.populations["y"].neuron.v_thresh, [1.0] * 3 if per_channel else 1.0)
+
+
+def test_data_norm_refuses_max_pooling_by_layer():
+    pool = ir.MaxPool2D((4, 4, 1), (2, 2), (2, 2))
+    network = Network(
+        [
+            Population("x", (4, 4, 1), ir.Input()),
+            Population("pool_a", (2, 2, 1), pool, None, ir.Origin(("conv_a", "pool_a"))),
+            Population("pool_b", (2, 2, 1), pool),
+            Population("y", (2, 2, 1), ir.Identity()),
+        ],
+        [Connection("x", "pool_a"), Connection("x", "pool_b"), Connection("pool_a", "y"), Connection("pool_b", "y")],
+        ["x"],
+        ["y"],
+    )
+    with pytest.raises(ir.UnsupportedModelError) as caught:
+        run([Canonicalise(), DataNorm()], network, context(np.ones((1, 4, 4, 1))))
+    assert "pool_a (MaxPool2D, from conv_a, pool_a)" in str(caught.value)
+    assert "pool_b" in str(caught.value)
+
+
+def test_calibration_is_needed_and_named():
+    with pytest.raises(ir.PipelineError, match="calibration"):
+        run([Canonicalise(), DataNorm()], residual(), context(images=None))
+    with pytest.raises(ir.PipelineError, match="timesteps"):
+        run([Canonicalise(), DataNorm()], residual(), context(timesteps=None))
+
+
+def test_calibration_runs_once_for_several_passes():
+    runs = []
+
+    def activations(network, x):
+        runs.append(network)
+        return CompiledAnalog(network).activations(x, progress=False)
+
+    shared = Context(activations, IMAGES, 8)
+    canonical = run([Canonicalise()], residual(), shared)
+    for percentile in (99.0, 99.9, 100.0):
+        run([DataNorm(percentile)], canonical, shared)
+    assert len(runs) == 1
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 5),
+    st.sampled_from([50.0, 90.0, 99.0, 99.9]),
+    st.sampled_from([0.01, 1.0, 300.0]),
+)
+def test_streamed_percentiles_match_numpy(seed, channels, q, growth):
+    rng = np.random.default_rng(seed)
+    statistics = Statistics(channels)
+    batches = [growth**step * rng.standard_normal((30, 4, 4, channels)).astype(np.float32) for step in range(3)]
+    for batch in batches:
+        statistics.update(batch)
+    values = np.maximum(np.concatenate(batches), 0).reshape(-1, channels)
+    bins = 2 * values.max(0) / 512  # one bin of the histogram, and one of numpy's interpolation
+    numpys = np.percentile(values, q, axis=0, method="higher"), np.percentile(values, q, axis=0, method="lower")
+    found = statistics.percentile(q, per_channel=True)
+    assert (found <= numpys[0] + bins).all()
+    assert (found >= numpys[1] - bins).all()
+    whole = statistics.percentile(q, per_channel=False)
+    assert whole <= np.percentile(values, q, method="higher") + bins.max()
+    assert whole >= np.percentile(values, q, method="lower") - bins.max()
+    np.testing.assert_array_equal(statistics.percentile(100, per_channel=True), values.max(0))
+
+
+def test_a_percentile_among_the_zeros_is_zero():
+    statistics = Statistics(2)
+    values = np.zeros((100, 2), np.float32)
+    values[:2, 1] = 5
+    statistics.update(values)
+    np.testing.assert_array_equal(statistics.percentile(90, per_channel=True), [0, 0])
+    assert statistics.percentile(90, per_channel=False) == 0
+    assert statistics.percentile(99.5, per_channel=True)[1] == pytest.approx(5, rel=1 / 512)
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("canonicalise", [Canonicalise()]),
+        ("data-norm", [DataNorm()]),
+        ("canonicalise,data-norm{percentile=99.9}", [Canonicalise(), DataNorm(percentile=99.9)]),
+        (
+            "data-norm{percentile=99.0,per-channel=true,reset=zero,v-init=0.0}",
+            [DataNorm(99.0, True, "zero", 0.0)],
+        ),
+    ],
+)
+def test_pipelines_parse_and_print_back(text, passes):
+    assert list(parse(text, PASSES)) == passes
+    assert to_text(passes) == text
+    spaced = text.replace(",", " , ").replace("{", " { ").replace("=", " = ")
+    assert list(parse(spaced, PASSES)) == passes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot read the pipeline"),
+        ("data-norm,", "cannot read the pipeline"),
+        ("data-norm{", "cannot read the pipeline"),
+        ("data-norm{percentile}", "cannot read the option 'percentile'"),
+        ("datanorm", "did you mean 'data-norm'.*There are: canonicalise, data-norm"),
+        ("data-norm{percentil=9}", "no option 'percentil'; did you mean 'percentile'"),
+        ("data-norm{percentile=high}", "percentile takes a float, not 'high'"),
+        ("data-norm{percentile=0}", "percentile is 0"),
+        ("data-norm{percentile=nan}", "percentile is nan"),
+        ("data-norm{per-channel=yes}", "per-channel is one of true, false"),
+        ("data-norm{reset=soft}", "reset is one of subtract, zero"),
+        ("data-norm{v-init=1}", "v-init is 1"),
+    ],
+)
+def test_a_wrong_pipeline_says_what_there_is(text, message):
+    with pytest.raises(ir.PipelineError, match=message):
+        parse(text, PASSES)
+
+
+def test_passes_are_held_to_what_they_declare():
+    @dataclass(frozen=True)
+    class DropsPopulations(Pass):
+        name: ClassVar[str] = "drops-populations"
+        requires: ClassVar[ir.Stage] = "analog"
+        ensures: ClassVar[ir.Stage] = "analog"
+
+        def run(self, network, context):
+            return network.replace(populations=list(network.populations.values())[1:])
+
+    with pytest.raises(ir.PipelineError, match=r"pass 1 \(drops-populations\) broke the network(.|\n)*'image' is not"):
+        run([DropsPopulations()], residual(), context())
+    with pytest.raises(ir.PipelineError, match=r"pass 1 \(data-norm\) requires a network at stage 'canonical'"):
+        run([DataNorm()], residual(), context())

@@ -1,0 +1,38 @@
+"""Lint and types, as part of the tests so that they cannot be forgotten."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _run(*command: str, cwd: Path = ROOT, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    if done.returncode:
+        pytest.fail(f"{' '.join(command)}\n{done.stdout}{done.stderr}", pytrace=False)
+    return done.stdout
+
+
+def test_lint():
+    _run("-m", "ruff", "check", ".")
+    _run("-m", "ruff", "format", "--check", ".")
+
+
+def test_types_of_the_built_package(tmp_path):
+    """The wheel is checked, not the tree: mypy cannot see through the mapping of an editable install."""
+    _run("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site"), str(ROOT))
+    config = f"--config-file={ROOT / 'pyproject.toml'}"
+    report = _run("-m", "mypy", config, "-p", "snnc", cwd=tmp_path, MYPYPATH=str(tmp_path / "site"))
+    checked = re.search(r"in (\d+) source files", report)
+    written = [
+        path for folder in ("ir", "frontend", "passes", "backend", "src") for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert checked is not None
+    assert int(checked[1]) == len(written)
