@@ -94,7 +94,7 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
     return statistics
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _count(values: np.ndarray, per_bin: np.ndarray, bins: np.ndarray) -> None:
     """Add the positive ones of (rows, channels) to the histograms; `per_bin` is bins per unit, per channel."""
     rows, channels = values.shape

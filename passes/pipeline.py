@@ -19,7 +19,7 @@ _STEP = re.compile(r"\s*([a-z0-9-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
 def parse(text: str, registry: Mapping[str, type[Pass]]) -> tuple[Pass, ...]:
     """The passes that `text` names. Raises PipelineError, saying what exists, where it does not parse."""
-    passes = []
+    passes: list[Pass] = []
     position = 0
     while position < len(text) or not passes:
         step = _STEP.match(text, position)

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 
-@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True)
 def integrate_fire(
     current: np.ndarray,
     constant: np.ndarray,
@@ -38,7 +38,7 @@ def integrate_fire(
                 counts[image, i] += 1 if fires else 0
 
 
-@njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(parallel=True, cache=True)
 def integrate(current: np.ndarray, constant: np.ndarray, v: np.ndarray) -> None:
     """Step readouts that never fire; `current` holds their input and, on return, their potential after each step."""
     timesteps, images, neurons = current.shape

@@ -105,7 +105,8 @@ class _Layer:
 
     @classmethod
     def of(cls, network: Network, name: str) -> _Layer:
-        steady, driven = [], []
+        steady: list[Connection] = []
+        driven: list[Connection] = []
         for connection in network.incoming(name):
             source = network.populations[connection.source].neuron
             (steady if isinstance(source, CurrentInput) else driven).append(connection)

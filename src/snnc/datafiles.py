@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +30,7 @@ def read_images(
     else:
         raise DataError(f"{path} has arrays {_names(arrays)}; expected one per input: {', '.join(inputs)}")
     factor = _factor(scale)
-    return {name: _scaled(path, key, arrays[key], factor, limit) for name, key in keys.items()}
+    return {name: _images(path, arrays, key, factor, limit) for name, key in keys.items()}
 
 
 def read_labels(path: Path, network: Network, names: tuple[str, ...], limit: int | None) -> dict[str, np.ndarray]:
@@ -37,13 +38,13 @@ def read_labels(path: Path, network: Network, names: tuple[str, ...], limit: int
     arrays = _open(path)
     outputs = network.outputs
     if set(outputs) <= set(arrays):
-        return {name: arrays[name][:limit] for name in outputs}
+        return {name: _read(path, arrays, name)[:limit] for name in outputs}
     if len(outputs) > 1:
         raise DataError(f"{path} has arrays {_names(arrays)}; expected labels per output: {', '.join(outputs)}")
     found = next((name for name in names if name in arrays), None)
     if found is None:
         raise DataError(f"{path} has arrays {_names(arrays)} but no labels; name them {' or '.join(names)}")
-    return {outputs[0]: arrays[found][:limit]}
+    return {outputs[0]: _read(path, arrays, found)[:limit]}
 
 
 def _open(path: Path) -> Mapping[str, np.ndarray]:
@@ -64,7 +65,16 @@ def _key(path: Path, arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -
     return found
 
 
-def _scaled(path: Path, key: str, array: np.ndarray, factor: float, limit: int | None) -> np.ndarray:
+def _read(path: Path, arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    """One array; those of an .npz are read, and found to be damaged, only now."""
+    try:
+        return arrays[key]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: array {key!r} cannot be read: {error}") from None
+
+
+def _images(path: Path, arrays: Mapping[str, np.ndarray], key: str, factor: float, limit: int | None) -> np.ndarray:
+    array = _read(path, arrays, key)
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise DataError(f"{path}: array {key!r} of shape {array.shape} and type {array.dtype} does not hold images")
     return array[:limit].astype(np.float32) * np.float32(factor)

@@ -1,0 +1,25 @@
+"""Where a benchmark ran: the machine and the versions of what it used."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("snnc", "numpy", "onnxruntime", "numba", "keras", "tensorflow", "tf2onnx", "pygenn", "ml_genn")
+
+
+def describe() -> dict[str, str]:
+    """Processor, cores, memory, and the version of each package that is installed."""
+    facts = {"processor": _processor(), "cores": str(os.cpu_count()), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "not installed"
+    return facts
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,139 @@
+"""The command line, from the user's side: what is printed, what is written, what is left behind."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+from networks import residual, weights
+
+import snnc
+from snnc import cli
+
+IMAGES = weights(100, 40, 8, 8, 2)
+
+
+@pytest.fixture
+def snn(tmp_path):
+    """A spiking network's file, and labelled images that fit it, in an otherwise empty folder."""
+    spiking = snnc.convert(residual(), calibration=IMAGES, timesteps=32)
+    snnc.save(residual(), tmp_path / "analog.snn")
+    snnc.save(spiking, tmp_path / "net.snn")
+    labels = snnc.compile(residual()).predict(IMAGES).argmax(-1)
+    np.savez(tmp_path / "data.npz", x_train=IMAGES, x_test=IMAGES, y_test=labels)
+    return tmp_path
+
+
+@pytest.fixture
+def snnc_command(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["snnc", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_convert_evaluate_show(digits, tmp_path, snnc_command):
+    model, x_train, y_train, x_test, y_test = digits
+    model.save(tmp_path / "model.keras")
+    np.savez(
+        tmp_path / "digits.npz",
+        x_train=(16 * x_train).astype(np.uint8),
+        y_train=y_train,
+        x_test=(16 * x_test).astype(np.uint8),
+        y_test=y_test,
+    )
+    net, data, scale = tmp_path / "net.snn", tmp_path / "digits.npz", ("--scale", "1/16")
+    code, out, err = snnc_command("convert", tmp_path / "model.keras", "-c", data, *scale, "-t", 32, "-o", net)
+    assert (code, out) == (0, "")
+    assert "spiking network: 7 populations" in err
+    code, out, _ = snnc_command("evaluate", net, "--data", data, *scale, "--json", "--plot", tmp_path / "plot.png")
+    assert code == 0
+    report = json.loads(out)
+    assert len(report["accuracy"]["digit"]) == 32
+    assert report["accuracy"]["digit"][-1] > 0.95
+    assert report["images"] == len(x_test)
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = snnc_command("evaluate", tmp_path / "model.keras", "--data", data, *scale)
+    assert "ANN accuracy of digit: 9" in out
+    code, out, err = snnc_command("show", net)
+    assert out == str(snnc.load(net))
+    assert set(os.listdir(tmp_path)) == {"model.keras", "digits.npz", "net.snn", "plot.png"}
+
+
+def test_evaluate_prints_tables(snn, snnc_command):
+    code, out, _ = snnc_command("evaluate", snn / "net.snn", "--data", snn / "data.npz", "--images", 10, "-t", 7)
+    assert code == 0
+    assert "accuracy against timesteps" in out
+    assert "merged" in out
+    assert "10 images" in out
+
+
+def test_convert_reads_network_files_and_takes_a_pipeline(snn, snnc_command):
+    pipeline = "data-norm{percentile=99,reset=zero}"
+    code, _, _ = snnc_command(
+        "convert", snn / "analog.snn", "-c", snn / "data.npz", "-p", pipeline, "-t", 9, "-o", snn / "new.snn"
+    )
+    assert code == 0
+    network = snnc.load(snn / "new.snn")
+    assert network.timesteps == 9
+    assert network.populations["stem"].neuron.reset == "zero"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show", "missing.snn"), "missing.snn: no such file"),
+        (("show", "data.npz"), "data.npz"),
+        (("evaluate", "net.snn", "--data", "missing.npz"), "missing.npz: no such file"),
+        (("evaluate", "net.snn", "--data", "net.snn"), "net.snn is not a .npz or .npy file"),
+        (("evaluate", "net.snn", "--data", "data.npz", "--scale", "half"), "--scale takes a number"),
+        (("evaluate", "net.snn", "--data", "images.npy"), "no labels"),
+        (("evaluate", "net.snn", "--data", "pickle.npz"), "array 'x' cannot be read"),
+        (("convert", "analog.snn", "-o", "out.snn"), "needs calibration images"),
+        (("convert", "analog.snn", "-c", "nan.npy", "-o", "out.snn"), "holds NaN or infinity"),
+        (("convert", "analog.snn", "-c", "shape.npy", "-o", "out.snn"), "has shape (5, 9, 9, 2)"),
+        (("convert", "analog.snn", "-c", "two.npz", "-o", "out.snn"), "has arrays a, b but no images"),
+        (("convert", "analog.snn", "-c", "data.npz", "-p", "data-nrm", "-o", "out.snn"), "did you mean 'data-norm'"),
+        (("convert", "net.snn", "-c", "data.npz", "-o", "out.snn"), "requires a network at stage 'analog'"),
+        (("convert", "analog.snn", "-c", "data.npz", "-o", "missing/out.snn"), "cannot write missing/out.snn"),
+        (("evaluate", "net.snn", "--data", "data.npz", "--plot", "missing/a.png"), "cannot write the plot"),
+        (("evaluate", "net.snn", "--data", "data.npz", "--plot", "a.xyz"), "cannot write the plot"),
+    ],
+)
+def test_errors_are_one_message_and_leave_nothing_behind(snn, snnc_command, monkeypatch, arguments, message):
+    monkeypatch.chdir(snn)
+    np.save("images.npy", IMAGES)
+    np.save("nan.npy", np.full((5, 8, 8, 2), np.nan))
+    np.save("shape.npy", np.zeros((5, 9, 9, 2)))
+    np.savez("two.npz", a=IMAGES, b=IMAGES)
+    np.savez("pickle.npz", x=np.array([{}, []], dtype=object), y=np.zeros(2))
+    before = set(os.listdir())
+    code, _, err = snnc_command(*arguments)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert message in err.replace("\n", " ")
+    assert "Traceback" not in err
+    assert set(os.listdir()) == before
+
+
+def test_a_note_about_bytes(snn, snnc_command, monkeypatch):
+    monkeypatch.chdir(snn)
+    np.savez("bytes.npz", x=np.full((4, 8, 8, 2), 255, np.uint8), y=np.zeros(4))
+    _, _, err = snnc_command("evaluate", "net.snn", "--data", "bytes.npz")
+    assert "--scale 1/255" in err
+
+
+def test_version_and_help(snnc_command):
+    assert snnc_command("--version")[1] == f"snnc {snnc.__version__}\n"
+    for command in ("convert", "evaluate", "show", "demo"):
+        code, out, _ = snnc_command(command, "--help")
+        assert code == 0
+        assert "Usage" in out
