@@ -1,0 +1,192 @@
+"""Keras models to ONNX, with every variable as a graph input.
+
+No weight is copied into the graph, and each layer is traced under a name of our own, so that a node of the
+ONNX graph tells exactly which layer it comes from, whatever the layers are called and however often one
+is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..ir import Network, SnncError, UnsupportedModelError
+from .lowering import Layer, Source, lower
+
+OPSET = 17
+
+_TOKEN = re.compile(r"snnc\.layer\.(\d+)\.")
+_RECURRENT = "recurrent layers have no spiking counterpart here; use convolutions or dense layers over the whole input"
+_ATTENTION = "attention multiplies activations with each other, which spikes cannot; use convolutions or dense layers"
+
+
+def load_keras(model: Any) -> Network:
+    """The analog network of a Keras 3 model on the TensorFlow backend; the model itself is left as it was.
+
+    Raises UnsupportedModelError with every layer that has no spiking counterpart.
+    """
+    require_keras()
+    paths = _layer_paths(model)
+    problems = {
+        path: f"{Layer(path, _kind(layer))}: {advice}"
+        for layer, path in paths
+        if (advice := _advice(layer)) is not None
+    }
+    try:
+        source = _trace(model, paths)
+    except SnncError:
+        raise
+    except Exception as error:  # Keras, TensorFlow and tf2onnx raise whatever a layer happens to run into
+        problems = problems or {"": f"TensorFlow cannot trace the model: {_first_line(error)}"}
+        raise UnsupportedModelError(
+            f"{len(problems)} layer(s) of this model have no spiking counterpart in snnc:", list(problems.values())
+        ) from None
+    return lower(source, problems)
+
+
+def require_keras() -> None:
+    """Import Keras, TensorFlow and tf2onnx, or say how to install them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets every start with a page of notes
+    try:
+        import keras
+        import tensorflow  # noqa: F401
+        import tf2onnx  # noqa: F401
+    except ImportError as error:
+        raise SnncError(f"reading Keras models needs {error.name}: pip install 'snnc[keras]'") from None
+    if keras.backend.backend() != "tensorflow":
+        raise SnncError(
+            f"Keras runs on {keras.backend.backend()!r} here; save the model to a .keras file and read it in a "
+            "process with KERAS_BACKEND=tensorflow"
+        )
+
+
+def _layer_paths(model: Any) -> list[tuple[Any, str]]:
+    """Every layer with its path, "outer/inner" for layers of nested models; a shared layer once."""
+    import keras
+
+    found: list[tuple[Any, str]] = []
+
+    def walk(layers: list[Any], prefix: str) -> None:
+        for layer in layers:
+            if any(layer is known for known, _ in found):
+                continue
+            found.append((layer, prefix + layer.name))
+            if isinstance(layer, keras.Model):
+                walk(layer.layers, f"{prefix}{layer.name}/")
+
+    walk(model.layers, "")
+    return found
+
+
+def _trace(model: Any, paths: list[tuple[Any, str]]) -> Source:
+    import keras
+    import tensorflow as tf
+    from tf2onnx.tfonnx import process_tf_graph
+
+    if not getattr(model, "inputs", None):
+        raise UnsupportedModelError(
+            "this model has no inputs yet:",
+            [f"{model.name}: build it with keras.Input, or call it once, then try again"],
+        )
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    with _quietly(), _traced_names(paths), tf.Graph().as_default() as graph:
+        inputs = [
+            tf.compat.v1.placeholder(tf.float32, (1, *tensor.shape[1:]), f"input{k}")
+            for k, tensor in enumerate(model.inputs)
+        ]
+        bound = {
+            variable.path: tf.compat.v1.placeholder(variable.dtype, variable.shape, f"weight{k}")
+            if "float" in variable.dtype
+            else tf.constant(variable.numpy())
+            for k, variable in enumerate(variables)
+        }
+        values = list(bound.values())
+        trainable = len(model.trainable_variables)
+        structure = keras.tree.pack_sequence_as(getattr(model, "_inputs_struct", None) or inputs, inputs)
+        result, _ = model.stateless_call(values[:trainable], values[trainable:], structure, training=False)
+        outputs = [tf.identity(tensor, f"output{k}") for k, tensor in enumerate(keras.tree.flatten(result))]
+        placeholders = {
+            v.name: variable for v, variable in zip(values, variables, strict=True) if "Const" not in v.op.type
+        }
+        names = [*(tensor.name for tensor in inputs), *placeholders]
+        converted = process_tf_graph(
+            graph, opset=OPSET, input_names=names, output_names=[tensor.name for tensor in outputs]
+        ).make_model("keras")
+    layers = [Layer(path, _kind(layer)) for layer, path in paths]
+
+    def layer_of(node: onnx.NodeProto) -> Layer:
+        tokens = _TOKEN.findall(node.name) or [token for name in node.input for token in _TOKEN.findall(name)]
+        return layers[int(tokens[-1])] if tokens else Layer(model.name, type(model).__name__)
+
+    return Source(
+        converted,
+        {tensor.name: origin.name for tensor, origin in zip(inputs, model.inputs, strict=True)},
+        {name: np.asarray(variable) for name, variable in placeholders.items()},
+        layer_of,
+    )
+
+
+@contextlib.contextmanager
+def _traced_names(paths: list[tuple[Any, str]]) -> Iterator[None]:
+    """Number the layers' names, and inline what Keras would compile, for as long as the model is traced."""
+    import tensorflow as tf
+
+    names = [layer.name for layer, _ in paths]
+    eager = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(
+        True
+    )  # grouped convolutions sit in a compiled function that tf2onnx leaves in place
+    try:
+        for number, (layer, _) in enumerate(paths):
+            layer.name = f"snnc.layer.{number}."
+        yield
+    finally:
+        tf.config.run_functions_eagerly(eager)
+        for (layer, _), name in zip(paths, names, strict=True):
+            layer.name = name
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep tf2onnx's and TensorFlow's progress notes to themselves; what goes wrong is reported by us."""
+    loggers = [logging.getLogger(name) for name in ("tf2onnx", "tensorflow")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _kind(layer: Any) -> str:
+    """What a layer is, for messages: its class and, if it has one worth telling, its activation."""
+    activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+    kind = type(layer).__name__
+    return kind if activation in ("linear", "relu", "softmax") else f"{kind} {activation!r}"
+
+
+def _advice(layer: Any) -> str | None:
+    """Why a layer cannot be converted, if its class alone tells."""
+    import keras
+
+    layers = keras.layers
+    if isinstance(layer, (layers.RNN, layers.Bidirectional, layers.TimeDistributed)):
+        return _RECURRENT
+    if isinstance(layer, (layers.MultiHeadAttention, layers.GroupQueryAttention, layers.Attention)):
+        return _ATTENTION
+    if isinstance(layer, layers.Lambda):
+        return "a Lambda layer is code that snnc does not run; say it with ordinary layers"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
