@@ -19,6 +19,7 @@ from ..ir import Flatten, Operator, Origin, Pad, Pick, Scale, Shape, ShapeError,
 
 Dims = tuple[tuple[int, ...], ...]
 
+NOWHERE = Origin()
 FLAT: Dims = ((), (0,))
 IMAGE: Dims = ((), (0,), (1,), (2,))
 CHANNELS_FIRST: Dims = ((), (2,), (0,), (1,))
@@ -34,7 +35,7 @@ class Term:
 
     source: int
     operators: tuple[Operator, ...] = ()
-    origin: Origin = Origin()
+    origin: Origin = NOWHERE
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Affine:
     dims: Dims
     terms: tuple[Term, ...]
     bias: np.ndarray | None = None
-    origin: Origin = Origin()
+    origin: Origin = NOWHERE
 
     @property
     def onnx_shape(self) -> Shape:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import onnx
 
 from ..ir import Network, SnncError, UnsupportedModelError
@@ -96,28 +95,30 @@ def _trace(model: Any, paths: list[tuple[Any, str]]) -> Source:
             [f"{model.name}: build it with keras.Input, or call it once, then try again"],
         )
     variables = [*model.trainable_variables, *model.non_trainable_variables]
+    arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
     with _quietly(), _traced_names(paths), tf.Graph().as_default() as graph:
         inputs = [
             tf.compat.v1.placeholder(tf.float32, (1, *tensor.shape[1:]), f"input{k}")
             for k, tensor in enumerate(model.inputs)
         ]
-        bound = {
-            variable.path: tf.compat.v1.placeholder(variable.dtype, variable.shape, f"weight{k}")
-            if "float" in variable.dtype
-            else tf.constant(variable.numpy())
-            for k, variable in enumerate(variables)
-        }
-        values = list(bound.values())
+        weights = [
+            tf.compat.v1.placeholder(array.dtype, array.shape, f"weight{k}")
+            if array.dtype.kind == "f"
+            else tf.constant(array)  # the state of dropout's random numbers, which inference never reads
+            for k, array in enumerate(arrays)
+        ]
         trainable = len(model.trainable_variables)
-        structure = keras.tree.pack_sequence_as(getattr(model, "_inputs_struct", None) or inputs, inputs)
-        result, _ = model.stateless_call(values[:trainable], values[trainable:], structure, training=False)
+        structure = getattr(model, "_inputs_struct", None)  # a functional model may take a mapping
+        fed = inputs[0] if structure is None and len(inputs) == 1 else inputs
+        fed = fed if structure is None else keras.tree.pack_sequence_as(structure, inputs)
+        result, _ = model.stateless_call(weights[:trainable], weights[trainable:], fed, training=False)
         outputs = [tf.identity(tensor, f"output{k}") for k, tensor in enumerate(keras.tree.flatten(result))]
-        placeholders = {
-            v.name: variable for v, variable in zip(values, variables, strict=True) if "Const" not in v.op.type
-        }
-        names = [*(tensor.name for tensor in inputs), *placeholders]
+        bound = {w.name: array for w, array in zip(weights, arrays, strict=True) if w.op.type == "Placeholder"}
         converted = process_tf_graph(
-            graph, opset=OPSET, input_names=names, output_names=[tensor.name for tensor in outputs]
+            graph,
+            opset=OPSET,
+            input_names=[*(tensor.name for tensor in inputs), *bound],
+            output_names=[tensor.name for tensor in outputs],
         ).make_model("keras")
     layers = [Layer(path, _kind(layer)) for layer, path in paths]
 
@@ -125,12 +126,8 @@ def _trace(model: Any, paths: list[tuple[Any, str]]) -> Source:
         tokens = _TOKEN.findall(node.name) or [token for name in node.input for token in _TOKEN.findall(name)]
         return layers[int(tokens[-1])] if tokens else Layer(model.name, type(model).__name__)
 
-    return Source(
-        converted,
-        {tensor.name: origin.name for tensor, origin in zip(inputs, model.inputs, strict=True)},
-        {name: np.asarray(variable) for name, variable in placeholders.items()},
-        layer_of,
-    )
+    names = {tensor.name: origin.name for tensor, origin in zip(inputs, model.inputs, strict=True)}
+    return Source(converted, names, bound, layer_of)
 
 
 @contextlib.contextmanager

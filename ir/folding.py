@@ -65,6 +65,8 @@ def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
             return (replace(first, weight=weight * factor),)
         case Conv2D(weight, groups=1), Pad((*space, channels)) if not any(map(any, space)):
             return (replace(first, weight=np.pad(weight, ((0, 0), (0, 0), (0, 0), channels))),)
+        case Conv2D(weight, groups=1), (Flatten() | Dense()) if shape[:2] == weight.shape[:2] == (1, 1):
+            return (Dense(weight[0, 0]), second)
         case Dense(weight), Scale(factor):
             return (Dense(weight * factor),)
         case Dense(weight), Pad((columns,)):
