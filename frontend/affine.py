@@ -93,7 +93,7 @@ class Affine:
         return replace(scaled, bias=self.bias * factor, origin=self.origin.merge(origin))
 
     def add(self, other: Affine, origin: Origin) -> Affine:
-        """The sum of two expressions of the same shape and layout."""
+        """The sum of two expressions in the same layout."""
         if (self.shape, self.dims) != (other.shape, other.dims):
             raise NotAffine(f"it adds tensors of shapes {self.onnx_shape} and {other.onnx_shape}")
         biases = [bias for bias in (self.bias, other.bias) if bias is not None]
@@ -165,15 +165,23 @@ class Affine:
         return group[0]
 
 
+def aligned(parts: list[Affine], origin: Origin) -> list[Affine]:
+    """The parts in one layout; flattened where some are flat already."""
+    if len({part.dims for part in parts}) > 1:
+        parts = [part.settled(origin) for part in parts]
+    if len({part.dims for part in parts}) > 1:
+        raise NotAffine(f"it joins tensors of shapes {', '.join(str(part.onnx_shape) for part in parts)}")
+    return parts
+
+
 def concatenated(parts: list[Affine], axis: int, origin: Origin) -> Affine:
     """The parts side by side along an ONNX axis: each padded into its place, then added."""
+    parts = aligned(parts, origin)
     along = parts[0].axis(axis)
     total = sum(part.shape[along] for part in parts)
     before = 0
     placed: list[Affine] = []
     for part in parts:
-        if part.dims != parts[0].dims:
-            raise NotAffine("it concatenates tensors of different layouts")
         amounts = [(0, 0)] * len(part.shape)
         amounts[along] = (before, total - before - part.shape[along])
         placed.append(part.then(Pad(tuple(amounts)), origin))

@@ -52,11 +52,12 @@ def load_keras(model: Any) -> Network:
 
 def require_keras() -> None:
     """Import Keras, TensorFlow and tf2onnx, or say how to install them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets every start with a page of notes
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import keras
-        import tensorflow  # noqa: F401
-        import tf2onnx  # noqa: F401
+        with _no_greetings():
+            import keras
+            import tensorflow  # noqa: F401
+            import tf2onnx  # noqa: F401
     except ImportError as error:
         raise SnncError(f"reading Keras models needs {error.name}: pip install 'snnc[keras]'") from None
     if keras.backend.backend() != "tensorflow":
@@ -96,7 +97,7 @@ def _trace(model: Any, paths: list[tuple[Any, str]]) -> Source:
         )
     variables = [*model.trainable_variables, *model.non_trainable_variables]
     arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
-    with _quietly(), _traced_names(paths), tf.Graph().as_default() as graph:
+    with _quietly(), _traced_names(paths), tf.__internal__.FuncGraph("keras").as_default() as graph:
         inputs = [
             tf.compat.v1.placeholder(tf.float32, (1, *tensor.shape[1:]), f"input{k}")
             for k, tensor in enumerate(model.inputs)
@@ -114,6 +115,8 @@ def _trace(model: Any, paths: list[tuple[Any, str]]) -> Source:
         result, _ = model.stateless_call(weights[:trainable], weights[trainable:], fed, training=False)
         outputs = [tf.identity(tensor, f"output{k}") for k, tensor in enumerate(keras.tree.flatten(result))]
         bound = {w.name: array for w, array in zip(weights, arrays, strict=True) if w.op.type == "Placeholder"}
+        # Arrays that are no variables (Normalization's mean) reach the graph as captured tensors.
+        bound |= {placeholder.name: tensor.numpy() for tensor, placeholder in graph.captures}
         converted = process_tf_graph(
             graph,
             opset=OPSET,
@@ -148,6 +151,19 @@ def _traced_names(paths: list[tuple[Any, str]]) -> Iterator[None]:
         tf.config.run_functions_eagerly(eager)
         for (layer, _), name in zip(paths, names, strict=True):
             layer.name = name
+
+
+@contextlib.contextmanager
+def _no_greetings() -> Iterator[None]:
+    """TensorFlow's libraries write notes to stderr while they load, past Python and every log level."""
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ from ..ir import (
     UnsupportedModelError,
     fold,
 )
-from .affine import CHANNELS_FIRST, FLAT, IMAGE, Affine, NotAffine, Term, concatenated
+from .affine import CHANNELS_FIRST, FLAT, IMAGE, Affine, NotAffine, Term, aligned, concatenated
 from .constants import fold_constants
 
 
@@ -301,14 +301,14 @@ def _dense(call: _Call, weight: np.ndarray) -> Affine:
 
 
 def _add(lowering: _Lowering, call: _Call) -> Affine:
-    total, *others = sorted(call.operands, key=lambda operand: isinstance(operand, np.ndarray))
-    result = replace(call, operands=[total]).value()
-    for operand in others:
-        if isinstance(operand, np.ndarray):
-            result = result.plus(operand, call.origin)
-        else:
-            result = result.add(replace(call, operands=[operand]).value(), call.origin)
-    return result
+    constants = [operand for operand in call.operands if isinstance(operand, np.ndarray)]
+    positions = [i for i, operand in enumerate(call.operands) if not isinstance(operand, np.ndarray)]
+    total, *others = aligned([call.value(position) for position in positions], call.origin)
+    for other in others:
+        total = total.add(other, call.origin)
+    for constant in constants:
+        total = total.plus(constant, call.origin)
+    return total
 
 
 def _sub(lowering: _Lowering, call: _Call) -> Affine:
@@ -316,9 +316,10 @@ def _sub(lowering: _Lowering, call: _Call) -> Affine:
     if isinstance(second, np.ndarray):
         return call.value(0).plus(-second, call.origin)
     negative = call.value(1).times(np.array(-1.0), call.origin)
-    return (
-        negative.plus(first, call.origin) if isinstance(first, np.ndarray) else call.value(0).add(negative, call.origin)
-    )
+    if isinstance(first, np.ndarray):
+        return negative.plus(first, call.origin)
+    minuend, subtrahend = aligned([call.value(0), negative], call.origin)
+    return minuend.add(subtrahend, call.origin)
 
 
 def _neg(lowering: _Lowering, call: _Call) -> Affine:

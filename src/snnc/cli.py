@@ -83,7 +83,7 @@ def convert(
     _note_bytes(data, scale)
     snn = snnc.convert(network, pipeline, calibration=data, timesteps=timesteps)
     snnc.save(snn, output)
-    err.print(f"{output}: {summary(snn)}", highlight=False)
+    err.print(f"{output}: {summary(snn)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 import snnc
 
 from .backend.compiled import CompiledSpiking
+from .frontend.keras import require_keras
 from .ir import BackendError, Network, SnncError
 from .plot import plot_accuracy
 
@@ -38,7 +38,8 @@ def run(console: Console, timesteps: int, plot: Path) -> None:
     difference = np.abs(snnc.compile(network).predict(x_test) - model.predict(x_test, verbose=0)).max()
     console.print(f"largest difference from Keras's outputs: {difference:.1e}")
 
-    console.rule(f'[bold]3. Convert: snnc.convert(network, "{snnc.DEFAULT_PIPELINE}")', align="left")
+    console.rule("[bold]3. Convert it: snn = snnc.convert(network, …)", align="left")
+    console.print(f"pipeline: {snnc.DEFAULT_PIPELINE}", highlight=False)
     snn = snnc.convert(network, calibration=x_train[:512], timesteps=timesteps)
     compiled = snnc.compile(snn)
     assert isinstance(compiled, CompiledSpiking)
@@ -68,19 +69,17 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def train(x: np.ndarray, y: np.ndarray, epochs: int = 20) -> Any:
     """A Keras CNN with biases, batch normalisation, average pooling and a residual branch, trained on `x`, `y`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import keras
-        from keras import layers
-    except ImportError:
-        raise SnncError("the demo needs Keras and TensorFlow: pip install 'snnc[demo]'") from None
+    require_keras()
+    import keras
+    from keras import layers
+
     keras.utils.set_random_seed(SEED)
     image = keras.Input((8, 8, 1), name="image")
     stem = layers.ReLU(name="stem")(layers.BatchNormalization()(layers.Conv2D(16, 3, padding="same")(image)))
     branch = layers.Conv2D(16, 3, padding="same", activation="relu", name="branch_1")(stem)
     branch = layers.BatchNormalization()(layers.Conv2D(16, 3, padding="same")(branch))
     merged = layers.ReLU(name="merged")(layers.Add()([stem, branch]))
-    pooled = layers.AveragePooling2D()(merged)
+    pooled = layers.AveragePooling2D(2)(merged)
     top = layers.Conv2D(32, 3, strides=2, padding="same", activation="relu", name="top")(pooled)
     hidden = layers.Dense(64, activation="relu", name="hidden")(layers.Dropout(0.2)(layers.Flatten()(top)))
     model = keras.Model(image, layers.Dense(10, activation="softmax", name="digit")(hidden))
