@@ -17,7 +17,8 @@ from typing import Any
 import onnx
 
 from ..ir import Network, SnncError, UnsupportedModelError
-from .lowering import Layer, Source, lower
+from ..ir.errors import first_line
+from .lowering import REFUSAL, SWAP, Layer, Source, lower
 
 OPSET = 17
 
@@ -33,20 +34,14 @@ def load_keras(model: Any) -> Network:
     """
     require_keras()
     paths = _layer_paths(model)
-    problems = {
-        path: f"{Layer(path, _kind(layer))}: {advice}"
-        for layer, path in paths
-        if (advice := _advice(layer)) is not None
-    }
+    problems = {path: message for layer, path in paths if (message := objection(layer, path)) is not None}
     try:
         source = _trace(model, paths)
     except SnncError:
         raise
     except Exception as error:  # Keras, TensorFlow and tf2onnx raise whatever a layer happens to run into
-        problems = problems or {"": f"TensorFlow cannot trace the model: {_first_line(error)}"}
-        raise UnsupportedModelError(
-            f"{len(problems)} layer(s) of this model have no spiking counterpart in snnc:", list(problems.values())
-        ) from None
+        problems = problems or {"": f"TensorFlow cannot trace the model: {first_line(error)}"}
+        raise UnsupportedModelError(REFUSAL, list(problems.values())) from None
     return lower(source, problems)
 
 
@@ -181,14 +176,19 @@ def _quietly() -> Iterator[None]:
 
 
 def _kind(layer: Any) -> str:
-    """What a layer is, for messages: its class and, if it has one worth telling, its activation."""
-    activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
+    """What a layer is, for messages: its class and, if that is what stands in the way, its activation."""
     kind = type(layer).__name__
-    return kind if activation in ("linear", "relu", "softmax") else f"{kind} {activation!r}"
+    activation = _activation(layer)
+    return f"{kind} {activation!r}" if activation in _curved_activations() else kind
 
 
-def _advice(layer: Any) -> str | None:
-    """Why a layer cannot be converted, if its class alone tells."""
+def objection(layer: Any, path: str) -> str | None:
+    """Why a layer cannot be converted, if its class or its activation alone tells; a message that names it."""
+    reason = _reason(layer)
+    return None if reason is None else f"{Layer(path, _kind(layer))}: {reason}"
+
+
+def _reason(layer: Any) -> str | None:
     import keras
 
     layers = keras.layers
@@ -198,8 +198,20 @@ def _advice(layer: Any) -> str | None:
         return _ATTENTION
     if isinstance(layer, layers.Lambda):
         return "a Lambda layer is code that snnc does not run; say it with ordinary layers"
+    if _activation(layer) in _curved_activations():
+        return SWAP
     return None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _activation(layer: Any) -> str | None:
+    import keras
+
+    recurrent = isinstance(layer, keras.layers.RNN)
+    return None if recurrent else getattr(getattr(layer, "activation", None), "__name__", None)
+
+
+def _curved_activations() -> set[str]:
+    """Keras's activations that no population computes."""
+    import keras
+
+    return {name for name in dir(keras.activations) if name.islower()} - {"linear", "relu", "relu6", "softmax"}

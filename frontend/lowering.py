@@ -36,6 +36,9 @@ from ..ir import (
 from .affine import CHANNELS_FIRST, FLAT, IMAGE, Affine, NotAffine, Term, aligned, concatenated
 from .constants import fold_constants
 
+SWAP = "swap the activation for ReLU and fine-tune"
+REFUSAL = "these layers have no spiking counterpart in snnc:"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -110,10 +113,7 @@ class _Lowering:
         producers = {name: node for node in dynamic for name in node.output}
         outputs = [self._output(value.name, producers) for value in graph.output]
         if self.problems:
-            raise UnsupportedModelError(
-                f"{len(self.problems)} layer(s) of this model have no spiking counterpart in snnc:",
-                list(self.problems.values()),
-            )
+            raise UnsupportedModelError(REFUSAL, list(self.problems.values()))
         return self._assemble(inputs, [number for number in outputs if number is not None])
 
     def _input(self, value: onnx.ValueInfoProto) -> int:
@@ -132,15 +132,17 @@ class _Lowering:
 
     def _lower(self, node: onnx.NodeProto) -> None:
         layer = self.source.layer_of(node)
-        operands = [self.values.get(name) if name else None for name in node.input]
         self.values.update(dict.fromkeys(node.output))
+        rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if rule is None:
+            advice = _ADVICE.get(node.op_type, "there is no spiking counterpart")
+            self.problems.setdefault(layer.path, f"{layer}: {node.op_type}: {advice}")
+            return
+        operands = [self.values.get(name) if name else None for name in node.input]
         if any(operand is None and name for operand, name in zip(operands, node.input, strict=True)):
             return  # behind an unsupported layer, which is reported already
-        rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         try:
-            if rule is None:
-                raise NotAffine(_ADVICE.get(node.op_type, "there is no spiking counterpart"))
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             self.values[node.output[0]] = rule(self, _Call(layer, operands, attributes))
         except NotAffine as error:
             self.problems.setdefault(layer.path, f"{layer}: {node.op_type}: {error}")
@@ -329,7 +331,7 @@ def _neg(lowering: _Lowering, call: _Call) -> Affine:
 def _mul(lowering: _Lowering, call: _Call) -> Affine:
     constants = [operand for operand in call.operands if isinstance(operand, np.ndarray)]
     if not constants:
-        raise NotAffine("it multiplies activations with each other; " + _SWAP)
+        raise NotAffine("it multiplies activations with each other; " + SWAP)
     position = 0 if call.operands[1] is constants[0] else 1
     return call.value(position).times(constants[0], call.origin)
 
@@ -518,10 +520,9 @@ def _softmax(lowering: _Lowering, call: _Call) -> _Probabilities:
     return _Probabilities(value)
 
 
-_SWAP = "swap the activation for ReLU and fine-tune"
 _ADVICE = {
     **dict.fromkeys(
-        ("Sigmoid", "Tanh", "Erf", "Exp", "Elu", "Selu", "Gelu", "Softplus", "Softsign", "HardSwish"), _SWAP
+        ("Sigmoid", "Tanh", "Erf", "Exp", "Elu", "Selu", "Gelu", "Softplus", "Softsign", "HardSwish"), SWAP
     ),
     **dict.fromkeys(
         ("LeakyRelu", "PRelu", "HardSigmoid"), "not supported yet; swap the activation for ReLU and fine-tune"
