@@ -360,8 +360,12 @@ def _average_pool(lowering: _Lowering, call: _Call) -> Affine:
 
 
 def _global_average(lowering: _Lowering, call: _Call) -> Affine:
-    value = _image(call.value())
-    return value.then(AveragePool2D(value.shape[:2], value.shape[:2]), call.origin)
+    return _pooled_whole(_image(call.value()), call.origin)
+
+
+def _pooled_whole(value: Affine, origin: Origin) -> Affine:
+    height, width, _ = value.shape
+    return value.then(AveragePool2D((height, width), (height, width)), origin)
 
 
 def _reduce_mean(lowering: _Lowering, call: _Call) -> Affine:
@@ -371,7 +375,7 @@ def _reduce_mean(lowering: _Lowering, call: _Call) -> Affine:
     reduced = sorted(axis for a in axes or () for axis in value.dims[a % rank])
     if axes is None or reduced != [0, 1] or len(value.shape) != 3:
         raise NotAffine("only a mean over the whole height and width is known")
-    pooled = value.then(AveragePool2D(value.shape[:2], value.shape[:2]), call.origin)
+    pooled = _pooled_whole(value, call.origin)
     if call.attributes.get("keepdims", 1):
         return pooled
     kept = tuple(group for a, group in enumerate(value.dims) if a not in {axis % rank for axis in axes})
