@@ -20,7 +20,7 @@ from ..compiled import CompiledSpiking, Recording
 from .emit import GraphBuilder, emit_operators, from_internal, internal_shape, per_position, to_internal
 from .kernels import integrate, integrate_fire
 
-MEMORY_BYTES = 512 * 2**20
+MEMORY_BYTES = 256 * 2**20
 LARGEST_BATCH = 256
 
 
@@ -171,7 +171,7 @@ class _Layer:
         time = np.arange(first + 1, first + 1 + len(result), dtype=np.float32)[:, None, None]
         neuron = self.population.neuron
         if isinstance(neuron, IntegrateFire):
-            counts = counts_before + result.cumsum(0, dtype=np.int32)
+            counts = counts_before.astype(np.float32) + result.cumsum(0)
             return self.external(per_position(neuron.v_thresh, self.population.shape) * counts / time)
         return self.external(result / time)
 

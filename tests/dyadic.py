@@ -1,0 +1,273 @@
+"""Small spiking networks whose arithmetic is exact in single precision, so that all backends must agree on every spike.
+
+Weights, biases, thresholds and images are dyadic rationals of few bits, and pooling windows hold a power of two of
+inputs: whatever the order in which a backend sums, nothing is rounded.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import strategies as st
+from snnc.ir import (
+    AveragePool2D,
+    Connection,
+    Conv2D,
+    CurrentInput,
+    Dense,
+    Flatten,
+    Integrate,
+    IntegrateFire,
+    Network,
+    Pad,
+    Pick,
+    Population,
+    Scale,
+)
+
+from snnc import ir
+
+SAME_3X3 = ((1, 1), (1, 1))
+
+
+def dyadic(seed: int, *shape: int, limit: float = 0.5, step: float = 1 / 64) -> np.ndarray:
+    """Multiples of `step` within ±limit that look random and are the same with every version of numpy."""
+    mixed = (np.arange(1, np.prod(shape) + 1, dtype=np.uint64) + seed * 7919) * 2654435761 % 2**32 // 2**12
+    count = int(limit / step)
+    return ((mixed % (2 * count + 1)).astype(np.float32) - count).reshape(shape) * np.float32(step)
+
+
+def images(network: Network, count: int = 5) -> dict[str, np.ndarray]:
+    """Multiples of 1/16 within ±1 for every input; the second image is dark."""
+    drawn = {
+        name: dyadic(100 + i, count, *network.populations[name].shape, limit=1, step=1 / 16)
+        for i, name in enumerate(network.inputs)
+    }
+    for array in drawn.values():
+        array[1] = 0
+    return drawn
+
+
+def spiking(populations, connections, inputs, outputs, timesteps: int) -> Network:
+    """The network with its operators folded and its connections aligned, verified."""
+    loose = Network(populations, connections, inputs, outputs, timesteps)
+    network = loose.replace(
+        connections=tuple(
+            replace(
+                edge,
+                operators=ir.fold(edge.operators, loose.populations[edge.source].shape),
+                delay=loose.depth[edge.target] - loose.depth[edge.source] - 1,
+            )
+            for edge in loose.connections
+        )
+    )
+    ir.verify(network, "spiking")
+    return network
+
+
+def strided() -> Network:
+    """Strided `same` convolution with asymmetric padding, pooling, bias, and an edge that skips two layers."""
+    return spiking(
+        [
+            Population("input/image:0", (8, 8, 2), CurrentInput()),
+            Population("stem#1", (4, 4, 4), IntegrateFire(0.75, 0.375), dyadic(1, 4, limit=0.25)),
+            Population("block/conv-a", (4, 4, 4), IntegrateFire(0.5, 0.25), dyadic(2, 4, 4, 4, limit=0.25)),
+            Population("block/conv-b", (4, 4, 8), IntegrateFire(1.25, 0.625)),
+            Population("block/add", (4, 4, 4), IntegrateFire(1.0, 0.5), dyadic(3, 4, limit=0.25)),
+            Population("logits", (5,), Integrate(), dyadic(4, 5)),
+        ],
+        [
+            Connection("input/image:0", "stem#1", (Conv2D(dyadic(5, 3, 3, 2, 4), (2, 2), ((0, 1), (0, 1))),)),
+            Connection("stem#1", "block/conv-a", (Conv2D(dyadic(6, 3, 3, 4, 4), padding=SAME_3X3),)),
+            Connection("block/conv-a", "block/conv-b", (Conv2D(dyadic(7, 1, 1, 4, 8)),)),
+            Connection("block/conv-b", "block/add", (Conv2D(dyadic(8, 2, 2, 8, 4), padding=((0, 1), (0, 1))),)),
+            Connection("stem#1", "block/add"),
+            Connection(
+                "block/add", "logits", (AveragePool2D((2, 2), (2, 2)), Flatten(), Dense(dyadic(9, 16, 5, limit=1)))
+            ),
+        ],
+        ["input/image:0"],
+        ["logits"],
+        timesteps=16,
+    )
+
+
+def per_channel() -> Network:
+    """Thresholds and initial potentials per channel, hard reset, and thresholds that must be exceeded."""
+    strict = IntegrateFire(np.array([0.5, 1.0, 0.75]), np.array([0.25, 0.0, 0.125]), "zero", ">")
+    return spiking(
+        [
+            Population("x", (5, 6, 1), CurrentInput()),
+            Population("1st", (5, 6, 3), strict, dyadic(1, 3, limit=0.25)),
+            Population("2nd", (4, 5, 3), replace(strict, reset="subtract"), dyadic(2, 4, 5, 3, limit=0.25)),
+            Population("3rd", (6,), replace(strict, v_thresh=np.arange(1, 7) / 4, v_init=0.25, comparison=">=")),
+            Population("y", (4,), Integrate()),
+        ],
+        [
+            Connection("x", "1st", (Conv2D(dyadic(3, 3, 1, 1, 3, limit=1), padding=((1, 1), (0, 0))),)),
+            Connection("1st", "2nd", (Conv2D(dyadic(4, 2, 2, 3, 3, limit=1)),)),
+            Connection("2nd", "3rd", (Flatten(), Dense(dyadic(5, 60, 6, limit=0.5)))),
+            Connection("3rd", "y", (Dense(dyadic(6, 6, 4)),)),
+        ],
+        ["x"],
+        ["y"],
+        timesteps=20,
+    )
+
+
+def grouped() -> Network:
+    """Groups, dilation, depthwise convolution, pooling with padding, and concatenation."""
+    return spiking(
+        [
+            Population("x", (6, 6, 4), CurrentInput()),
+            Population("groups", (6, 6, 8), IntegrateFire(0.5, 0.25), dyadic(1, 8, limit=0.25)),
+            Population("dilated", (4, 3, 4), IntegrateFire(1.0, 0.5)),
+            Population("depthwise", (6, 6, 8), IntegrateFire(0.5, 0.25, "zero"), dyadic(2, 8, limit=0.25)),
+            Population("pooled", (4, 4, 8), IntegrateFire(0.25, 0.125)),
+            Population("joined", (4, 4, 12), IntegrateFire(0.5)),
+            Population("y", (3,), Integrate()),
+        ],
+        [
+            Connection("x", "groups", (Conv2D(dyadic(3, 3, 3, 2, 8), padding=SAME_3X3, groups=2),)),
+            Connection("x", "groups", (Conv2D(dyadic(4, 2, 2, 4, 8), padding=((1, 0), (1, 0))),)),
+            Connection("groups", "dilated", (Conv2D(dyadic(5, 2, 3, 8, 4), (1, 2), ((0, 0), (1, 2)), (2, 2)),)),
+            Connection("groups", "depthwise", (Conv2D(dyadic(6, 3, 3, 1, 8, limit=1), padding=SAME_3X3, groups=8),)),
+            Connection("depthwise", "pooled", (AveragePool2D((2, 2), (2, 2), ((1, 1), (1, 1))),)),
+            Connection("pooled", "joined", (Pad(((0, 0), (0, 0), (0, 4))),)),
+            Connection("dilated", "joined", (Pad(((0, 0), (0, 1), (8, 0))),)),
+            Connection("joined", "y", (Flatten(), Dense(dyadic(7, 192, 3)))),
+            Connection("joined", "y", (AveragePool2D((4, 4), (4, 4)), Dense(dyadic(8, 12, 3, limit=1)))),
+        ],
+        ["x"],
+        ["y"],
+        timesteps=12,
+    )
+
+
+def branching() -> Network:
+    """Two inputs, one of which also skips layers; two outputs, one of which fires and leads on; parallel edges."""
+    return spiking(
+        [
+            Population("left", (7,), CurrentInput()),
+            Population("right", (3, 2, 2), CurrentInput()),
+            Population("mixed", (6,), IntegrateFire(0.5, 0.25), dyadic(1, 6, limit=0.25)),
+            Population("classes", (4,), IntegrateFire(np.array([0.5, 1.0, 1.5, 0.25]), 0.125)),
+            Population("deep", (4,), IntegrateFire(0.75, 0.375), dyadic(2, 4)),
+            Population("value", (3,), Integrate(), dyadic(3, 3)),
+        ],
+        [
+            Connection("left", "mixed", (Dense(dyadic(4, 7, 6)),)),
+            Connection("right", "mixed", (Flatten(), Dense(dyadic(5, 12, 6)))),
+            Connection("mixed", "classes", (Dense(dyadic(6, 6, 4, limit=1)),)),
+            Connection("mixed", "classes", (Pick(np.array([3, 0, 0, 5])),)),
+            Connection("classes", "deep"),
+            Connection("classes", "deep", (Scale(dyadic(7, 4)),)),
+            Connection("left", "deep", (Pick(np.array([6, 2, 4, 1])),)),
+            Connection("deep", "value", (Dense(dyadic(8, 4, 3, limit=1)),)),
+            Connection("right", "value", (AveragePool2D((1, 2), (1, 2)), Flatten(), Dense(dyadic(9, 6, 3)))),
+        ],
+        ["left", "right"],
+        ["classes", "value"],
+        timesteps=24,
+    )
+
+
+NETWORKS = {build.__name__: build for build in (strided, per_channel, grouped, branching)}
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    """A random graph: populations read one to three earlier ones; those that none reads are outputs or feed one."""
+    populations = [Population(f"in{i}", draw(_shapes()), CurrentInput()) for i in range(draw(st.integers(1, 2)))]
+    inputs = [population.name for population in populations]
+    connections = []
+    for i in range(draw(st.integers(1, 4))):
+        first, *others = (draw(st.sampled_from(populations)) for _ in range(draw(st.integers(1, 3))))
+        chain = draw(_edges(first.shape))
+        shape = ir.output_shape(chain, first.shape)
+        connections.append(Connection(first.name, f"p{i}", chain))
+        for other in others:
+            if (chain := draw(_edges_to(other.shape, shape))) is not None:
+                connections.append(Connection(other.name, f"p{i}", chain))
+        populations.append(Population(f"p{i}", shape, draw(_neurons(shape[-1])), draw(_biases(shape))))
+    read = {edge.source for edge in connections}
+    outputs = []
+    for last in [p for p in populations if p.name not in (*read, *inputs)]:
+        outputs.append(f"{last.name}/readout" if draw(st.booleans()) else last.name)
+        if outputs[-1] != last.name:
+            populations.append(Population(outputs[-1], (3,), Integrate(), draw(_biases((3,)))))
+            connections.append(Connection(last.name, outputs[-1], (Dense(draw(_arrays(last.size, 3))),)))
+    return spiking(populations, connections, inputs, outputs, draw(st.integers(1, 12)))
+
+
+def _arrays(*shape: int, limit: float = 1, step: float = 1 / 64) -> st.SearchStrategy[np.ndarray]:
+    return st.integers(0, 9999).map(lambda seed: dyadic(seed, *shape, limit=limit, step=step))
+
+
+def _shapes() -> st.SearchStrategy[ir.Shape]:
+    return st.one_of(st.tuples(st.integers(1, 6)), st.tuples(*[st.integers(2, 5)] * 2, st.sampled_from([1, 2, 4])))
+
+
+def _biases(shape: ir.Shape) -> st.SearchStrategy[np.ndarray | None]:
+    return st.one_of(st.none(), _arrays(shape[-1], limit=0.25), _arrays(*shape, limit=0.25))
+
+
+@st.composite
+def _neurons(draw: st.DrawFn, channels: int) -> ir.SpikingNeuron:
+    thresholds = st.integers(1, 8).map(lambda quarters: quarters / 4)
+    potentials = st.integers(-2, 4).map(lambda eighths: eighths / 8)
+    v_thresh, v_init = (
+        draw(values | st.lists(values, min_size=channels, max_size=channels).map(np.array))
+        for values in (thresholds, potentials)
+    )
+    reset, comparison = draw(st.sampled_from(["subtract", "zero"])), draw(st.sampled_from([">=", ">"]))
+    return IntegrateFire(v_thresh, v_init, reset, comparison)
+
+
+@st.composite
+def _edges(draw: st.DrawFn, shape: ir.Shape) -> tuple[ir.Operator, ...]:
+    """Operators from `shape` to whatever shape they give."""
+    dense = st.integers(1, 6).flatmap(lambda units: _arrays(int(np.prod(shape)), units)).map(lambda w: (Dense(w),))
+    if len(shape) == 1:
+        return draw(st.one_of(dense, _edges_to(shape, shape)))
+    return draw(st.one_of(dense, _convolutions(shape), _pooling(shape), _edges_to(shape, shape)))
+
+
+@st.composite
+def _convolutions(draw: st.DrawFn, shape: ir.Shape) -> tuple[ir.Operator, ...]:
+    height, width, channels = shape
+    groups = draw(st.sampled_from([g for g in (1, 2, channels) if channels % g == 0]))
+    kernel = (draw(st.integers(1, min(3, height))), draw(st.integers(1, min(3, width))))
+    padding = tuple(draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in range(2))
+    strides = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    fits = all(2 * (k - 1) + 1 <= size + sum(pad) for k, size, pad in zip(kernel, shape, padding, strict=False))
+    dilation = draw(st.sampled_from([(1, 1), (2, 2)] if fits else [(1, 1)]))
+    weight = draw(_arrays(*kernel, channels // groups, groups * draw(st.integers(1, 2))))
+    return (Conv2D(weight, strides, padding, dilation, groups),)
+
+
+@st.composite
+def _pooling(draw: st.DrawFn, shape: ir.Shape) -> tuple[ir.Operator, ...]:
+    strides = draw(st.sampled_from([(1, 1), (2, 2), (2, 1)]))
+    padding = draw(st.sampled_from([ir.NO_PADDING, ((1, 0), (0, 1)), ((1, 1), (1, 1))]))
+    pool = AveragePool2D((2, 2), strides, padding)
+    if draw(st.booleans()):
+        return (pool,)
+    return pool, Dense(draw(_arrays(int(np.prod(pool.output_shape(shape))), 3)))
+
+
+def _edges_to(shape: ir.Shape, target: ir.Shape) -> st.SearchStrategy[tuple[ir.Operator, ...] | None]:
+    """Operators from `shape` to `target`; None where only an image could be made of something else."""
+    if len(target) == 1:
+        size = int(np.prod(shape))
+        dense = _arrays(size, target[0]).map(lambda weight: (Dense(weight),))
+        picks = st.lists(st.integers(0, size - 1), min_size=target[0], max_size=target[0])
+        pick = picks.map(lambda indices: (Pick(np.array(indices)),))
+        return st.one_of(dense, pick, _arrays(size).map(lambda f: (Scale(f),))) if shape == target else dense | pick
+    if shape[:2] != target[:2]:
+        return st.none()
+    kernels = _arrays(3, 3, shape[2], target[2]).map(lambda weight: (Conv2D(weight, padding=SAME_3X3),))
+    if shape[2] > target[2]:
+        return kernels
+    pad = Pad(((0, 0), (0, 0), (0, target[2] - shape[2])))
+    alone = st.one_of(st.just((pad,)), _arrays(shape[2]).map(lambda factor: (Scale(factor), pad)))
+    return st.one_of(kernels, alone)

@@ -1,0 +1,66 @@
+"""Every backend gives the same spikes: those of the naive simulator, and those that GeNN was recorded to give.
+
+The networks are dyadic, so nothing is rounded and the comparison is exact; several images follow one another, so that
+nothing may leak from one into the next.
+"""
+
+from importlib.util import find_spec
+
+import dyadic
+import naive
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from record_genn_spikes import recorded
+from snnc.backend.compiled import Recording
+
+import snnc
+
+needs_genn = pytest.mark.skipif(not (find_spec("pygenn") and find_spec("ml_genn")), reason="pygenn is not installed")
+BACKENDS = ["onnxruntime", pytest.param("mlgenn", marks=needs_genn)]
+
+
+def assert_same(found: Recording, expected: Recording) -> None:
+    """Every spike, potential and decoded activation is the same number."""
+    for kind in ("trains", "spike_counts", "potentials", "decoded"):
+        ours, theirs = getattr(found, kind), getattr(expected, kind)
+        assert set(ours) == set(theirs), kind
+        for name, values in theirs.items():
+            message = f"{kind} of {name!r}"
+            np.testing.assert_array_equal(
+                ours[name].astype(np.float32), values.astype(np.float32), message, strict=True
+            )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("build", dyadic.NETWORKS.values(), ids=dyadic.NETWORKS)
+def test_backends_compute_the_equations(build, backend):
+    network = build()
+    images = dyadic.images(network)
+    compiled = snnc.compile(network, backend)
+    expected = naive.simulate(network, images)
+    assert_same(compiled.simulate(images, trains=True), expected)
+    again = {name: x[::-1] for name, x in images.items()}
+    assert_same(compiled.simulate(again, trains=True), naive.simulate(network, again))
+    assert compiled.simulate(images).trains is None
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(dyadic.networks())
+def test_the_engine_computes_the_equations_on_random_graphs(network):
+    images = dyadic.images(network)
+    assert_same(snnc.compile(network).simulate(images, trains=True), naive.simulate(network, images))
+
+
+@needs_genn
+@settings(max_examples=4, derandomize=True, deadline=None, phases=[Phase.generate])  # each is a build of seconds
+@given(dyadic.networks())
+def test_genn_computes_the_equations_on_random_graphs(network):
+    images = dyadic.images(network)
+    assert_same(snnc.compile(network, "mlgenn").simulate(images, trains=True), naive.simulate(network, images))
+
+
+@pytest.mark.parametrize("name", dyadic.NETWORKS)
+def test_the_engine_does_what_genn_was_recorded_to_do(name):
+    network = dyadic.NETWORKS[name]()
+    assert_same(snnc.compile(network).simulate(dyadic.images(network), trains=True), recorded(name))
