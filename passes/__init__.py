@@ -3,7 +3,7 @@
 from .calibration import Statistics, calibrate
 from .canonicalise import Canonicalise
 from .data_norm import DataNorm
-from .manager import Context, Pass, run
+from .manager import Context, Instrument, Pass, run
 from .pipeline import parse, to_text
 
 PASSES: dict[str, type[Pass]] = {cls.name: cls for cls in (Canonicalise, DataNorm)}
@@ -13,6 +13,7 @@ __all__ = [
     "Canonicalise",
     "Context",
     "DataNorm",
+    "Instrument",
     "Pass",
     "Statistics",
     "calibrate",

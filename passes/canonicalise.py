@@ -23,6 +23,7 @@ class Canonicalise(Pass):
     name: ClassVar[str] = "canonicalise"
     requires: ClassVar[Stage] = "analog"
     ensures: ClassVar[Stage] = "canonical"
+    keeps_function: ClassVar[bool] = True
 
     def run(self, network: Network, context: Context) -> Network:
         network = _without_dead_ends(network)

@@ -45,29 +45,66 @@ class Pass(ABC):
     """A transformation of networks. Options are dataclass fields; `run` never changes its argument.
 
     `name` is what pipelines call it, `requires` and `ensures` are the stages of the network before and after.
+    `keeps_function` says that the analog network computes the same after the pass as before: the instrument
+    check-equivalence holds such a pass to it.
     """
 
     name: ClassVar[str]
     requires: ClassVar[Stage]
     ensures: ClassVar[Stage]
+    keeps_function: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, network: Network, context: Context) -> Network:
         """The transformed network."""
 
 
-def run(passes: Sequence[Pass], network: Network, context: Context) -> Network:
+class Instrument:
+    """Something that looks on while passes run: the hooks around them, which do nothing by default.
+
+    Passes are numbered from 1. Instruments never change a network; they may raise to stop the run.
+    """
+
+    def start(self, passes: Sequence[Pass], network: Network, context: Context) -> None:
+        """Before the first pass."""
+
+    def before(self, number: int, step: Pass, network: Network, context: Context) -> None:
+        """Before each pass."""
+
+    def after(self, number: int, step: Pass, before: Network, after: Network, context: Context) -> None:
+        """After each pass, once the network it made is verified."""
+
+    def finish(self) -> None:
+        """After the last pass, or after the one that failed."""
+
+
+def run(passes: Sequence[Pass], network: Network, context: Context, instruments: Sequence[Instrument] = ()) -> Network:
     """Run `passes` in order, verifying the network before the first and after each.
 
-    Raises PipelineError for a pass that stands where it cannot run, VerificationError for a network that
-    is broken from the start, and whatever a pass itself raises.
+    Raises PipelineError for a pass that stands where it cannot run or breaks the network, VerificationError for a
+    network that is broken from the start, and whatever passes and instruments raise themselves.
     """
     verify(network)
-    for number, step in enumerate(passes, 1):
-        _hold(network, step.requires, f"pass {number} ({step.name}) requires a network at stage {step.requires!r}")
-        network = step.run(network, context)
-        _hold(network, step.ensures, f"pass {number} ({step.name}) broke the network")
+    try:
+        for instrument in instruments:
+            instrument.start(passes, network, context)
+        for number, step in enumerate(passes, 1):
+            network = _step(number, step, network, context, instruments)
+    finally:
+        for instrument in instruments:
+            instrument.finish()
     return network
+
+
+def _step(number: int, step: Pass, network: Network, context: Context, instruments: Sequence[Instrument]) -> Network:
+    _hold(network, step.requires, f"pass {number} ({step.name}) requires a network at stage {step.requires!r}")
+    for instrument in instruments:
+        instrument.before(number, step, network, context)
+    result = step.run(network, context)
+    _hold(result, step.ensures, f"pass {number} ({step.name}) broke the network")
+    for instrument in instruments:
+        instrument.after(number, step, network, result, context)
+    return result
 
 
 def _hold(network: Network, stage: Stage, complaint: str) -> None:
