@@ -19,6 +19,9 @@ from .plot import plot_accuracy
 
 SEED = 0
 CHECKED_IMAGES = 20
+GENN_IS_MISSING = """GeNN is not installed, so this step is skipped. It is built from source, with a C++ compiler, libffi's headers and
+pkg-config; in a clone of snnc: echo "pybind11<3" > pybind11.txt
+and then: PIP_CONSTRAINT=pybind11.txt pip install --group genn (pip 25.1 or newer)"""
 
 
 def run(console: Console, timesteps: int, plot: Path) -> None:
@@ -91,7 +94,7 @@ def train(x: np.ndarray, y: np.ndarray, epochs: int = 20) -> Any:
 def check_against_genn(console: Console, snn: Network, compiled: CompiledSpiking, x: np.ndarray) -> None:
     """Run a few images on GeNN too and say how far the spikes agree."""
     if find_spec("pygenn") is None or find_spec("ml_genn") is None:
-        console.print("GeNN is not installed, so this step is skipped; the README says how to install it.")
+        console.print(GENN_IS_MISSING, highlight=False)
         return
     try:
         genn = snnc.compile(snn, "mlgenn")
