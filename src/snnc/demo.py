@@ -19,9 +19,11 @@ from .plot import plot_accuracy
 
 SEED = 0
 CHECKED_IMAGES = 20
-GENN_IS_MISSING = """GeNN is not installed, so this step is skipped. It is built from source, with a C++ compiler, libffi's headers and
-pkg-config; in a clone of snnc: echo "pybind11<3" > pybind11.txt
-and then: PIP_CONSTRAINT=pybind11.txt pip install --group genn (pip 25.1 or newer)"""
+GENN_IS_MISSING = """\
+GeNN is not installed, so this step is skipped. It is built from source and needs a C++ compiler, libffi's headers
+and pkg-config. In a clone of snnc:
+    echo "pybind11<3" > pybind11.txt
+    PIP_CONSTRAINT=pybind11.txt pip install --group genn    (pip 25.1 or newer)"""
 
 
 def run(console: Console, timesteps: int, plot: Path) -> None:
