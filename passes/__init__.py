@@ -5,19 +5,20 @@ from .canonicalise import Canonicalise
 from .data_norm import DataNorm
 from .manager import Context, Instrument, Pass, run
 from .pipeline import parse, to_text
-
-PASSES: dict[str, type[Pass]] = {cls.name: cls for cls in (Canonicalise, DataNorm)}
+from .registry import Documentation, document, registry
 
 __all__ = [
-    "PASSES",
     "Canonicalise",
     "Context",
     "DataNorm",
+    "Documentation",
     "Instrument",
     "Pass",
     "Statistics",
     "calibrate",
+    "document",
     "parse",
+    "registry",
     "run",
     "to_text",
 ]

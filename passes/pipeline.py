@@ -8,24 +8,26 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..ir import PipelineError
 from .manager import Pass
+from .registry import registry
 
 _STEP = re.compile(r"\s*([a-z0-9-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
 
-def parse(text: str, registry: Mapping[str, type[Pass]]) -> tuple[Pass, ...]:
+def parse(text: str) -> tuple[Pass, ...]:
     """The passes that `text` names. Raises PipelineError, saying what exists, where it does not parse."""
+    known = registry()
     passes: list[Pass] = []
     position = 0
     while position < len(text) or not passes:
         step = _STEP.match(text, position)
         if step is None or (step[3] == "," and step.end() == len(text)):
             raise PipelineError(f"cannot read the pipeline {text!r} at {text[position:]!r}: {_FORM}")
-        passes.append(_pass(step[1], step[2] or "", registry))
+        passes.append(_pass(step[1], step[2] or "", known))
         position = step.end()
     return tuple(passes)
 
@@ -38,10 +40,10 @@ def to_text(passes: Sequence[Pass]) -> str:
 _FORM = "expected pass,pass{option=value,option=value},…"
 
 
-def _pass(name: str, options: str, registry: Mapping[str, type[Pass]]) -> Pass:
-    cls = registry.get(name)
+def _pass(name: str, options: str, passes: Mapping[str, type[Pass]]) -> Pass:
+    cls = passes.get(name)
     if cls is None:
-        raise PipelineError(f"there is no pass {name!r}{_suggest(name, registry)}")
+        raise PipelineError(f"there is no pass {name!r}{_suggest(name, passes)}")
     known = {field.name.replace("_", "-"): field for field in fields(cls)}
     values = {}
     for option in filter(None, map(str.strip, options.split(","))):
@@ -51,6 +53,9 @@ def _pass(name: str, options: str, registry: Mapping[str, type[Pass]]) -> Pass:
         if key not in known:
             raise PipelineError(f"pass {name!r} has no option {key!r}{_suggest(key, known)}")
         values[known[key].name] = _value(cls, known[key], text)
+    missing = [key for key, field in known.items() if field.default is MISSING and field.name not in values]
+    if missing:
+        raise PipelineError(f"pass {name!r} needs the option {missing[0]!r}")
     return cls(**values)
 
 

@@ -12,7 +12,7 @@ from networks import residual, weights
 from reference import analog
 from snnc.backend.onnxruntime import CompiledAnalog
 from snnc.ir import Connection, Network, Population
-from snnc.passes import PASSES, Canonicalise, Context, DataNorm, Pass, Statistics, parse, run, to_text
+from snnc.passes import Canonicalise, Context, DataNorm, Pass, Statistics, parse, run, to_text
 
 from snnc import ir
 
@@ -188,10 +188,10 @@ def test_a_percentile_among_the_zeros_is_zero():
     ],
 )
 def test_pipelines_parse_and_print_back(text, passes):
-    assert list(parse(text, PASSES)) == passes
+    assert list(parse(text)) == passes
     assert to_text(passes) == text
     spaced = text.replace(",", " , ").replace("{", " { ").replace("=", " = ")
-    assert list(parse(spaced, PASSES)) == passes
+    assert list(parse(spaced)) == passes
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_pipelines_parse_and_print_back(text, passes):
 )
 def test_a_wrong_pipeline_says_what_there_is(text, message):
     with pytest.raises(ir.PipelineError, match=message):
-        parse(text, PASSES)
+        parse(text)
 
 
 def test_passes_are_held_to_what_they_declare():

@@ -7,7 +7,7 @@ result = snnc.compile(snn).evaluate(x_test, y_test)          # result.accuracy[t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,9 @@ from .backend import Backend, compile
 from .ir import Images, Network, SnncError, save
 
 if TYPE_CHECKING:
-    from .passes import Pass
+    import numpy as np
+
+    from .passes import Instrument, Pass
 
 __version__ = "0.1.0"
 
@@ -44,13 +46,35 @@ def convert(
     *,
     calibration: Images | None = None,
     timesteps: int = 64,
+    instruments: Sequence[Instrument] = (),
     progress: bool = True,
 ) -> Network:
-    """Make a spiking network of an analog one.
+    """Make a spiking network of an analog one: canonicalise it, then run `pipeline`.
 
-    The network is canonicalised, then `pipeline` runs: pass names and options as text, or Pass objects.
-    `calibration` are images as the model takes them, (images, *input shape), or a mapping for several
-    inputs; 512 from the training set are plenty. `timesteps` is T, how long each image is shown.
+    The arguments and errors are those of `run_pipeline`.
+    """
+    from . import passes
+
+    steps = (passes.Canonicalise(), *_parsed(pipeline))
+    return run_pipeline(
+        network, steps, calibration=calibration, timesteps=timesteps, instruments=instruments, progress=progress
+    )
+
+
+def run_pipeline(
+    network: Network,
+    pipeline: str | Sequence[Pass],
+    *,
+    calibration: Images | None = None,
+    timesteps: int | None = None,
+    instruments: Sequence[Instrument] = (),
+    progress: bool = True,
+) -> Network:
+    """Run the passes of `pipeline`, as they stand, on a network.
+
+    `pipeline` is text, pass names and options, or Pass objects. `calibration` are images as the model takes
+    them, (images, *input shape), or a mapping for several inputs; 512 from the training set are plenty.
+    `timesteps` is T, how long each image is shown. `instruments` look on (`snnc.passes.instruments`).
 
     Raises PipelineError for a pipeline that cannot run, DataError for calibration images that do not fit,
     UnsupportedModelError with every population that a pass cannot convert.
@@ -58,17 +82,33 @@ def convert(
     from . import passes
     from .backend.onnxruntime import CompiledAnalog
 
-    if timesteps < 1:
+    if timesteps is not None and timesteps < 1:
         raise ir.PipelineError(f"timesteps is {timesteps}; a network runs for at least one")
     if calibration is not None:
         calibration = ir.as_inputs(network, calibration, "calibration")
-    steps = passes.parse(pipeline, passes.PASSES) if isinstance(pipeline, str) else tuple(pipeline)
 
-    def activations(analog: Network, images: Images) -> Any:
+    def activations(analog: Network, images: Images) -> Iterator[Mapping[str, np.ndarray]]:
         return CompiledAnalog(analog).activations(images, progress=progress)
 
     context = passes.Context(activations, calibration, timesteps)
-    return passes.run((passes.Canonicalise(), *steps), network, context)
+    return passes.run(_parsed(pipeline), network, context, instruments)
 
 
-__all__ = ["DEFAULT_PIPELINE", "Backend", "Images", "Network", "SnncError", "compile", "convert", "load", "save"]
+def _parsed(pipeline: str | Sequence[Pass]) -> tuple[Pass, ...]:
+    from . import passes
+
+    return passes.parse(pipeline) if isinstance(pipeline, str) else tuple(pipeline)
+
+
+__all__ = [
+    "DEFAULT_PIPELINE",
+    "Backend",
+    "Images",
+    "Network",
+    "SnncError",
+    "compile",
+    "convert",
+    "load",
+    "run_pipeline",
+    "save",
+]

@@ -28,7 +28,7 @@ and pkg-config. In a clone of snnc:
 
 def run(console: Console, timesteps: int, plot: Path) -> None:
     """Train, convert, evaluate, check against GeNN where it is installed, and plot."""
-    from .cli import accuracy_table
+    from .cli.commands import accuracy_table
 
     started = time.perf_counter()
     x_train, y_train, x_test, y_test = digits()

@@ -1,4 +1,4 @@
-"""Accuracy against timesteps, as a picture."""
+"""Pictures: accuracy against timesteps, and how every picture is written."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .ir import DataError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def plot_accuracy(curves: Mapping[str, np.ndarray], path: Path, reference: float | None = None) -> None:
     """Draw accuracy (share of images) against timesteps, one curve per entry, and the ANN's as a dashed line.
 
-    Written beside `path` first, then renamed. Raises DataError where the picture cannot be written.
+    Raises DataError where the picture cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
-    figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axes = figure.subplots()
     for label, accuracy in curves.items():
         axes.plot(np.arange(1, len(accuracy) + 1), accuracy, marker="." if len(accuracy) <= 64 else "", label=label)
     if reference is not None:
@@ -34,6 +36,14 @@ def plot_accuracy(curves: Mapping[str, np.ndarray], path: Path, reference: float
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture (.png, .svg, .pdf): beside `path` first, then renamed, so that no half-written file is left.
+
+    Figures are made without pyplot, so no display is looked for and nothing needs closing. Raises DataError.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix=".snnc-", dir=path.parent) as folder:
             beside = Path(folder, f"plot{path.suffix or '.png'}")
@@ -41,5 +51,3 @@ def plot_accuracy(curves: Mapping[str, np.ndarray], path: Path, reference: float
             os.replace(beside, path)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot write the plot {path}: {error}") from None
-    finally:
-        plt.close(figure)

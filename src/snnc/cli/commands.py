@@ -1,54 +1,23 @@
-"""The command line. Diagnostics go to stderr, what was asked for to stdout."""
+"""From a model to spikes: convert, evaluate, show, demo."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from . import DEFAULT_PIPELINE, __version__
+from .. import DEFAULT_PIPELINE
+from .app import BackendName, ModelFile, NetworkFile, Scale, app, by_output, err, note_bytes, out
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .backend.compiled import Result
-    from .ir import Network
-
-app = typer.Typer(
-    help="Compile trained neural networks to spiking neural networks.",
-    epilog="Start with: snnc demo",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
-out, err = Console(), Console(stderr=True)
-
-
-class BackendName(StrEnum):
-    onnxruntime = "onnxruntime"
-    mlgenn = "mlgenn"
-
-
-ModelFile = Annotated[Path, typer.Argument(help="A Keras model (.keras, .h5) or an ONNX model (.onnx).")]
-NetworkFile = Annotated[Path, typer.Argument(help="A network (.snn) written by `snnc convert`, or a model file.")]
-Scale = Annotated[
-    str, typer.Option(help="Multiply the images by this number or fraction first, as in training: `1/255` for bytes.")
-]
-
-
-@app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
-    if version:
-        print(f"snnc {__version__}")
-        raise typer.Exit
+    from ..backend.compiled import Result
+    from ..ir import Network
 
 
 @app.command()
@@ -75,12 +44,12 @@ def convert(
     """
     import snnc
 
-    from .datafiles import read_images
-    from .ir import summary
+    from ..datafiles import read_images
+    from ..ir import summary
 
     network = snnc.load(model)
     data = read_images(calibration, network, ("x_train", "x"), scale, images) if calibration else None
-    _note_bytes(data, scale)
+    note_bytes(data, scale)
     snn = snnc.convert(network, pipeline, calibration=data, timesteps=timesteps)
     snnc.save(snn, output)
     err.print(f"{output}: {summary(snn)}", highlight=False, soft_wrap=True)
@@ -111,12 +80,12 @@ def evaluate(
     """
     import snnc
 
-    from .datafiles import read_images, read_labels
+    from ..datafiles import read_images, read_labels
 
     loaded = snnc.load(network)
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
     y = read_labels(data, loaded, ("y_test", "y"), images)
-    _note_bytes(x, scale)
+    note_bytes(x, scale)
     if not loaded.is_spiking:
         _print_analog(_analog_accuracy(loaded, x, y), as_json)
         return
@@ -124,9 +93,9 @@ def evaluate(
         loaded = loaded.replace(timesteps=timesteps)
     result = snnc.compile(loaded, backend.value).evaluate(x, y)  # type: ignore[union-attr]
     if plot:
-        from .plot import plot_accuracy
+        from ..plot import plot_accuracy
 
-        plot_accuracy(_by_output(loaded, result.accuracy), plot)
+        plot_accuracy(by_output(loaded, result.accuracy), plot)
     _print_json(loaded, result) if as_json else _print_result(loaded, result)
 
 
@@ -139,7 +108,7 @@ def show(network: NetworkFile) -> None:
     """
     import snnc
 
-    from .ir import summary
+    from ..ir import summary
 
     loaded = snnc.load(network)
     print(loaded, end="")
@@ -156,46 +125,19 @@ def demo(
     Trains a Keras network with biases, batch normalisation and a residual branch on scikit-learn's digits,
     converts it, prints accuracy against timesteps, and checks the spikes against GeNN if pygenn is installed.
     """
-    from .demo import run
+    from ..demo import run
 
     run(out, timesteps, plot)
-
-
-def main() -> None:
-    """The `snnc` command: errors that snnc raises on purpose are printed, not traced."""
-    from .ir import SnncError
-
-    try:
-        app()
-    except SnncError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted")
-
-
-def _fail(message: str) -> NoReturn:
-    err.print("[bold red]error:[/] ", end="")
-    err.print(message, markup=False, highlight=False, soft_wrap=True)
-    sys.exit(1)
-
-
-def _note_bytes(data: Mapping[str, np.ndarray] | None, scale: str) -> None:
-    if data and scale == "1" and max(float(array.max(initial=0)) for array in data.values()) > 64:
-        err.print("note: the images reach above 64; if the model was trained on image / 255, give --scale 1/255")
-
-
-def _by_output(network: Network, value: Any) -> Mapping[str, np.ndarray]:
-    return value if isinstance(value, Mapping) else {network.outputs[0]: value}
 
 
 def _analog_accuracy(network: Network, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]) -> dict[str, float]:
     import snnc
 
-    from .ir import as_inputs, as_labels
+    from ..ir import as_inputs, as_labels
 
     images = len(next(iter(as_inputs(network, x).values())))
     labels = as_labels(network, y, images)
-    outputs = _by_output(network, snnc.compile(network).predict(x))
+    outputs = by_output(network, snnc.compile(network).predict(x))
     return {
         name: float((values.reshape(images, -1).argmax(-1) == labels[name]).mean()) for name, values in outputs.items()
     }
@@ -213,14 +155,14 @@ def _print_json(network: Network, result: Result) -> None:
     content = {
         "images": result.images,
         "seconds": result.seconds,
-        "accuracy": {name: curve.tolist() for name, curve in _by_output(network, result.accuracy).items()},
+        "accuracy": {name: curve.tolist() for name, curve in by_output(network, result.accuracy).items()},
         "spikes_per_image": {name: int(counts.sum()) / result.images for name, counts in result.spike_counts.items()},
     }
     print(json.dumps(content))
 
 
 def _print_result(network: Network, result: Result) -> None:
-    out.print(accuracy_table(_by_output(network, result.accuracy)))
+    out.print(accuracy_table(by_output(network, result.accuracy)))
     table = Table("population", "neurons", "spikes per image", "rate per neuron and step")
     for name, counts in result.spike_counts.items():
         per_image = counts.sum() / result.images

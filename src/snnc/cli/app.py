@@ -1,0 +1,56 @@
+"""The application: what its commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .. import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..ir import Network
+
+app = typer.Typer(
+    help="Compile trained neural networks to spiking neural networks.",
+    epilog="Start with: snnc demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out, err = Console(), Console(stderr=True)
+
+
+class BackendName(StrEnum):
+    onnxruntime = "onnxruntime"
+    mlgenn = "mlgenn"
+
+
+ModelFile = Annotated[Path, typer.Argument(help="A Keras model (.keras, .h5) or an ONNX model (.onnx).")]
+NetworkFile = Annotated[Path, typer.Argument(help="A network (.snn) written by `snnc convert`, or a model file.")]
+Scale = Annotated[
+    str, typer.Option(help="Multiply the images by this number or fraction first, as in training: `1/255` for bytes.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        print(f"snnc {__version__}")
+        raise typer.Exit
+
+
+def note_bytes(data: Mapping[str, np.ndarray] | None, scale: str) -> None:
+    if data and scale == "1" and max(float(array.max(initial=0)) for array in data.values()) > 64:
+        err.print("note: the images reach above 64; if the model was trained on image / 255, give --scale 1/255")
+
+
+def by_output(network: Network, value: Any) -> Mapping[str, np.ndarray]:
+    return value if isinstance(value, Mapping) else {network.outputs[0]: value}

@@ -1,0 +1,430 @@
+"""Where a conversion loses accuracy: the analog and the spiking network side by side, layer by layer.
+
+Populations are joined by name or by the layers they came from, and each neuron's error is taken apart:
+
+    analog − decoded  =  clipping  +  quantisation  +  unevenness
+
+- clipping: the activation above λ, which no spike train of one spike a step can say: raise λ.
+- quantisation: what a steady input loses because spikes are whole and T is finite: lower λ or raise T.
+- unevenness: the rest. Spikes that came at the wrong time for their number to be right, and the errors of the
+  layers before, handed on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+
+from .backend.compiled import Recording, track
+from .backend.onnxruntime import CompiledAnalog, CompiledEngine
+from .ir import (
+    DataError,
+    Identity,
+    Images,
+    IntegrateFire,
+    Network,
+    Population,
+    Softmax,
+    SpikingNeuron,
+    as_inputs,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PARTS = ("clipping", "quantisation", "unevenness")
+SAMPLE = 2000
+SEED = 0
+
+# Activations taken apart at once, in float64: bounds memory for large layers without a loop over single images.
+CHUNK = 2**20
+
+_COLOURS = dict(zip(PARTS, ("#d95f02", "#1b9e77", "#7570b3"), strict=True))
+_LARGEST_GRID = 6
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProfile:
+    """How one spiking population's decoded activations compare with the analog population's.
+
+    `population` and `analog` are the two names, `origin` the user's layers. Activations and errors are in the
+    ANN's units: `mean_activation` and `mean_error` are means of absolute values over images and neurons,
+    `largest_error` the largest absolute one; `clipping`, `quantisation` and `unevenness` the mean absolute parts.
+    `correlation` is Pearson's, None where either side does not vary. `threshold` is the smallest and the largest λ,
+    `rate` the spikes per neuron and step; both None for a readout, which integrates and never fires.
+    `sample` are at most 2000 (analog, decoded) pairs drawn at random, (points, 2).
+    """
+
+    population: str
+    analog: str
+    origin: tuple[str, ...]
+    neurons: int
+    threshold: tuple[float, float] | None
+    rate: float | None
+    correlation: float | None
+    mean_activation: float
+    mean_error: float
+    largest_error: float
+    clipping: float
+    quantisation: float
+    unevenness: float
+    sample: np.ndarray
+
+    def relative(self, error: float) -> float | None:
+        """An error of this layer as a share of its mean activation; None for a layer that is silent."""
+        return error / self.mean_activation if self.mean_activation else None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The layers of a spiking network in topological order, after `timesteps` steps, over `images` images.
+
+    `only_analog` and `only_spiking` name the populations that have no counterpart in the other network.
+    """
+
+    timesteps: int
+    images: int
+    layers: tuple[LayerProfile, ...]
+    only_analog: tuple[str, ...]
+    only_spiking: tuple[str, ...]
+
+
+def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = True) -> Profile:
+    """Run both networks on the images `x`, (images, *input shape), and compare them layer by layer.
+
+    Readouts are compared before the softmax. Images are streamed: memory does not grow with their number.
+    Raises DataError for images that do not fit or networks that have no layer in common, VerificationError for
+    networks that are not analog and spiking.
+    """
+    if set(analog.inputs) != set(spiking.inputs):
+        raise DataError(f"cannot compare: the networks take {_names(analog.inputs)} and {_names(spiking.inputs)}")
+    reference, engine = CompiledAnalog(_without_softmax(analog)), CompiledEngine(spiking)
+    pairs = _join(analog, spiking)
+    if not pairs:
+        raise DataError("cannot compare: no population of the two networks has the same name or the same layers")
+    inputs = as_inputs(spiking, x)
+    images, timesteps = len(next(iter(inputs.values()))), spiking.timesteps
+    assert timesteps is not None  # verified
+    tallies = [
+        _Tally(analog.populations[partner], spiking.populations[name], timesteps, images)
+        for name, partner in pairs.items()
+    ]
+    with track(f"profiling {images} images for {timesteps} timesteps", images, progress) as advance:
+        for part, activations in _batches(reference, inputs):
+            recording = engine.simulate(part, progress=False)
+            for tally in tallies:
+                tally.add(activations[tally.analog.name], recording)
+            advance(len(next(iter(part.values()))))
+    return Profile(
+        timesteps,
+        images,
+        tuple(tally.result() for tally in tallies),
+        _unjoined(analog, pairs.values()),
+        _unjoined(spiking, pairs),
+    )
+
+
+def error_parts(
+    analog: np.ndarray, decoded: np.ndarray, neuron: SpikingNeuron, timesteps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clipping, quantisation and unevenness of each activation, in the ANN's units; they sum to analog − decoded.
+
+    `analog` and `decoded` are (images, *population shape). With a the analog activation, an ideal neuron is driven
+    by a in every step and fires floor((a · T + v_init) / λ) times, between 0 and T; q is what that decodes to:
+
+        clipping = a − min(a, λ)    quantisation = min(a, λ) − q    unevenness = q − decoded
+
+    The staircase is that of the soft reset, exact for v_init ≥ 0. It is the ideal of the hard reset too, so the charge
+    that a hard reset throws away counts as unevenness. A readout neither clips nor quantises.
+    """
+    if not isinstance(neuron, IntegrateFire):
+        return np.zeros_like(analog), np.zeros_like(analog), analog - decoded
+    threshold = np.asarray(neuron.v_thresh, np.float64)
+    clipped = np.minimum(analog, threshold)
+    charge = (analog * timesteps + np.asarray(neuron.v_init, np.float64)) / threshold
+    spikes = np.floor(charge) if neuron.comparison == ">=" else np.ceil(charge) - 1
+    ideal = threshold * np.clip(spikes, 0, timesteps) / timesteps
+    return analog - clipped, clipped - ideal, ideal - decoded
+
+
+def to_table(profile: Profile) -> Table:
+    """The profile for a terminal: parts of the error relative to the layer's mean activation."""
+    table = Table(
+        title=f"{profile.images} images, {profile.timesteps} timesteps",
+        title_justify="left",
+        caption=_caption(profile),
+        caption_justify="left",
+    )
+    table.add_column("population")
+    table.add_column("layers")
+    for heading in ("neurons", "λ", "rate", "corr.", "mean error", "largest", "relative", *PARTS):
+        table.add_column(heading, justify="right")
+    for layer in profile.layers:
+        parts = (getattr(layer, part) for part in PARTS)
+        table.add_row(
+            layer.population,
+            ", ".join(layer.origin),
+            str(layer.neurons),
+            _threshold(layer),
+            _or_dash(layer.rate, ".3f"),
+            _or_dash(layer.correlation, ".4f"),
+            f"{layer.mean_error:.3g}",
+            f"{layer.largest_error:.3g}",
+            *(_or_dash(layer.relative(error), ".1%") for error in (layer.mean_error, *parts)),
+        )
+    return table
+
+
+def to_json(profile: Profile) -> dict[str, Any]:
+    """The profile as JSON takes it: every number of every layer, without the sample."""
+    return {
+        "timesteps": profile.timesteps,
+        "images": profile.images,
+        "layers": [_layer_json(layer) for layer in profile.layers],
+        "only_analog": list(profile.only_analog),
+        "only_spiking": list(profile.only_spiking),
+    }
+
+
+def plot(profile: Profile, path: Path) -> None:
+    """Draw decoded against analog activations for each layer, and the parts of the error by layer.
+
+    Raises DataError where the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    from .plot import save_figure
+
+    layers = profile.layers
+    columns = min(len(layers), max(3, math.ceil(math.sqrt(1.5 * len(layers)))), _LARGEST_GRID)
+    rows = math.ceil(len(layers) / columns)
+    width, scatter_height, bar_height = max(6.4, 2.1 * columns), 2.3 * rows + 0.3, 3.2
+    figure = Figure(figsize=(width, scatter_height + bar_height), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=(scatter_height, bar_height))
+    above.suptitle(f"activations: ANN (across) and SNN, T = {profile.timesteps} (up)", fontsize=10)
+    panels = above.subplots(rows, columns, squeeze=False).flat
+    for layer, axes in zip(layers, panels, strict=False):
+        _scatter(axes, layer)
+    for axes in panels[len(layers) :]:
+        axes.set_axis_off()
+    _bars(below.subplots(), layers)
+    save_figure(figure, path)
+
+
+def _without_softmax(network: Network) -> Network:
+    """The network with logits for outputs: those are what a spiking readout decodes to."""
+    return network.replace(
+        populations=[
+            replace(population, neuron=Identity()) if isinstance(population.neuron, Softmax) else population
+            for population in network.populations.values()
+        ]
+    )
+
+
+def _join(analog: Network, spiking: Network) -> dict[str, str]:
+    """The analog population of each spiking one that computes something, in topological order.
+
+    By name, else by origin. Where a pass made several populations of one, the last of them has its output.
+    """
+    by_origin = {_key(analog.populations[name]): name for name in analog.order if _compared(analog, name)}
+    names = [name for name in spiking.order if _compared(spiking, name)]
+    last_of = {_key(spiking.populations[name]): name for name in names}
+    pairs = {}
+    for name in names:
+        population = spiking.populations[name]
+        key = _key(population)
+        if name in analog.populations and analog.populations[name].shape == population.shape:
+            pairs[name] = name
+        elif population.origin.layers and last_of[key] == name and by_origin.get(key, name) not in spiking.populations:
+            pairs[name] = by_origin[key]
+    return pairs
+
+
+def _key(population: Population) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    return population.origin.layers, population.shape
+
+
+def _compared(network: Network, name: str) -> bool:
+    return not network.populations[name].neuron.is_input
+
+
+def _unjoined(network: Network, joined: Iterable[str]) -> tuple[str, ...]:
+    known = set(joined)
+    return tuple(name for name in network.order if _compared(network, name) and name not in known)
+
+
+def _batches(
+    reference: CompiledAnalog, inputs: Mapping[str, np.ndarray]
+) -> Iterator[tuple[dict[str, np.ndarray], Mapping[str, np.ndarray]]]:
+    """A few images at a time, as many as the analog network takes at once, with all of its activations."""
+    start = 0
+    for activations in reference.activations(inputs, progress=False):
+        stop = start + len(next(iter(activations.values())))
+        yield {name: array[start:stop] for name, array in inputs.items()}, activations
+        start = stop
+
+
+class _Tally:
+    """Running sums over one pair of populations, in float64."""
+
+    def __init__(self, analog: Population, spiking: Population, timesteps: int, images: int):
+        assert isinstance(spiking.neuron, SpikingNeuron)
+        self.analog = analog
+        self._spiking = spiking
+        self._neuron = spiking.neuron
+        self._timesteps = timesteps
+        self._seen = 0  # activations
+        self._spikes = 0
+        self._largest = 0.0
+        self._absolute = np.zeros(5)  # Σ |a|, |a − d|, and of the three parts
+        self._moments = np.zeros(5)  # Σ a, d, a², d², a d
+        # The number of activations is known before the first, so the sample is drawn now and does not
+        # depend on how images are cut into batches.
+        total = images * spiking.size
+        drawn = np.random.default_rng(SEED).choice(total, min(SAMPLE, total), replace=False)
+        self._drawn = np.sort(drawn)
+        self._sample: list[np.ndarray] = []
+
+    def add(self, activations: np.ndarray, recording: Recording) -> None:
+        """Take in a batch: activations of the analog population, and what the spiking one did on the same images."""
+        rows = max(1, CHUNK // self._spiking.size)
+        for start in range(0, len(activations), rows):
+            part = slice(start, start + rows)
+            self._add(activations[part].astype(np.float64), self._decode(recording, part))
+
+    def _decode(self, recording: Recording, images: slice) -> np.ndarray:
+        name = self._spiking.name
+        if not isinstance(self._neuron, IntegrateFire):
+            return recording.potentials[name][images].astype(np.float64) / self._timesteps
+        counts = recording.spike_counts[name][images]
+        self._spikes += int(counts.sum())
+        return np.asarray(self._neuron.v_thresh, np.float64) * counts / self._timesteps
+
+    def _add(self, a: np.ndarray, d: np.ndarray) -> None:
+        error = np.abs(a - d)
+        parts = error_parts(a, d, self._neuron, self._timesteps)
+        self._largest = max(self._largest, float(error.max()))
+        self._absolute += [np.abs(a).sum(), error.sum(), *(np.abs(part).sum() for part in parts)]
+        a, d = a.ravel(), d.ravel()
+        self._moments += [a.sum(), d.sum(), a @ a, d @ d, a @ d]
+        first, last = np.searchsorted(self._drawn, (self._seen, self._seen + a.size))
+        here = self._drawn[first:last] - self._seen
+        self._sample.append(np.stack([a[here], d[here]], axis=1).astype(np.float32))
+        self._seen += a.size
+
+    def result(self) -> LayerProfile:
+        activation, error, *parts = (float(total) / self._seen for total in self._absolute)
+        threshold, rate = None, None
+        if isinstance(self._neuron, IntegrateFire):
+            threshold = float(np.min(self._neuron.v_thresh)), float(np.max(self._neuron.v_thresh))
+            rate = self._spikes / (self._seen * self._timesteps)
+        return LayerProfile(
+            self._spiking.name,
+            self.analog.name,
+            self._spiking.origin.layers or self.analog.origin.layers,
+            self._spiking.size,
+            threshold,
+            rate,
+            self._correlation(),
+            activation,
+            error,
+            self._largest,
+            *parts,
+            np.concatenate(self._sample),
+        )
+
+    def _correlation(self) -> float | None:
+        a, d, aa, dd, ad = self._moments / self._seen
+        variances = aa - a * a, dd - d * d
+        if variances[0] <= 1e-12 * aa or variances[1] <= 1e-12 * dd:  # constant, to within the sums' rounding
+            return None
+        return float((ad - a * d) / math.sqrt(variances[0] * variances[1]))
+
+
+def _caption(profile: Profile) -> str:
+    lines = ["relative, clipping, quantisation, unevenness: mean absolute error as a share of the mean activation"]
+    for kind, names in (("analog", profile.only_analog), ("spiking", profile.only_spiking)):
+        if names:
+            lines.append(f"only in the {kind} network, not compared: {_names(names)}")
+    return "\n".join(lines)
+
+
+def _layer_json(layer: LayerProfile) -> dict[str, Any]:
+    return {
+        "population": layer.population,
+        "analog": layer.analog,
+        "origin": list(layer.origin),
+        "neurons": layer.neurons,
+        "threshold": layer.threshold and list(layer.threshold),
+        "rate": layer.rate,
+        "correlation": layer.correlation,
+        "mean_activation": layer.mean_activation,
+        "mean_error": layer.mean_error,
+        "largest_error": layer.largest_error,
+        **{part: getattr(layer, part) for part in PARTS},
+        "relative": {part: layer.relative(getattr(layer, part)) for part in ("mean_error", *PARTS)},
+    }
+
+
+def _scatter(axes: Axes, layer: LayerProfile) -> None:
+    low, high = min(0.0, float(layer.sample.min())), float(layer.sample.max()) or 1.0
+    margin = 0.04 * (high - low)
+    limits = low - margin, high + margin
+    axes.plot(limits, limits, color="0.6", linewidth=0.8, zorder=1)
+    # Thousands of points per layer: as pixels also in .svg and .pdf.
+    axes.scatter(*layer.sample.T, s=4, alpha=0.35, linewidths=0, color="#2b6cb0", rasterized=True, zorder=2)
+    axes.set(xlim=limits, ylim=limits, aspect="equal")
+    axes.set_title(f"{_shorten(layer.population)}\nr = {_or_dash(layer.correlation, '.3f')}", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.locator_params(nbins=4)
+
+
+def _bars(axes: Axes, layers: tuple[LayerProfile, ...]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    places = np.arange(len(layers))
+    bottom = np.zeros(len(layers))
+    for part, colour in _COLOURS.items():
+        heights = np.array([layer.relative(getattr(layer, part)) or 0.0 for layer in layers])
+        axes.bar(places, heights, 0.7, bottom, label=part, color=colour)
+        bottom += heights
+    crowded = len(layers) > 8 or max(len(layer.population) for layer in layers) > 12
+    names = [_shorten(layer.population) for layer in layers]
+    axes.set_xticks(places, names, fontsize=8, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+    if crowded:
+        for label in axes.get_xticklabels():
+            label.set_rotation_mode("anchor")
+    axes.margins(x=0.02)
+    axes.set_title("mean absolute error by part, as a share of the layer's mean activation", fontsize=10)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.tick_params(axis="y", labelsize=8)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+
+
+def _shorten(name: str, length: int = 22) -> str:
+    """The end of a long name: layers of one block differ there."""
+    return name if len(name) <= length else f"…{name[1 - length :]}"
+
+
+def _threshold(layer: LayerProfile) -> str:
+    if layer.threshold is None:
+        return "–"
+    low, high = layer.threshold
+    return f"{low:.3g}" if low == high else f"{low:.3g} … {high:.3g}"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(names)
