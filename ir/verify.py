@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Literal
+from weakref import WeakValueDictionary
 
 import networkx as nx
 import numpy as np
@@ -176,8 +177,21 @@ def _timesteps(network: Network) -> Iterator[str]:
 def _not_finite(record: Record) -> Iterator[str]:
     for field in fields(record):
         value = getattr(record, field.name)
-        if isinstance(value, (float, np.ndarray)) and not np.isfinite(value).all():
+        if isinstance(value, (float, np.ndarray)) and not _is_finite(value):
             yield f"{type(record).__name__}.{field.name} holds numbers that are not finite"
+
+
+# Records hold their arrays read-only and passes hand most of them on, so each is looked at once.
+_KNOWN_FINITE: WeakValueDictionary[int, np.ndarray] = WeakValueDictionary()
+
+
+def _is_finite(value: float | np.ndarray) -> bool:
+    if _KNOWN_FINITE.get(id(value)) is value:
+        return True
+    finite = bool(np.isfinite(value).all())
+    if finite and isinstance(value, np.ndarray):
+        _KNOWN_FINITE[id(value)] = value
+    return finite
 
 
 def _is_shape(shape: object) -> bool:

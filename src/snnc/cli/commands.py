@@ -100,19 +100,27 @@ def evaluate(
 
 
 @app.command()
-def show(network: NetworkFile) -> None:
+def show(
+    network: NetworkFile,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the graph to look at and search.")] = None,
+) -> None:
     """Print a network as text, one line per population and connection.
 
     A line gives the shape, the neuron or the operators, and the layers it came from; arrays appear as type,
-    shape and hash. The text goes to stdout, a summary to stderr.
+    shape and hash. The text goes to stdout, a summary to stderr. With --html, a page is written instead.
     """
     import snnc
 
     from ..ir import summary
 
     loaded = snnc.load(network)
-    print(loaded, end="")
-    err.print(summary(loaded), highlight=False)
+    if html:
+        from ..view import write_html
+
+        write_html(loaded, html, network.stem)
+    else:
+        print(loaded, end="")
+    err.print(summary(loaded), highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -1,13 +1,119 @@
-"""For those who write passes and debug conversions: opt, passes."""
+"""For those who write passes and debug conversions: opt, passes, diff, profile, bisect."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from .app import app, out
+from .. import DEFAULT_PIPELINE
+from .app import NetworkFile, Scale, app, err, note_bytes, out
+
+if TYPE_CHECKING:
+    from ..passes import Instrument
+
+Pipeline = Annotated[str, typer.Option("--pipeline", "-p", help="Passes and their options; `snnc passes` lists them.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option("--calibration", "-c", help="Training images, .npz (`x_train` or `x`, or one per input) or .npy."),
+]
+Timesteps = Annotated[int, typer.Option("--timesteps", "-t", min=1, help="T: how long an image is shown.")]
+Data = Annotated[
+    Path, typer.Option("--data", "-d", help="Images and labels, .npz: `x_test`, `y_test` or `x`, `y`, or by name.")
+]
+Images = Annotated[int, typer.Option(min=1, help="Use at most this many images.")]
+
+
+@app.command()
+def opt(
+    network: Annotated[
+        Path | None,
+        typer.Argument(help="A network (.snn) or model file; left out with --resume-from.", show_default=False),
+    ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option("--pipeline", "-p", help="Passes and their options; `snnc passes` lists them.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the network here (.snn) instead of printing its text.")
+    ] = None,
+    calibration: Calibration = None,
+    timesteps: Timesteps = 64,
+    images: Images = 512,
+    scale: Scale = "1",
+    print_before: Annotated[
+        list[str] | None, typer.Option(help="Print the network before this pass; `all` for every one.")
+    ] = None,
+    print_after: Annotated[
+        list[str] | None, typer.Option(help="Print the network after this pass; `all` for every one.")
+    ] = None,
+    print_changed: Annotated[bool, typer.Option(help="Print what each pass changed, as a diff of the text.")] = False,
+    check_equivalence: Annotated[
+        bool, typer.Option(help="Fail at the first pass that changes a function it promises to keep.")
+    ] = False,
+    time: Annotated[bool, typer.Option("--time", help="Print seconds and memory per pass.")] = False,
+    dump_dir: Annotated[
+        Path | None, typer.Option(help="Write the network after every pass into this folder, numbered.")
+    ] = None,
+    resume_from: Annotated[
+        Path | None, typer.Option(help="Go on from a network in a --dump-dir: runs the passes that remain.")
+    ] = None,
+) -> None:
+    """Run any pipeline on a network, and look at what it does.
+
+    The passes run as they stand: unlike `convert`, nothing is put in front of them. The resulting network goes to
+    stdout as text, or to a file; what the instruments have to say goes to stderr.
+
+    Example: `snnc opt model.keras -p canonicalise --print-changed --check-equivalence`
+    """
+    import snnc
+
+    from ..datafiles import read_images
+    from ..passes import parse
+    from ..passes.instruments import resume
+
+    if resume_from:
+        if network or pipeline:
+            raise typer.BadParameter("--resume-from brings its own network and pipeline")
+        loaded, steps = resume(resume_from)
+    elif network and pipeline:
+        loaded, steps = snnc.load(network), parse(pipeline)
+    else:
+        raise typer.BadParameter("give a network and a pipeline, or --resume-from")
+    data = read_images(calibration, loaded, ("x_train", "x"), scale, images) if calibration else None
+    note_bytes(data, scale)
+    instruments = _instruments(print_before, print_after, print_changed, check_equivalence, time, dump_dir)
+    result = snnc.run_pipeline(loaded, steps, calibration=data, timesteps=timesteps, instruments=instruments)
+    if output:
+        snnc.save(result, output)
+    else:
+        print(result, end="")
+
+
+def _instruments(
+    print_before: list[str] | None,
+    print_after: list[str] | None,
+    print_changed: bool,
+    check_equivalence: bool,
+    time: bool,
+    dump_dir: Path | None,
+) -> list[Instrument]:
+    from ..passes import instruments
+
+    wanted: list[Instrument] = []
+    if print_before or print_after:
+        wanted.append(instruments.Print(err, print_before or (), print_after or ()))
+    if print_changed:
+        wanted.append(instruments.PrintChanges(err))
+    if check_equivalence:
+        wanted.append(instruments.CheckEquivalence())
+    if dump_dir:
+        wanted.append(instruments.Dump(dump_dir))
+    if time:
+        wanted.append(instruments.Time(err))
+    return wanted
 
 
 @app.command()
@@ -37,3 +143,100 @@ def passes(
                 table.add_row(option.name, option.kind, option.default, option.meaning)
             out.print(table)
         out.print()
+
+
+@app.command()
+def diff(a: NetworkFile, b: NetworkFile) -> None:
+    """Show how two networks differ, by population and connection.
+
+    `+` added, `-` removed, `~` changed; arrays with their largest difference. The exit status is 1 if they differ.
+    """
+    import snnc
+
+    from ..ir import diff as differences
+    from ..ir import diff_text
+
+    found = differences(snnc.load(a), snnc.load(b))
+    print(diff_text(found), end="")
+    if found:
+        raise typer.Exit(1)
+
+
+@app.command()
+def profile(
+    analog: Annotated[Path, typer.Argument(help="The analog network (.snn) or the model file it was read from.")],
+    spiking: Annotated[Path, typer.Argument(help="The spiking network (.snn) made of it.")],
+    data: Data,
+    images: Images = 256,
+    scale: Scale = "1",
+    plot: Annotated[Path | None, typer.Option(help="Draw activations and errors by layer (.png, .svg, .pdf).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Find the layer that loses accuracy: decoded activations against the ANN's.
+
+    Every layer's error is split into clipping (activations above λ), quantisation (finite T), and unevenness (what
+    remains: spikes that came at the wrong time, and errors handed on by earlier layers).
+
+    Example: `snnc profile model.keras net.snn --data test.npz --scale 1/255 --plot profile.png`
+    """
+    import snnc
+
+    from .. import profile as profiles
+    from ..datafiles import read_images
+
+    network, converted = snnc.load(analog), snnc.load(spiking)
+    x = read_images(data, converted, ("x_test", "x"), scale, images)
+    note_bytes(x, scale)
+    result = profiles.profile(network, converted, x)
+    if plot:
+        profiles.plot(result, plot)
+    if as_json:
+        print(json.dumps(profiles.to_json(result)))
+    else:
+        out.print(profiles.to_table(result))
+
+
+@app.command()
+def bisect(
+    network: NetworkFile,
+    data: Data,
+    floor: Annotated[float, typer.Option("--floor", "-f", min=0, max=1, help="The accuracy that must be kept.")],
+    pipeline: Pipeline = f"canonicalise,{DEFAULT_PIPELINE}",
+    calibration: Calibration = None,
+    timesteps: Timesteps = 64,
+    images: Images = 1000,
+    scale: Scale = "1",
+    reproducer: Annotated[
+        Path | None, typer.Option(help="Write the bad pass, its network, data and commands into this new folder.")
+    ] = None,
+) -> None:
+    """Find the first pass after which accuracy falls below a floor.
+
+    Accuracy is measured before the first pass and after each. Without --calibration, the passes calibrate on the
+    first 512 of `x_train` in the data. The exit status is 1 if a pass is to blame.
+
+    Example: `snnc bisect model.keras --data mnist.npz --scale 1/255 --floor 0.95 --reproducer bad-pass`
+    """
+    import snnc
+
+    from ..bisect import bisect as find
+    from ..bisect import write_reproducer
+    from ..datafiles import read_images, read_labels
+    from ..passes import parse
+
+    loaded = snnc.load(network)
+    x = read_images(data, loaded, ("x_test", "x"), scale, images)
+    y = read_labels(data, loaded, ("y_test", "y"), images)
+    calibrating = read_images(calibration or data, loaded, ("x_train", "x"), scale, 512)
+    note_bytes(x, scale)
+    found = find(loaded, parse(pipeline), x, y, floor, calibration=calibrating, timesteps=timesteps)
+    table = Table("after", "accuracy")
+    for measurement in found.measured:
+        table.add_row(str(measurement), f"{measurement.accuracy:.2%}")
+    out.print(table)
+    out.print(found.verdict, highlight=False)
+    if found.bad and found.bad.step and reproducer:
+        write_reproducer(found, reproducer)
+        out.print(f"to see it alone: sh {reproducer / 'reproduce.sh'}", highlight=False)
+    if found.bad:
+        raise typer.Exit(1)
