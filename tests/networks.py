@@ -2,9 +2,9 @@
 
 import numpy as np
 from hypothesis import strategies as st
-from snnc.ir import Connection, Origin, Population
 
 from snnc import ir
+from snnc.ir import Connection, Origin, Population
 
 
 def weights(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
@@ -14,7 +14,10 @@ def weights(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
 
 
 def residual() -> ir.Network:
-    """Every operator but Pick, per-position bias, a skip, a branch that leads nowhere; not canonical."""
+    """Every operator but Pick, per-position bias, a skip, a branch that leads nowhere; not canonical.
+
+    On `weights(100, 40, 8, 8, 2)` all five classes occur about equally often.
+    """
     return ir.Network(
         [
             Population("image", (8, 8, 2), ir.Input()),
@@ -24,7 +27,7 @@ def residual() -> ir.Network:
             Population("branch", (8, 8, 8), ir.Relu(), weights(1, 8, scale=0.1), Origin(("branch",))),
             Population("merged", (8, 8, 8), ir.Clip(6.0), weights(2, 8, 8, 8, scale=0.1), Origin(("add", "merged"))),
             Population("forgotten", (8,), ir.Relu(), None, Origin(("forgotten",))),
-            Population("digit", (5,), ir.Softmax(), weights(3, 5), Origin(("digit",))),
+            Population("digit", (5,), ir.Softmax(), np.array([-0.03, -0.03, -0.22, 0.06, 0.15]), Origin(("digit",))),
         ],
         [
             Connection(

@@ -13,13 +13,14 @@ Populations are joined by name or by the layers they came from, and each neuron'
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from .backend.compiled import Recording, track
 from .backend.onnxruntime import CompiledAnalog, CompiledEngine
@@ -30,6 +31,7 @@ from .ir import (
     IntegrateFire,
     Network,
     Population,
+    Shape,
     Softmax,
     SpikingNeuron,
     as_inputs,
@@ -46,7 +48,7 @@ SEED = 0
 CHUNK = 2**20
 
 _COLOURS = dict(zip(PARTS, ("#d95f02", "#1b9e77", "#7570b3"), strict=True))
-_LARGEST_GRID = 6
+_WIDEST_GRID = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +127,7 @@ def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = Tr
         timesteps,
         images,
         tuple(tally.result() for tally in tallies),
-        _unjoined(analog, pairs.values()),
+        _unjoined(analog, set(pairs.values())),
         _unjoined(spiking, pairs),
     )
 
@@ -154,29 +156,34 @@ def error_parts(
 
 
 def to_table(profile: Profile) -> Table:
-    """The profile for a terminal: parts of the error relative to the layer's mean activation."""
+    """The profile for a terminal: errors in the ANN's units, their parts as shares of the layer's mean activation."""
     table = Table(
-        title=f"{profile.images} images, {profile.timesteps} timesteps",
+        title=f"decoded against analog activations: {profile.images} images, {profile.timesteps} timesteps",
         title_justify="left",
         caption=_caption(profile),
         caption_justify="left",
     )
-    table.add_column("population")
-    table.add_column("layers")
-    for heading in ("neurons", "λ", "rate", "corr.", "mean error", "largest", "relative", *PARTS):
-        table.add_column(heading, justify="right")
+    table.add_column("population\n(layers)", overflow="fold")
+    for heading in (
+        "λ",
+        "rate",
+        "corr.",
+        "mean\nerror",
+        "largest\nerror",
+        "clip-\nping",
+        "quanti-\nsation",
+        "uneven-\nness",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
     for layer in profile.layers:
-        parts = (getattr(layer, part) for part in PARTS)
         table.add_row(
-            layer.population,
-            ", ".join(layer.origin),
-            str(layer.neurons),
+            _label(layer),
             _threshold(layer),
             _or_dash(layer.rate, ".3f"),
-            _or_dash(layer.correlation, ".4f"),
-            f"{layer.mean_error:.3g}",
-            f"{layer.largest_error:.3g}",
-            *(_or_dash(layer.relative(error), ".1%") for error in (layer.mean_error, *parts)),
+            _or_dash(layer.correlation, ".3f"),
+            f"{layer.mean_error:.2g}",
+            f"{layer.largest_error:.2g}",
+            *(_or_dash(layer.relative(getattr(layer, part)), ".1%") for part in PARTS),
         )
     return table
 
@@ -202,12 +209,12 @@ def plot(profile: Profile, path: Path) -> None:
     from .plot import save_figure
 
     layers = profile.layers
-    columns = min(len(layers), max(3, math.ceil(math.sqrt(1.5 * len(layers)))), _LARGEST_GRID)
-    rows = math.ceil(len(layers) / columns)
+    rows = math.ceil(len(layers) / _WIDEST_GRID)
+    columns = math.ceil(len(layers) / rows)
     width, scatter_height, bar_height = max(6.4, 2.1 * columns), 2.3 * rows + 0.3, 3.2
     figure = Figure(figsize=(width, scatter_height + bar_height), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(scatter_height, bar_height))
-    above.suptitle(f"activations: ANN (across) and SNN, T = {profile.timesteps} (up)", fontsize=10)
+    (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(scatter_height, bar_height))
+    above.suptitle(f"activations: the SNN's, T = {profile.timesteps} (up), against the ANN's (across)", fontsize=10)
     panels = above.subplots(rows, columns, squeeze=False).flat
     for layer, axes in zip(layers, panels, strict=False):
         _scatter(axes, layer)
@@ -228,35 +235,34 @@ def _without_softmax(network: Network) -> Network:
 
 
 def _join(analog: Network, spiking: Network) -> dict[str, str]:
-    """The analog population of each spiking one that computes something, in topological order.
+    """The analog population of each spiking one that has a counterpart, in topological order.
 
-    By name, else by origin. Where a pass made several populations of one, the last of them has its output.
+    Joined by name; what is left, by origin. Where a pass made several populations of one, the last has its output.
     """
-    by_origin = {_key(analog.populations[name]): name for name in analog.order if _compared(analog, name)}
-    names = [name for name in spiking.order if _compared(spiking, name)]
-    last_of = {_key(spiking.populations[name]): name for name in names}
-    pairs = {}
-    for name in names:
-        population = spiking.populations[name]
-        key = _key(population)
-        if name in analog.populations and analog.populations[name].shape == population.shape:
-            pairs[name] = name
-        elif population.origin.layers and last_of[key] == name and by_origin.get(key, name) not in spiking.populations:
-            pairs[name] = by_origin[key]
-    return pairs
+    pairs = {
+        name: name
+        for name in _computing(spiking)
+        if name in _computing(analog) and analog.populations[name].shape == spiking.populations[name].shape
+    }
+    theirs, ours = _by_origin(analog, pairs), _by_origin(spiking, pairs)
+    pairs |= {ours[key]: theirs[key] for key in ours if key in theirs}
+    return {name: pairs[name] for name in spiking.order if name in pairs}
 
 
-def _key(population: Population) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    return population.origin.layers, population.shape
+def _by_origin(network: Network, joined: Container[str]) -> dict[tuple[tuple[str, ...], Shape], str]:
+    left = [network.populations[name] for name in _computing(network) if name not in joined]
+    return {
+        (population.origin.layers, population.shape): population.name for population in left if population.origin.layers
+    }
 
 
-def _compared(network: Network, name: str) -> bool:
-    return not network.populations[name].neuron.is_input
+def _computing(network: Network) -> list[str]:
+    """All populations but the inputs, which are the same in both networks."""
+    return [name for name in network.order if not network.populations[name].neuron.is_input]
 
 
-def _unjoined(network: Network, joined: Iterable[str]) -> tuple[str, ...]:
-    known = set(joined)
-    return tuple(name for name in network.order if _compared(network, name) and name not in known)
+def _unjoined(network: Network, joined: Container[str]) -> tuple[str, ...]:
+    return tuple(name for name in _computing(network) if name not in joined)
 
 
 def _batches(
@@ -297,13 +303,13 @@ class _Tally:
         for start in range(0, len(activations), rows):
             part = slice(start, start + rows)
             self._add(activations[part].astype(np.float64), self._decode(recording, part))
+        if isinstance(self._neuron, IntegrateFire):
+            self._spikes += int(recording.spike_counts[self._spiking.name].sum())
 
     def _decode(self, recording: Recording, images: slice) -> np.ndarray:
-        name = self._spiking.name
         if not isinstance(self._neuron, IntegrateFire):
-            return recording.potentials[name][images].astype(np.float64) / self._timesteps
-        counts = recording.spike_counts[name][images]
-        self._spikes += int(counts.sum())
+            return recording.potentials[self._spiking.name][images].astype(np.float64) / self._timesteps
+        counts = recording.spike_counts[self._spiking.name][images]
         return np.asarray(self._neuron.v_thresh, np.float64) * counts / self._timesteps
 
     def _add(self, a: np.ndarray, d: np.ndarray) -> None:
@@ -319,24 +325,26 @@ class _Tally:
         self._seen += a.size
 
     def result(self) -> LayerProfile:
-        activation, error, *parts = (float(total) / self._seen for total in self._absolute)
+        activation, error, clipping, quantisation, unevenness = (float(total) / self._seen for total in self._absolute)
         threshold, rate = None, None
         if isinstance(self._neuron, IntegrateFire):
             threshold = float(np.min(self._neuron.v_thresh)), float(np.max(self._neuron.v_thresh))
             rate = self._spikes / (self._seen * self._timesteps)
         return LayerProfile(
-            self._spiking.name,
-            self.analog.name,
-            self._spiking.origin.layers or self.analog.origin.layers,
-            self._spiking.size,
-            threshold,
-            rate,
-            self._correlation(),
-            activation,
-            error,
-            self._largest,
-            *parts,
-            np.concatenate(self._sample),
+            population=self._spiking.name,
+            analog=self.analog.name,
+            origin=self._spiking.origin.layers or self.analog.origin.layers,
+            neurons=self._spiking.size,
+            threshold=threshold,
+            rate=rate,
+            correlation=self._correlation(),
+            mean_activation=activation,
+            mean_error=error,
+            largest_error=self._largest,
+            clipping=clipping,
+            quantisation=quantisation,
+            unevenness=unevenness,
+            sample=np.concatenate(self._sample),
         )
 
     def _correlation(self) -> float | None:
@@ -348,7 +356,7 @@ class _Tally:
 
 
 def _caption(profile: Profile) -> str:
-    lines = ["relative, clipping, quantisation, unevenness: mean absolute error as a share of the mean activation"]
+    lines = ["the error's parts are mean absolute ones, as shares of the layer's mean activation"]
     for kind, names in (("analog", profile.only_analog), ("spiking", profile.only_spiking)):
         if names:
             lines.append(f"only in the {kind} network, not compared: {_names(names)}")
@@ -373,14 +381,17 @@ def _layer_json(layer: LayerProfile) -> dict[str, Any]:
 
 
 def _scatter(axes: Axes, layer: LayerProfile) -> None:
-    low, high = min(0.0, float(layer.sample.min())), float(layer.sample.max()) or 1.0
+    low, high = min(0.0, float(layer.sample.min())), max(0.0, float(layer.sample.max()))
+    high = high if high > low else 1.0  # a silent layer
     margin = 0.04 * (high - low)
     limits = low - margin, high + margin
     axes.plot(limits, limits, color="0.6", linewidth=0.8, zorder=1)
     # Thousands of points per layer: as pixels also in .svg and .pdf.
-    axes.scatter(*layer.sample.T, s=4, alpha=0.35, linewidths=0, color="#2b6cb0", rasterized=True, zorder=2)
+    across, up = layer.sample.T
+    axes.scatter(across, up, s=4, alpha=0.35, linewidths=0, color="#2b6cb0", rasterized=True, zorder=2)
     axes.set(xlim=limits, ylim=limits, aspect="equal")
-    axes.set_title(f"{_shorten(layer.population)}\nr = {_or_dash(layer.correlation, '.3f')}", fontsize=8)
+    title = f"{_shorten(layer.population)}\nr = {_or_dash(layer.correlation, '.3f')}"
+    axes.set_title(title, fontsize=8, parse_math=False)
     axes.tick_params(labelsize=7)
     axes.locator_params(nbins=4)
 
@@ -396,18 +407,16 @@ def _bars(axes: Axes, layers: tuple[LayerProfile, ...]) -> None:
         bottom += heights
     crowded = len(layers) > 8 or max(len(layer.population) for layer in layers) > 12
     names = [_shorten(layer.population) for layer in layers]
-    axes.set_xticks(places, names, fontsize=8, rotation=45 if crowded else 0, ha="right" if crowded else "center")
-    if crowded:
-        for label in axes.get_xticklabels():
-            label.set_rotation_mode("anchor")
-    axes.margins(x=0.02)
+    slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+    axes.set_xticks(places, names, fontsize=8, parse_math=False, **slanted)
+    axes.margins(x=0.02, y=0.2)
     axes.set_title("mean absolute error by part, as a share of the layer's mean activation", fontsize=10)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.tick_params(axis="y", labelsize=8)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(loc="upper left", ncols=len(PARTS), fontsize=8, frameon=False)
 
 
 def _shorten(name: str, length: int = 22) -> str:
@@ -415,11 +424,19 @@ def _shorten(name: str, length: int = 22) -> str:
     return name if len(name) <= length else f"…{name[1 - length :]}"
 
 
+def _label(layer: LayerProfile) -> Text:
+    """The name, and the layers where they are not just the same name again."""
+    label = Text(layer.population)
+    if layer.origin and layer.origin != (layer.population,):
+        label.append(f"\n({_names(layer.origin)})", "dim")
+    return label
+
+
 def _threshold(layer: LayerProfile) -> str:
     if layer.threshold is None:
         return "–"
     low, high = layer.threshold
-    return f"{low:.3g}" if low == high else f"{low:.3g} … {high:.3g}"
+    return f"{low:.2g}" if low == high else f"{low:.2g}–{high:.2g}"
 
 
 def _or_dash(value: float | None, form: str) -> str:

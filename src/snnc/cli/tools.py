@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from .. import DEFAULT_PIPELINE
-from .app import NetworkFile, Scale, app, err, note_bytes, out
+from .app import NetworkFile, Scale, app, note_bytes, out
 
 if TYPE_CHECKING:
     from ..passes import Instrument
@@ -103,16 +103,17 @@ def _instruments(
     from ..passes import instruments
 
     wanted: list[Instrument] = []
-    if print_before or print_after:
-        wanted.append(instruments.Print(err, print_before or (), print_after or ()))
+    for when, names in (("before", print_before), ("after", print_after)):
+        if names:
+            wanted.append(instruments.Print(when, None if "all" in names else frozenset(names)))
     if print_changed:
-        wanted.append(instruments.PrintChanges(err))
+        wanted.append(instruments.Print("changed"))
     if check_equivalence:
         wanted.append(instruments.CheckEquivalence())
     if dump_dir:
         wanted.append(instruments.Dump(dump_dir))
     if time:
-        wanted.append(instruments.Time(err))
+        wanted.append(instruments.Time())
     return wanted
 
 
@@ -220,7 +221,7 @@ def bisect(
     import snnc
 
     from ..bisect import bisect as find
-    from ..bisect import write_reproducer
+    from ..bisect import to_table, write_reproducer
     from ..datafiles import read_images, read_labels
     from ..passes import parse
 
@@ -230,10 +231,7 @@ def bisect(
     calibrating = read_images(calibration or data, loaded, ("x_train", "x"), scale, 512)
     note_bytes(x, scale)
     found = find(loaded, parse(pipeline), x, y, floor, calibration=calibrating, timesteps=timesteps)
-    table = Table("after", "accuracy")
-    for measurement in found.measured:
-        table.add_row(str(measurement), f"{measurement.accuracy:.2%}")
-    out.print(table)
+    out.print(to_table(found))
     out.print(found.verdict, highlight=False)
     if found.bad and found.bad.step and reproducer:
         write_reproducer(found, reproducer)
