@@ -1,11 +1,13 @@
 """The intermediate representation: nonlinearities are nodes, linear maps are edges."""
 
 from .data import Images, as_inputs, as_labels
+from .diff import Difference, diff, diff_text
 from .errors import (
     BackendError,
     DataError,
     ModelFileError,
     NetworkFileError,
+    NetworkTextError,
     PipelineError,
     ShapeError,
     SnncError,
@@ -30,7 +32,7 @@ from .neurons import (
     SpikingNeuron,
 )
 from .operators import AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, apply, output_shape
-from .text import summary, to_text
+from .text import arrays_of, parse, summary, to_text
 from .verify import Stage, faults, verify
 from .windows import NO_PADDING, Padding, Pair, Shape
 
@@ -45,6 +47,7 @@ __all__ = [
     "CurrentInput",
     "DataError",
     "Dense",
+    "Difference",
     "Flatten",
     "Identity",
     "Images",
@@ -55,6 +58,7 @@ __all__ = [
     "ModelFileError",
     "Network",
     "NetworkFileError",
+    "NetworkTextError",
     "Neuron",
     "Operator",
     "Origin",
@@ -75,12 +79,16 @@ __all__ = [
     "UnsupportedModelError",
     "VerificationError",
     "apply",
+    "arrays_of",
     "as_inputs",
     "as_labels",
+    "diff",
+    "diff_text",
     "faults",
     "fold",
     "load",
     "output_shape",
+    "parse",
     "save",
     "summary",
     "to_text",

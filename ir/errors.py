@@ -25,6 +25,10 @@ class NetworkFileError(SnncError):
     """A network file cannot be read or written."""
 
 
+class NetworkTextError(SnncError):
+    """A network's text form cannot be read back."""
+
+
 class ModelFileError(SnncError):
     """A model file is missing, damaged, or not what its name says."""
 

@@ -62,7 +62,8 @@ class Pass(ABC):
 class Instrument:
     """Something that looks on while passes run: the hooks around them, which do nothing by default.
 
-    Passes are numbered from 1. Instruments never change a network; they may raise to stop the run.
+    Passes are numbered from 1. Instruments never change a network; they may raise to stop the run. They nest: the
+    last one given is nearest to the pass.
     """
 
     def start(self, passes: Sequence[Pass], network: Network, context: Context) -> None:
@@ -102,7 +103,7 @@ def _step(number: int, step: Pass, network: Network, context: Context, instrumen
         instrument.before(number, step, network, context)
     result = step.run(network, context)
     _hold(result, step.ensures, f"pass {number} ({step.name}) broke the network")
-    for instrument in instruments:
+    for instrument in reversed(instruments):  # nested, so that the last one sees nothing but the pass
         instrument.after(number, step, network, result, context)
     return result
 

@@ -2,14 +2,12 @@
 
 import json
 import os
-import sys
 
 import numpy as np
 import pytest
 from networks import residual, weights
 
 import snnc
-from snnc import cli
 
 IMAGES = weights(100, 40, 8, 8, 2)
 
@@ -23,21 +21,6 @@ def snn(tmp_path):
     labels = snnc.compile(residual()).predict(IMAGES).argmax(-1)
     np.savez(tmp_path / "data.npz", x_train=IMAGES, x_test=IMAGES, y_test=labels)
     return tmp_path
-
-
-@pytest.fixture
-def snnc_command(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["snnc", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_convert_evaluate_show(digits, tmp_path, snnc_command):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -162,8 +163,10 @@ def to_table(profile: Profile) -> Table:
         title_justify="left",
         caption=_caption(profile),
         caption_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("population\n(layers)", overflow="fold")
+    table.add_column("population", overflow="fold", min_width=12)
     for heading in (
         "λ",
         "rate",
@@ -177,7 +180,7 @@ def to_table(profile: Profile) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in profile.layers:
         table.add_row(
-            _label(layer),
+            Text(layer.population),
             _threshold(layer),
             _or_dash(layer.rate, ".3f"),
             _or_dash(layer.correlation, ".3f"),
@@ -422,14 +425,6 @@ def _bars(axes: Axes, layers: tuple[LayerProfile, ...]) -> None:
 def _shorten(name: str, length: int = 22) -> str:
     """The end of a long name: layers of one block differ there."""
     return name if len(name) <= length else f"…{name[1 - length :]}"
-
-
-def _label(layer: LayerProfile) -> Text:
-    """The name, and the layers where they are not just the same name again."""
-    label = Text(layer.population)
-    if layer.origin and layer.origin != (layer.population,):
-        label.append(f"\n({_names(layer.origin)})", "dim")
-    return label
 
 
 def _threshold(layer: LayerProfile) -> str:

@@ -30,8 +30,9 @@ from .ir import (
     Origin,
     Pair,
     Population,
+    summary,
+    verify,
 )
-from .ir import summary as summary_of
 from .ir.record import Record
 from .ir.text import value_text
 from .layout import HEIGHT, WIDTH, layout
@@ -43,7 +44,8 @@ _PLACE = '"@network@"'
 def write_html(network: Network, path: Path, title: str) -> None:
     """Write the page about `network` to `path`: beside it first, then renamed.
 
-    The same network gives the same bytes. Raises DataError where the page cannot be written.
+    The same network gives the same bytes. Raises VerificationError for a network that breaks the rules of its stage,
+    which cannot be laid out, and DataError where the page cannot be written.
     """
     page = to_html(network, title)
     try:
@@ -57,9 +59,10 @@ def write_html(network: Network, path: Path, title: str) -> None:
 
 def to_html(network: Network, title: str) -> str:
     """The page about `network`."""
+    verify(network)
     template = Path(__file__).with_name("view.html").read_text(encoding="utf-8")
-    text = json.dumps(describe(network, title), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&\u2028\u2029":  # what could end the script that holds the JSON
+    text = json.dumps(describe(network, title), separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":  # what could end the script that holds the JSON
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return template.replace(_PLACE, text)
 
@@ -73,7 +76,7 @@ def describe(network: Network, title: str) -> dict[str, Any]:
     operators = {type(operator) for connection in network.connections for operator in connection.operators}
     return {
         "title": title,
-        "summary": summary_of(network),
+        "summary": summary(network),
         "timesteps": network.timesteps,
         "box": [WIDTH, HEIGHT],
         "bounds": [plan.left - WIDTH / 4, -HEIGHT, plan.right + WIDTH / 4, plan.bottom + HEIGHT],

@@ -103,9 +103,10 @@ def _instruments(
     from ..passes import instruments
 
     wanted: list[Instrument] = []
-    for when, names in (("before", print_before), ("after", print_after)):
-        if names:
-            wanted.append(instruments.Print(when, None if "all" in names else frozenset(names)))
+    if print_before:
+        wanted.append(instruments.Print("before", _named(print_before)))
+    if print_after:
+        wanted.append(instruments.Print("after", _named(print_after)))
     if print_changed:
         wanted.append(instruments.Print("changed"))
     if check_equivalence:
@@ -115,6 +116,10 @@ def _instruments(
     if time:
         wanted.append(instruments.Time())
     return wanted
+
+
+def _named(passes: list[str]) -> frozenset[str] | None:
+    return None if "all" in passes else frozenset(passes)
 
 
 @app.command()
