@@ -40,9 +40,7 @@ def main() -> None:
     with mock.patch.object(manager, "verify", timed):
         converting = seconds(network, x, ())
     print(", ".join(f"{key} {value}" for key, value in machine.describe().items()))
-    print(
-        f"VGG16, {images} calibration images: {converting:.2f} s, of which {len(spent)} verifications {sum(spent):.3f} s"
-    )
+    print(f"VGG16, {images} calibration images: {converting:.2f} s, {len(spent)} verifications: {sum(spent):.3f} s")
     print(f"verification: {sum(spent) / converting:.2%} of the conversion")
     bare, hooked = (min(seconds(network, x[:1], hooks) for _ in range(3)) for hooks in ((), (Instrument(),)))
     print(f"an idle instrument, 1 image, best of 3: {hooked / bare:.3f} times the time without")

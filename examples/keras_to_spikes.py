@@ -1,6 +1,6 @@
 """From a Keras model to spikes, one step at a time; every step can be looked at, and stopped after.
 
-    python examples/keras_to_spikes.py
+python examples/keras_to_spikes.py
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
 """Algebra on sequences of linear operators: the shortest sequence that computes the same map.
 
-`fold` rewrites neighbouring operators until no rule applies. Scales and channel padding travel right
-until a weight absorbs them; spatial padding becomes the padding of a convolution; flattening and
-permutation vanish into the rows of a dense matrix.
+`fold` rewrites neighbouring operators until no rule applies. Scales travel until a weight absorbs them; padding
+before a convolution becomes the convolution's own or, along channels, a choice of its weights; flattening and
+permutation vanish into the rows of a dense matrix. Padding after a weight, as concatenation leaves it, stays: a
+weight padded with zeros would cost what it does not compute.
 """
 
 from __future__ import annotations
@@ -63,14 +64,10 @@ def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
             return _pad_then(first, second, shape)
         case Conv2D(weight), Scale(factor) if factor.ndim == 1:
             return (replace(first, weight=weight * factor),)
-        case Conv2D(weight, groups=1), Pad((*space, channels)) if not any(map(any, space)):
-            return (replace(first, weight=np.pad(weight, ((0, 0), (0, 0), (0, 0), channels))),)
         case Conv2D(weight, groups=1), (Flatten() | Dense()) if shape[:2] == weight.shape[:2] == (1, 1):
             return (Dense(weight[0, 0]), second)
         case Dense(weight), Scale(factor):
             return (Dense(weight * factor),)
-        case Dense(weight), Pad((columns,)):
-            return (Dense(np.pad(weight, ((0, 0), columns))),)
         case Dense(weight), Pick(indices):
             return (Dense(weight[:, indices]),)
         case Dense(a), Dense(b) if a.shape[0] * b.shape[1] <= a.size + b.size:
@@ -100,9 +97,6 @@ def _scale_then(scale: Scale, second: Operator, shape: Shape) -> Operators | Non
             return (second, Scale(_per_position(factor, shape)))
         case Pick(indices):
             return (second, Scale(_per_position(factor, shape)[indices]))
-        case Pad(amounts):
-            around = amounts[-1:] if per_channel else amounts
-            return (second, Scale(np.pad(factor, around, constant_values=1)))
     return None
 
 
@@ -113,6 +107,8 @@ def _pad_then(pad: Pad, second: Operator, shape: Shape) -> Operators | None:
         case Pad():
             sums = zip(pad.amounts, second.amounts, strict=True)
             return (Pad(tuple((a + c, b + d) for (a, b), (c, d) in sums)),)
+        case Scale(factor):
+            return (Scale(factor[inside[-1:] if factor.ndim == 1 else inside]), pad)
         case Dense(weight):
             rows = weight.reshape(*pad.output_shape(shape), weight.shape[1])[inside]
             return (Dense(rows.reshape(-1, weight.shape[1])),)

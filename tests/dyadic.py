@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
+
+from snnc import ir
 from snnc.ir import (
     AveragePool2D,
     Connection,
@@ -23,8 +25,6 @@ from snnc.ir import (
     Population,
     Scale,
 )
-
-from snnc import ir
 
 SAME_3X3 = ((1, 1), (1, 1))
 

@@ -6,9 +6,9 @@ fires only in its window [d, d + T). Numbers are float64, so sums of dyadic numb
 """
 
 import numpy as np
-from snnc.backend.compiled import Recording
 
 from snnc import ir
+from snnc.backend.compiled import Recording
 
 
 def simulate(network: ir.Network, inputs: dict[str, np.ndarray]) -> Recording:

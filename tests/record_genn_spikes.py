@@ -9,9 +9,9 @@ from pathlib import Path
 
 import dyadic
 import numpy as np
-from snnc.backend.compiled import Recording
 
 import snnc
+from snnc.backend.compiled import Recording
 
 FOLDER = Path(__file__).parent / "data" / "genn"
 KINDS = [field.name for field in fields(Recording)]

@@ -1,6 +1,7 @@
 """The analog semantics in ten lines of numpy: what every other implementation is compared with."""
 
 import numpy as np
+
 from snnc.ir import Network, apply
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from record_genn_spikes import recorded
-from snnc.backend.compiled import Recording
 
 import snnc
+from snnc.backend.compiled import Recording
 
 needs_genn = pytest.mark.skipif(not (find_spec("pygenn") and find_spec("ml_genn")), reason="pygenn is not installed")
 BACKENDS = ["onnxruntime", pytest.param("mlgenn", marks=needs_genn)]

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from snnc.passes import Canonicalise, DataNorm
 
 import snnc
 from snnc import ir
+from snnc.passes import Canonicalise, DataNorm
 
 
 def test_the_analog_network_equals_keras(digits):

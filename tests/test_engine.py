@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from networks import operator_chains, residual, weights
 from reference import analog
-from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine, spiking
-from snnc.ir import Connection, Network, Population
 
 import snnc
 from snnc import ir
+from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine, spiking
+from snnc.ir import Connection, Network, Population
 
 IMAGES = weights(100, 40, 8, 8, 2)
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from networks import operator_chains, residual, weights
-from snnc.ir import Connection, Network, Population
-from snnc.passes import Canonicalise, Context
 
 from snnc import ir
+from snnc.ir import Connection, Network, Population
+from snnc.passes import Canonicalise, Context
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
@@ -34,7 +34,9 @@ def test_folding_leaves_one_weight_where_there_can_be_one():
         ir.Scale(weights(2, 6)),
         ir.Pad(((0, 0), (0, 0), (2, 1))),
     )
-    assert [type(operator) for operator in ir.fold(chain, (6, 6, 4))] == [ir.Conv2D]
+    assert [type(operator) for operator in ir.fold(chain, (6, 6, 4))] == [ir.Conv2D, ir.Pad]
+    after = ir.fold((*chain, ir.Scale(weights(5, 9)), ir.Conv2D(weights(6, 1, 1, 9, 2))), (6, 6, 4))
+    assert [operator.weight.shape for operator in after] == [(3, 3, 4, 6), (1, 1, 6, 2)]
     flat = (ir.Scale(weights(3, 4)), ir.Flatten(), ir.Pick(np.arange(10)[::-1]), ir.Dense(weights(4, 10, 3)))
     assert [type(operator) for operator in ir.fold(flat, (3, 3, 4))] == [ir.Dense]
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import analog
-from snnc.frontend.keras import require_keras
 
 import snnc
 from snnc import ir
+from snnc.frontend.keras import require_keras
 
 require_keras()
 import keras  # noqa: E402

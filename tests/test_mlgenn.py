@@ -14,10 +14,10 @@ import pytest
 from dyadic import dyadic as weights
 from hypothesis import given, settings
 from networks import operator_chains, residual
-from snnc.ir import AveragePool2D, BackendError, Connection, Conv2D, CurrentInput, Dense, Flatten, Integrate, Population
 
 import snnc
 from snnc import ir
+from snnc.ir import AveragePool2D, BackendError, Connection, Conv2D, CurrentInput, Dense, Flatten, Integrate, Population
 
 needs_genn = pytest.mark.skipif(not (find_spec("pygenn") and find_spec("ml_genn")), reason="pygenn is not installed")
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import residual, weights
 from reference import analog
+
+from snnc import ir
 from snnc.backend.onnxruntime import CompiledAnalog
 from snnc.ir import Connection, Network, Population
 from snnc.passes import Canonicalise, Context, DataNorm, Pass, Statistics, parse, run, to_text
-
-from snnc import ir
 
 GOLDEN = Path(__file__).parent / "golden"
 IMAGES = weights(100, 40, 8, 8, 2)

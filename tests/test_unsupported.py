@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from snnc.frontend.keras import require_keras
 
 import snnc
+from snnc.frontend.keras import require_keras
 
 require_keras()
 import keras  # noqa: E402
