@@ -5,7 +5,7 @@ from .canonicalise import Canonicalise
 from .data_norm import DataNorm
 from .manager import Context, Instrument, Pass, run
 from .pipeline import parse, to_text
-from .registry import Documentation, document, registry
+from .registry import Documentation, document, known_passes
 
 __all__ = [
     "Canonicalise",
@@ -17,8 +17,8 @@ __all__ = [
     "Statistics",
     "calibrate",
     "document",
+    "known_passes",
     "parse",
-    "registry",
     "run",
     "to_text",
 ]

@@ -13,14 +13,14 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..ir import PipelineError
 from .manager import Pass
-from .registry import registry
+from .registry import known_passes
 
 _STEP = re.compile(r"\s*([a-z0-9-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
 
 def parse(text: str) -> tuple[Pass, ...]:
     """The passes that `text` names. Raises PipelineError, saying what exists, where it does not parse."""
-    known = registry()
+    known = known_passes()
     passes: list[Pass] = []
     position = 0
     while position < len(text) or not passes:

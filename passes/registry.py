@@ -26,7 +26,7 @@ BUILT_IN: tuple[type[Pass], ...] = (Canonicalise, DataNorm)
 
 
 @cache
-def registry() -> Mapping[str, type[Pass]]:
+def known_passes() -> Mapping[str, type[Pass]]:
     """Every pass by name. Raises PipelineError where two passes share a name or an entry point does not load."""
     found: dict[str, type[Pass]] = {}
     origin: dict[str, str] = {}

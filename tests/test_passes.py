@@ -11,10 +11,22 @@ from hypothesis import strategies as st
 from networks import residual, weights
 from reference import analog
 
+import snnc.passes.registry as registry_module
 from snnc import ir
 from snnc.backend.onnxruntime import CompiledAnalog
 from snnc.ir import Connection, Network, Population
-from snnc.passes import Canonicalise, Context, DataNorm, Pass, Statistics, parse, run, to_text
+from snnc.passes import (
+    Canonicalise,
+    Context,
+    DataNorm,
+    Pass,
+    Statistics,
+    document,
+    known_passes,
+    parse,
+    run,
+    to_text,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 IMAGES = weights(100, 40, 8, 8, 2)
@@ -46,6 +58,30 @@ def test_canonicalise_keeps_the_function_and_is_idempotent():
     before = analog(residual(), {"image": IMAGES})["digit"]
     np.testing.assert_allclose(analog(once, {"image": IMAGES})["digit"], before, atol=1e-5)
     assert run([Canonicalise()], once, context()) == once
+
+
+def test_data_norm():
+    """On dyadic numbers, whose activations, so whose thresholds, are the same to the last bit on every machine."""
+    network = Network(
+        [
+            Population("image", (4, 4, 1), ir.Input()),
+            Population("conv", (4, 4, 2), ir.Relu(), np.array([0.5, -0.25]), ir.Origin(("conv",))),
+            Population("logits", (3,), ir.Softmax(), None, ir.Origin(("logits",))),
+        ],
+        [
+            Connection(
+                "image", "conv", (ir.Conv2D(np.arange(-9, 9).reshape(3, 3, 1, 2) / 8, padding=((1, 1), (1, 1))),)
+            ),
+            Connection("conv", "logits", (ir.Dense(weights(1, 32, 3)),)),
+        ],
+        ["image"],
+        ["logits"],
+    )
+    images = np.arange(5 * 16).reshape(5, 4, 4, 1) % 17 / 16
+    per_channel = run(parse("canonicalise,data-norm{per-channel=true}"), network, context(images))
+    per_layer = run(parse("canonicalise,data-norm{reset=zero,v-init=0.0}"), network, context(images))
+    assert_golden(per_channel, "data-norm-per-channel")
+    assert_golden(per_layer, "data-norm-per-layer")
 
 
 def test_data_norm_replaces_neurons_and_touches_nothing_else():
@@ -230,3 +266,79 @@ def test_passes_are_held_to_what_they_declare():
         run([DropsPopulations()], residual(), context())
     with pytest.raises(ir.PipelineError, match=r"pass 1 \(data-norm\) requires a network at stage 'canonical'"):
         run([DataNorm()], residual(), context())
+
+
+class _Entry:
+    """An entry point of some installed package."""
+
+    dist = type("Distribution", (), {"name": "their-package"})
+    value = "their_package:Theirs"
+
+    def __init__(self, name, loaded):
+        self.name, self._loaded = name, loaded
+
+    def load(self):
+        if isinstance(self._loaded, Exception):
+            raise self._loaded
+        return self._loaded
+
+
+@dataclass(frozen=True)
+class Theirs(Pass):
+    """Does nothing at all.
+
+    It has one option, and needs it.
+
+    - how-often: how many times
+      it does nothing.
+    """
+
+    name: ClassVar[str] = "theirs"
+    requires: ClassVar[ir.Stage] = "analog"
+    ensures: ClassVar[ir.Stage] = "analog"
+
+    how_often: int
+
+    def run(self, network, context):
+        return network
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    """Sets what other packages offer as entry points."""
+
+    def offer(*entries):
+        monkeypatch.setattr(registry_module, "entry_points", lambda group: entries)
+        known_passes.cache_clear()
+
+    yield offer
+    known_passes.cache_clear()
+
+
+def test_passes_of_other_packages_are_found_and_documented(offered):
+    offered(_Entry("theirs", Theirs))
+    assert set(known_passes()) == {"canonicalise", "data-norm", "theirs"}
+    assert parse("theirs{how-often=3}") == (Theirs(3),)
+    documentation = document(Theirs)
+    assert documentation.summary == "Does nothing at all."
+    assert documentation.details == "It has one option, and needs it."
+    (option,) = documentation.options
+    assert (option.name, option.kind, option.default) == ("how-often", "int", "required")
+    assert option.meaning == "how many times it does nothing."
+    with pytest.raises(ir.PipelineError, match="needs the option 'how-often'"):
+        parse("theirs")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (_Entry("canonicalise", Canonicalise), "two passes are called 'canonicalise'.*snnc, one of their-package"),
+        (_Entry("other", Theirs), "'other' of their-package is for a pass called 'theirs'"),
+        (_Entry("theirs", dict), "is not a Pass"),
+        (_Entry("theirs", ImportError("no module")), "'theirs' of their-package does not load: no module"),
+    ],
+)
+def test_faulty_offers_are_refused(offered, entry, message):
+    offered(entry)
+    with pytest.raises(ir.PipelineError, match=message):
+        parse("canonicalise")

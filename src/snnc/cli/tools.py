@@ -131,9 +131,9 @@ def passes(
     Other packages' passes, offered through the entry point group `snnc.passes`, are listed too.
     """
     from ..ir import PipelineError
-    from ..passes import document, registry
+    from ..passes import document, known_passes
 
-    known = registry()
+    known = known_passes()
     unknown = [name for name in names or () if name not in known]
     if unknown:
         raise PipelineError(f"there is no pass {unknown[0]!r}; there are: {', '.join(sorted(known))}")
