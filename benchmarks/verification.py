@@ -14,7 +14,7 @@ import machine
 import numpy as np
 
 import snnc
-from snnc.frontend.keras import require_keras
+from snnc.frontend import keras_model
 from snnc.passes import Instrument, manager
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=16)
     images = parser.parse_args().images
-    require_keras()
+    keras_model.packages()
     import keras
 
     keras.utils.set_random_seed(0)

@@ -1,4 +1,4 @@
-"""Frontends: what reads a model and produces an analog network."""
+"""Everything that reads a trained model and makes an analog network of it."""
 
 from __future__ import annotations
 
@@ -7,35 +7,44 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..ir import ModelFileError, Network
+from ..ir import ModelFileError, Network, UnsupportedModelError
+
+_ACCEPTED = "a Keras 3 model, or the path of a .keras, .h5 or .onnx file"
 
 
 def load(model: str | PathLike[str] | Any) -> Network:
-    """Read a Keras 3 model in memory, or a `.keras`, `.h5` or `.onnx` file, as an analog network.
+    """Read a trained model as an analog network, with shapes (H, W, C) or (N,).
 
-    Raises ModelFileError for a file that cannot be read and UnsupportedModelError with every layer that has no
-    spiking counterpart.
+    `model` is a Keras 3 model, which is left as it was, or the path of a `.keras`, `.h5`, `.hdf5` or `.onnx`
+    file, of which no code is ever run. Raises ModelFileError for files that cannot be read, and
+    UnsupportedModelError with every layer that has no spiking counterpart.
     """
     if isinstance(model, (str, PathLike)):
         return _load_file(Path(model))
-    keras = sys.modules.get("keras")  # who has a Keras model has imported Keras
-    if keras is not None and isinstance(model, keras.Model):
-        from .keras import load_keras
+    keras = sys.modules.get("keras")  # whoever holds a Keras model has imported it
+    if keras is None or not isinstance(model, keras.Model):
+        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        raise UnsupportedModelError(f"cannot read an object of type {kind}", [f"give {_ACCEPTED}"])
+    from . import keras_model
 
-        return load_keras(model)
-    raise ModelFileError(f"cannot read a {type(model).__name__}; give a Keras model or the path of a model file")
+    return keras_model.load(model)
 
 
 def _load_file(path: Path) -> Network:
-    from .files import load_keras_file, load_onnx_file
-
-    readers = {".keras": load_keras_file, ".h5": load_keras_file, ".hdf5": load_keras_file, ".onnx": load_onnx_file}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise ModelFileError(f"{path}: unknown kind of file; known are {', '.join(readers)} and, for networks, .snn")
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file")
     if not path.is_file():
-        raise ModelFileError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
-    return reader(path)
+        raise ModelFileError(f"{path} is not a file; give {_ACCEPTED}")
+    match path.suffix.lower():
+        case ".keras" | ".h5" | ".hdf5":
+            from . import keras_file
+
+            return keras_file.load(path)
+        case ".onnx":
+            from . import onnx_file
+
+            return onnx_file.load(path)
+    raise ModelFileError(f"{path}: cannot tell what this is from its name; give {_ACCEPTED}")
 
 
 __all__ = ["load"]

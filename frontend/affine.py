@@ -1,11 +1,7 @@
-"""Affine expressions: what an ONNX tensor is between two nonlinearities.
+"""The value algebra: every tensor between two nonlinearities is a sum of linear maps plus a constant.
 
-A tensor that depends on the network's inputs is a sum of operator sequences, each from some population, plus
-a constant. ONNX operators that are linear extend the expression; a nonlinearity turns it into a population.
-
-Expressions are kept channels-last, whatever the layout of the tensor: `dims` says, for each axis of the ONNX
-tensor, which axes of the channels-last shape it runs over, so that transposing moves nothing and reshaping
-only regroups. The batch axis, of size 1, runs over none.
+A `Value` stands for one ONNX tensor. Its numbers are described in the IR's own channels-last shape; how the
+ONNX tensor arranges them is its `layout`, so that transposing, reshaping and flattening move nothing.
 """
 
 from __future__ import annotations
@@ -15,189 +11,225 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir import Flatten, Operator, Origin, Pad, Pick, Scale, Shape, ShapeError, apply, output_shape
+from ..ir import AnalogNeuron, Flatten, Operator, Pad, Pick, Scale, Shape
+from .support import Layer, Unsupported
 
-Dims = tuple[tuple[int, ...], ...]
+# For each ONNX axis the axes of the channels-last shape that are merged into it, row-major; () has size 1.
+# Every axis of the shape occurs exactly once.
+Layout = tuple[tuple[int, ...], ...]
 
-NOWHERE = Origin()
-FLAT: Dims = ((), (0,))
-IMAGE: Dims = ((), (0,), (1,), (2,))
-CHANNELS_FIRST: Dims = ((), (2,), (0,), (1,))
+FLAT: Layout = ((), (0,))
+CHANNELS_LAST: Layout = ((), (0,), (1,), (2,))
+CHANNELS_FIRST: Layout = ((), (2,), (0,), (1,))
 
 
-class NotAffine(Exception):
-    """An ONNX operator that an affine expression cannot take in; its text says why."""
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A population in the making: `neuron` applied to `summed`, which is None for an input.
+
+    `layer` is the layer of the nonlinearity.
+    """
+
+    neuron: AnalogNeuron
+    shape: Shape
+    summed: Value | None
+    layer: Layer
+
+    def value(self, layout: Layout) -> Value:
+        """The population's own output, arranged as `layout` says."""
+        return Value((Term(self),), None, self.shape, layout)
 
 
 @dataclass(frozen=True)
 class Term:
-    """`operators` applied to the population numbered `source`."""
+    """A connection in the making: `operators` on the output of `source`, with the layers they come from."""
 
-    source: int
+    source: Source
     operators: tuple[Operator, ...] = ()
-    origin: Origin = NOWHERE
+    layers: tuple[str, ...] = ()
+
+    def then(self, operators: tuple[Operator, ...], layers: tuple[str, ...]) -> Term:
+        """This term with more operators at its end."""
+        return Term(self.source, self.operators + operators, merge(self.layers, layers))
 
 
 @dataclass(frozen=True)
-class Affine:
-    """The sum of `terms` plus `bias`, of channels-last `shape`.
+class Value:
+    """An affine expression: the sum of `terms`, plus `bias`.
 
-    `bias` is None, one number per channel, or an array of `shape`, in double precision; `origin` are the
-    layers behind it.
+    `bias` is None or has the full `shape`, in double precision. `layers` are all the layers that have acted
+    since the terms' sources, in order.
     """
 
-    shape: Shape
-    dims: Dims
     terms: tuple[Term, ...]
-    bias: np.ndarray | None = None
-    origin: Origin = NOWHERE
+    bias: np.ndarray | None
+    shape: Shape
+    layout: Layout
+    layers: tuple[str, ...] = ()
 
     @property
-    def onnx_shape(self) -> Shape:
-        """The shape of the ONNX tensor, its batch of 1 included."""
-        return tuple(math.prod(self.shape[axis] for axis in group) for group in self.dims)
+    def dims(self) -> tuple[int, ...]:
+        """The shape of the ONNX tensor."""
+        return tuple(math.prod(self.shape[axis] for axis in part) for part in self.layout)
 
     @property
-    def population(self) -> int | None:
-        """The number of the population that this is, if it is nothing but one."""
-        if self.bias is None and len(self.terms) == 1 and not self.terms[0].operators:
+    def source(self) -> Source | None:
+        """The population that this value is exactly, if it is one."""
+        if len(self.terms) == 1 and self.bias is None and not self.terms[0].operators:
             return self.terms[0].source
         return None
 
-    def then(self, operator: Operator, origin: Origin, dims: Dims | None = None) -> Affine:
-        """This expression under a linear operator; raises NotAffine where the shapes do not fit."""
-        try:
-            shape = operator.output_shape(self.shape)
-        except ShapeError as error:
-            raise NotAffine(str(error)) from None
-        return Affine(
-            shape,
-            self.dims if dims is None else dims,
-            tuple(replace(t, operators=(*t.operators, operator), origin=t.origin.merge(origin)) for t in self.terms),
-            _mapped(self.bias, operator, self.shape),
-            self.origin.merge(origin) if self.bias is not None else self.origin,
-        )
+    @property
+    def is_image(self) -> bool:
+        """Whether the shape is (H, W, C)."""
+        return len(self.shape) == 3
 
-    def plus(self, constant: np.ndarray, origin: Origin) -> Affine:
-        """This expression plus an ONNX constant, broadcast as ONNX does."""
-        added = self.constant(constant)
-        bias = added if self.bias is None else self.bias + added
-        return replace(self, bias=bias, origin=self.origin.merge(origin))
+    @property
+    def is_vector(self) -> bool:
+        """Whether the ONNX tensor is one vector, (1, N)."""
+        return len(self.layout) <= 2 and all(dim == 1 for dim in self.dims[:-1])
 
-    def times(self, constant: np.ndarray, origin: Origin) -> Affine:
-        """This expression times an ONNX constant, broadcast as ONNX does."""
-        factor = self.constant(constant)
-        scaled = replace(self, bias=None).then(Scale(factor), origin)
-        if self.bias is None:
-            return scaled
-        return replace(scaled, bias=self.bias * factor, origin=self.origin.merge(origin))
+    def then(self, *operators: Operator, layers: tuple[str, ...] = (), layout: Layout | None = None) -> Value:
+        """The value after linear `operators`, which come from `layers`; `layout` where the shape's rank changes."""
+        shape, bias = self.shape, self.bias
+        for operator in operators:
+            shape = operator.output_shape(shape)
+            bias = None if bias is None else operator.apply(bias[None])[0]
+        terms = tuple(term.then(operators, layers) for term in self.terms)
+        return Value(terms, bias, shape, layout or self.layout, merge(self.layers, layers))
 
-    def add(self, other: Affine, origin: Origin) -> Affine:
-        """The sum of two expressions in the same layout."""
-        if (self.shape, self.dims) != (other.shape, other.dims):
-            raise NotAffine(f"it adds tensors of shapes {self.onnx_shape} and {other.onnx_shape}")
-        biases = [bias for bias in (self.bias, other.bias) if bias is not None]
-        terms = tuple(replace(t, origin=t.origin.merge(origin)) for t in (*self.terms, *other.terms))
-        total = np.sum(np.broadcast_arrays(*biases), axis=0) if biases else None
-        return Affine(self.shape, self.dims, terms, total, self.origin.merge(other.origin))
+    def scaled(self, factor: np.ndarray, layers: tuple[str, ...]) -> Value:
+        """The value times an ONNX constant that broadcasts to it."""
+        return self.then(Scale(per_channel(self._arranged(factor))), layers=layers)
 
-    def constant(self, values: np.ndarray) -> np.ndarray:
-        """An ONNX constant that meets this tensor, as a channels-last array: (C,), or of `shape`."""
-        rank = len(self.dims)
-        if values.ndim > rank:
-            raise NotAffine(f"it combines a tensor of shape {self.onnx_shape} with a constant of shape {values.shape}")
-        values = values.astype(np.float64).reshape((1,) * (rank - values.ndim) + values.shape)
-        split: list[int] = []
-        for size, group, full in zip(values.shape, self.dims, self.onnx_shape, strict=True):
-            if size not in (1, full):
-                raise NotAffine(f"it broadcasts shape {self.onnx_shape} to a larger one")
-            split += [self.shape[axis] if size == full else 1 for axis in group]
-        order = [axis for group in self.dims for axis in group]
-        spread = values.reshape(split).transpose(np.argsort(order))
-        if spread.size == 1 or spread.size == spread.shape[-1]:
-            return np.broadcast_to(spread.reshape(-1), self.shape[-1:])
-        return np.broadcast_to(spread, self.shape)
+    def shifted(self, offset: np.ndarray, layers: tuple[str, ...]) -> Value:
+        """The value plus an ONNX constant that broadcasts to it."""
+        array = self._arranged(offset).astype(np.float64)
+        bias = array if self.bias is None else self.bias + array
+        return replace(self, bias=bias, layers=merge(self.layers, layers))
 
-    def transposed(self, permutation: tuple[int, ...]) -> Affine:
-        return replace(self, dims=tuple(self.dims[axis] for axis in permutation))
+    def plus(self, other: Value, layers: tuple[str, ...]) -> Value:
+        """The sum of two values of the same dimensions."""
+        first, second = alike(self, other)
+        biases = [bias for bias in (first.bias, second.bias) if bias is not None]
+        bias = np.sum(biases, axis=0) if biases else None
+        history = merge(merge(first.layers, second.layers), layers)
+        terms = tuple(term.then((), layers) for term in first.terms + second.terms)
+        return replace(first, terms=terms, bias=bias, layers=history)
 
-    def reshaped(self, sizes: tuple[int, ...]) -> Affine:
-        """With another grouping of the same numbers in the same order; flattened where axes vanish."""
-        axes = [axis for group in self.dims for axis in group]
-        dims: list[tuple[int, ...]] = []
-        for position, size in enumerate(sizes):
-            group: list[int] = []
-            taken = 1
-            # a size of 1 is an axis of its own where the tensor is as deep as the image; the batch never is
-            empty = size == 1 and (position == 0 or len(sizes) - position > len(axes))
-            while axes and not empty and taken * self.shape[axes[0]] <= size and not (group and taken == size):
-                group.append(axes.pop(0))
-                taken *= self.shape[group[-1]]
-            if taken != size:
-                raise NotAffine(f"it reshapes {self.onnx_shape} to {sizes}, which splits an axis")
-            dims.append(tuple(group))
-        if any(self.shape[axis] != 1 for axis in axes):
-            raise NotAffine(f"it reshapes {self.onnx_shape} to {sizes}")
-        dims[-1] += tuple(axes)
-        return replace(self, dims=tuple(dims))
+    def transposed(self, order: tuple[int, ...]) -> Value:
+        """The value with its ONNX axes in another order."""
+        return replace(self, layout=tuple(self.layout[axis] for axis in order))
 
-    def flattened(self, origin: Origin) -> Affine:
-        """As a flat expression, (N,), in the order of the ONNX tensor."""
-        if len(self.shape) == 1:
-            return replace(self, dims=FLAT)
-        order = [axis for group in self.dims for axis in group]
-        order = [axis for axis in range(3) if axis not in order] + order  # what a mean has left at size 1
-        if order == sorted(order):
-            return self.then(Flatten(), origin, FLAT)
-        places = np.arange(math.prod(self.shape)).reshape(self.shape).transpose(order)
-        return self.then(Pick(places.reshape(-1)), origin, FLAT)
+    def viewed(self, dims: tuple[int, ...], layers: tuple[str, ...]) -> Value:
+        """The value reshaped to ONNX dimensions `dims`; axes can be merged, taken apart again and gain size 1."""
+        layout = _split([axis for part in self.layout for axis in part], self.shape, dims)
+        if layout is None:
+            advice = "populations can be flattened, but not folded into another shape"
+            raise Unsupported(f"it reshapes {self.dims[1:]} to {dims[1:]}; {advice}")
+        terms = tuple(term.then((), layers) for term in self.terms)
+        return replace(self, terms=terms, layout=layout, layers=merge(self.layers, layers))
 
-    def settled(self, origin: Origin) -> Affine:
-        """As what a population can be: an image, if its axes are still apart, else flat."""
-        apart = all(len(group) < len(self.shape) for group in self.dims) and sum(map(len, self.dims)) == len(self.shape)
-        return self if apart or len(self.shape) == 1 else self.flattened(origin)
+    def flat(self) -> Value:
+        """A vector with shape (N,), in the order of the ONNX tensor."""
+        layout: Layout = (*((),) * (len(self.layout) - 1), (0,))
+        if not self.is_image:
+            return replace(self, layout=layout)
+        order = [axis for part in self.layout for axis in part]
+        moved = [axis for axis in order if self.shape[axis] != 1]
+        positions = np.arange(math.prod(self.shape)).reshape(self.shape)
+        operator = Flatten() if moved == sorted(moved) else Pick(positions.transpose(order).reshape(-1))
+        return self.then(operator, layout=layout)
+
+    def settled(self) -> Value:
+        """The value in the shape that a population of it should have: flat if it is a vector."""
+        return self.flat() if self.is_vector else self
+
+    def image(self, layout: Layout, operator: str) -> Value:
+        """The value as `operator` needs it: an image whose ONNX tensor is laid out as `layout`."""
+        if not self.is_image or self._essential(self.layout) != self._essential(layout):
+            raise Unsupported(f"{operator} needs an image but is given a tensor of shape {self.dims[1:]}")
+        return replace(self, layout=layout)
 
     def axis(self, axis: int) -> int:
-        """The channels-last axis that one ONNX axis runs over."""
-        group = self.dims[axis]
-        if len(group) != 1:
-            raise NotAffine(f"it works along axis {axis} of a tensor of shape {self.onnx_shape}")
-        return group[0]
+        """The axis of `shape` that an ONNX axis stands for; raises Unsupported if there is not exactly one."""
+        part = self.layout[axis]
+        essential = tuple(a for a in part if self.shape[a] != 1) or part[-1:]
+        if len(essential) != 1:
+            raise Unsupported(f"it works along axis {axis} of {self.dims}, which is no axis of the image")
+        return essential[0]
+
+    def _essential(self, layout: Layout) -> Layout:
+        return tuple(tuple(axis for axis in part if self.shape[axis] != 1) for part in layout)
+
+    def _arranged(self, array: np.ndarray) -> np.ndarray:
+        """An ONNX constant, broadcast to the value and arranged as its shape."""
+        try:
+            whole = np.broadcast_to(array, self.dims)
+        except ValueError:
+            raise Unsupported(
+                f"it combines a tensor of shape {self.dims} with a constant of shape {array.shape}"
+            ) from None
+        order = [axis for part in self.layout for axis in part]
+        return whole.reshape([self.shape[axis] for axis in order]).transpose(np.argsort(order))
 
 
-def aligned(parts: list[Affine], origin: Origin) -> list[Affine]:
-    """The parts in one layout; flattened where some are flat already."""
-    if len({part.dims for part in parts}) > 1:
-        parts = [part.settled(origin) for part in parts]
-    if len({part.dims for part in parts}) > 1:
-        raise NotAffine(f"it joins tensors of shapes {', '.join(str(part.onnx_shape) for part in parts)}")
-    return parts
+def concatenated(values: list[Value], axis: int, layers: tuple[str, ...]) -> Value:
+    """Values side by side along an ONNX axis: each is padded into its place, and then they add up."""
+    if all(value.is_vector for value in values):
+        values = [value.flat() for value in values]
+    axis %= len(values[0].layout)
+    where = values[0].axis(axis)
+    if any(value.axis(axis) != where or len(value.shape) != len(values[0].shape) for value in values):
+        raise Unsupported("it concatenates tensors that are laid out differently")
+    sizes = [value.shape[where] for value in values]
+    total: Value | None = None
+    for position, value in enumerate(values):
+        around = [(0, 0)] * len(value.shape)
+        around[where] = (sum(sizes[:position]), sum(sizes[position + 1 :]))
+        padded = value.then(Pad(tuple(around)), layers=layers)
+        total = padded if total is None else total.plus(padded, layers)
+    assert total is not None
+    history = tuple(layer for value in values for layer in value.layers)
+    return replace(total, layers=merge(history, layers))
 
 
-def concatenated(parts: list[Affine], axis: int, origin: Origin) -> Affine:
-    """The parts side by side along an ONNX axis: each padded into its place, then added."""
-    parts = aligned(parts, origin)
-    along = parts[0].axis(axis)
-    total = sum(part.shape[along] for part in parts)
-    before = 0
-    placed: list[Affine] = []
-    for part in parts:
-        amounts = [(0, 0)] * len(part.shape)
-        amounts[along] = (before, total - before - part.shape[along])
-        placed.append(part.then(Pad(tuple(amounts)), origin))
-        before += part.shape[along]
-    whole = placed[0]
-    for part in placed[1:]:
-        whole = whole.add(part, origin)
-    return whole
+def alike(first: Value, second: Value) -> tuple[Value, Value]:
+    """Both values with the same shape and layout; as in numpy, the shorter tensor gains axes at the front."""
+    rank = max(len(first.layout), len(second.layout))
+    first, second = (value.viewed((1,) * (rank - len(value.layout)) + value.dims, ()) for value in (first, second))
+    if first.dims != second.dims:
+        raise Unsupported(f"it adds tensors of different shapes, {first.dims[1:]} and {second.dims[1:]}")
+    if first.shape == second.shape and first._essential(first.layout) == second._essential(second.layout):
+        return first, second
+    if first.is_vector:
+        return first.flat(), second.flat()
+    raise Unsupported("it adds tensors that are laid out differently")
 
 
-def _mapped(bias: np.ndarray | None, operator: Operator, shape: Shape) -> np.ndarray | None:
-    """The constant of an expression, under an operator; one number per channel where it is the same everywhere."""
-    if bias is None:
-        return None
-    image = apply((operator,), np.broadcast_to(bias, shape)[None])[0]
-    target = output_shape((operator,), shape)
-    channels = image.reshape(-1, target[-1])
-    same = len(target) == 3 and np.ptp(channels, axis=0).max() <= 1e-12 * np.abs(channels).max()
-    return channels[0] if same else image
+def merge(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    """Two lists of layers as one, each layer once, where it came first."""
+    return tuple(dict.fromkeys(first + second))
+
+
+def per_channel(array: np.ndarray) -> np.ndarray:
+    """One number per channel, (C,), if the array of shape (H, W, C) is the same everywhere; else the array."""
+    if array.ndim == 3 and (array == array[:1, :1]).all():
+        return array[0, 0]
+    return array
+
+
+def _split(axes: list[int], shape: Shape, dims: tuple[int, ...]) -> Layout | None:
+    """Deal `axes` of `shape`, in order, to ONNX dimensions; None if their sizes do not come out even."""
+    rest, layout = list(axes), []
+    for position, dim in enumerate(dims):
+        part: list[int] = []
+        if dim == 1 and position and rest and shape[rest[0]] == 1:
+            part.append(rest.pop(0))
+        while math.prod(shape[axis] for axis in part) < dim and rest:
+            part.append(rest.pop(0))
+        layout.append(part)
+    if layout and all(shape[axis] == 1 for axis in rest):
+        layout[-1] += rest
+    sizes = tuple(math.prod(shape[axis] for axis in part) for part in layout)
+    return tuple(map(tuple, layout)) if sizes == tuple(dims) and sum(map(len, layout)) == len(axes) else None

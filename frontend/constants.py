@@ -1,75 +1,56 @@
-"""Constant folding: whatever depends on weights alone is evaluated once, by onnxruntime."""
+"""Evaluation of the nodes that depend on weights alone: kernel transposes, batch-norm arithmetic, shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
-from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
-from ..ir import ModelFileError
+from .support import Unsupported
+
+LARGEST = 2**28  # numbers in one constant: a gigabyte in single precision
+_SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
+_CODE = {"If", "Loop", "Scan", "SequenceMap"}  # could run for ever
+_RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
-def fold_constants(
-    graph: onnx.GraphProto, weights: Mapping[str, np.ndarray], opsets: list[onnx.OperatorSetIdProto]
-) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
-    """The nodes that depend on the network's inputs, and the value of every constant that they read.
+def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: int) -> list[np.ndarray]:
+    """The outputs of a node whose inputs are all known; raises Unsupported where that is not possible.
 
-    `weights` are arrays bound to graph inputs by name; they are handed over, not copied. `graph.node` is in
-    topological order, as ONNX requires.
+    Bounded: no control flow, and sizes are inferred before anything is computed.
     """
-    initialisers = {tensor.name: tensor for tensor in graph.initializer}
-    known = {*weights, *initialisers, ""}
-    constant: list[onnx.NodeProto] = []
-    dynamic: list[onnx.NodeProto] = []
-    for node in graph.node:
-        if known.issuperset(node.input) and not _has_subgraph(node):
-            constant.append(node)
-            known.update(node.output)
-        else:
-            dynamic.append(node)
-    read = {name for node in dynamic for name in node.input if name in known and name}
-    values = {name: np.asarray(weights[name]) for name in read if name in weights}
-    values |= {name: numpy_helper.to_array(initialisers[name]) for name in read if name in initialisers}
-    wanted = sorted(read - set(values))
-    if wanted:
-        values |= dict(zip(wanted, _evaluate(constant, wanted, weights, initialisers, opsets), strict=True))
-    return dynamic, values
-
-
-def _evaluate(
-    nodes: list[onnx.NodeProto],
-    wanted: list[str],
-    weights: Mapping[str, np.ndarray],
-    initialisers: Mapping[str, onnx.TensorProto],
-    opsets: list[onnx.OperatorSetIdProto],
-) -> list[np.ndarray]:
-    read = {name for node in nodes for name in node.input}
-    inputs = {name: weights[name] for name in read if name in weights}
-    graph = helper.make_graph(
-        nodes,
-        "constants",
-        [
-            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-            for n, a in inputs.items()
-        ],
-        [onnx.ValueInfoProto(name=name) for name in wanted],
-        [tensor for name, tensor in initialisers.items() if name in read],
-    )
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if node.domain not in ("", "ai.onnx") or node.op_type in _CODE | _RANDOM:
+        raise Unsupported(f"{node.op_type} on constants cannot be evaluated")
+    arrays = {name: array for name, array in zip(node.input, inputs, strict=True) if array is not None}
+    model = _model(node, arrays, opset)
+    _check_sizes(node, model, arrays)
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return list(session.run(wanted, inputs))
-    except Exception as error:  # onnxruntime's exceptions share no base class
-        raise ModelFileError(f"the model's constants cannot be evaluated: {error}") from None
+        return [np.asarray(output) for output in ReferenceEvaluator(model).run(None, arrays)]
+    except Exception as error:  # whatever numpy says about operands that do not fit
+        raise Unsupported(f"{node.op_type} on constants cannot be evaluated: {error}") from None
 
 
-def _has_subgraph(node: onnx.NodeProto) -> bool:
-    return any(
-        attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for attribute in node.attribute
-    )
+def _model(node: onnx.NodeProto, arrays: dict[str, np.ndarray], opset: int) -> onnx.ModelProto:
+    make = onnx.helper.make_tensor_value_info
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in arrays.items()}
+    inputs = [make(name, kinds[name], array.shape) for name, array in arrays.items()]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+    graph = onnx.helper.make_graph([node], "constant", inputs, outputs)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+
+
+def _check_sizes(node: onnx.NodeProto, model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> None:
+    seen = onnx.ModelProto()
+    seen.CopyFrom(model)
+    shown = [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items() if a.size <= _SMALL]
+    seen.graph.initializer.extend(shown)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(seen, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise Unsupported(f"{node.op_type} on constants is not valid: {error}") from None
+    for output in inferred.graph.output:
+        if math.prod(dim.dim_value for dim in output.type.tensor_type.shape.dim) > LARGEST:
+            raise Unsupported(f"{node.op_type} on constants would give more than {LARGEST} numbers")

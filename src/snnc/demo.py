@@ -13,7 +13,7 @@ from rich.console import Console
 import snnc
 
 from .backend.compiled import CompiledSpiking
-from .frontend.keras import require_keras
+from .frontend import keras_model
 from .ir import BackendError, Network, SnncError
 from .plot import plot_accuracy
 
@@ -74,7 +74,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 def train(x: np.ndarray, y: np.ndarray, epochs: int = 20) -> Any:
     """A Keras CNN with biases, batch normalisation, average pooling and a residual branch, trained on `x`, `y`."""
-    require_keras()
+    keras_model.packages()
     import keras
     from keras import layers
 

@@ -1,0 +1,45 @@
+"""What the readers hand to the lowering: an ONNX graph with its weights aside and its layers known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..ir import Shape
+from .affine import Layout
+from .support import Layer
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """A network input: its population's name and shape, and how the ONNX tensor lays it out."""
+
+    name: str
+    shape: Shape
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX graph for a batch of one.
+
+    `constants` holds the weights by tensor name. `layers` has the layer of each node, by node name. A
+    tensor that is neither an input, nor a constant, nor made by a node is the output of a layer that has
+    already been refused; `refused` says why, and `probes` are the tensors that such layers read.
+    """
+
+    title: str
+    nodes: Sequence[onnx.NodeProto]
+    inputs: Mapping[str, GraphInput]
+    outputs: Sequence[str]
+    constants: Mapping[str, np.ndarray]
+    opset: int
+    layers: Mapping[str, Layer]
+    refused: Mapping[Layer, str] = field(default_factory=dict)
+    probes: Sequence[str] = ()

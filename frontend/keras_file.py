@@ -1,0 +1,117 @@
+"""Reading .keras and .h5 files without running any code from them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..ir import ModelFileError, Network, UnsupportedModelError
+from . import keras_model
+from .support import Layer, first_line, kind, refusal
+
+_MODELS = {"Functional", "Model", "Sequential"}
+_FOREIGN = "its class is not part of Keras, and code is not run from files; load it in Python and give the model itself"
+_FUNCTION = "it refers to Python code, which is not run from files; load it in Python and give the model itself"
+
+
+def load(path: Path) -> Network:
+    """The analog network of a Keras model file.
+
+    Raises ModelFileError for a file that is damaged or no Keras model, and UnsupportedModelError with every layer
+    that has no spiking counterpart or would run code.
+    """
+    keras, _, _ = keras_model.packages()
+    config = _archived(path) if path.suffix.lower() == ".keras" else _attached(path)
+    problems = list(_problems(config, ""))
+    if any(code for *_, code in problems):
+        lines = list(dict.fromkeys(layer.problem(reason) for layer, reason, _ in problems))
+        raise UnsupportedModelError(
+            f"{path} cannot be read safely, or holds layers without a spiking counterpart", lines
+        )
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever Keras raises about weights and configurations
+        raise ModelFileError(f"{path} is damaged or from another version of Keras: {first_line(error)}") from None
+    return keras_model.load(model, str(path))
+
+
+def _archived(path: Path) -> Any:
+    """The configuration inside a .keras file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ModelFileError(f"{path} is not a .keras file, or only a part of one: {error}") from None
+    except (KeyError, ValueError, RecursionError):
+        raise ModelFileError(f"{path} is a zip file, but not a model saved by Keras") from None
+
+
+def _attached(path: Path) -> Any:
+    """The configuration inside an .h5 file."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            config = file.attrs.get("model_config")
+    except OSError as error:
+        raise ModelFileError(f"{path} is not an HDF5 file, or only a part of one: {error}") from None
+    if config is None:
+        raise ModelFileError(f"{path} holds no model, at most its weights; save the whole model")
+    try:
+        return json.loads(config)
+    except (ValueError, TypeError, RecursionError):
+        raise ModelFileError(f"{path} is an HDF5 file, but not a model saved by Keras") from None
+
+
+def _problems(value: Any, outer: str, owner: Layer | None = None) -> Iterator[tuple[Layer, str, bool]]:
+    """The layers in a configuration that are refused, each once, and whether they would run code.
+
+    `outer` is the path of the enclosing models, `owner` the layer whose configuration this is.
+    """
+    match value:
+        case {"class_name": str(name), "config": config} if not name.startswith("__") or name == "__lambda__":
+            yield from _entry_problems(value, name, config, outer, owner)
+        case dict():
+            for key, item in value.items():
+                if key != "compile_config":  # optimizers and losses are not loaded
+                    yield from _problems(item, outer, owner)
+        case list():
+            for item in value:
+                yield from _problems(item, outer, owner)
+
+
+def _entry_problems(
+    entry: dict[str, Any], name: str, config: Any, outer: str, owner: Layer | None
+) -> Iterator[tuple[Layer, str, bool]]:
+    if not isinstance(config, dict) or "name" not in config or name.endswith("DTypePolicy"):
+        if _is_foreign(entry):  # a function, initialiser or constraint of the layer
+            yield owner or Layer(name, "function", 0), _FUNCTION, True
+        return
+    activation = config["activation"] if isinstance(config.get("activation"), str) else None
+    path = f"{outer}{config['name']}"
+    layer = Layer(path, kind(name, activation), 0)
+    foreign = _is_foreign(entry)
+    reason = _FOREIGN if foreign else refusal([name], activation, config.get("data_format"))
+    inside = list(_problems(config, f"{path}/" if owner and name in _MODELS else outer, layer))
+    code = foreign or name == "Lambda" or any(code for *_, code in inside)
+    if reason is not None:
+        yield layer, reason, code
+    elif name in _MODELS or not inside:
+        yield from inside
+    else:
+        yield inside[0][0], inside[0][1], code
+
+
+def _is_foreign(entry: dict[str, Any]) -> bool:
+    """Whether a class or function is not part of Keras: reading it would need, or run, somebody's code."""
+    import keras
+
+    module = entry.get("module")
+    if isinstance(module, str):
+        return module != "keras" and not module.startswith("keras.")
+    known = (keras.layers, keras.models, keras.initializers, keras.regularizers, keras.constraints)
+    name = entry["class_name"]
+    return name not in _MODELS and not any(hasattr(namespace, name) for namespace in known)

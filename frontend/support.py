@@ -1,0 +1,127 @@
+"""What has no spiking counterpart, and what to do about it: the texts of every refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A call of one of the user's layers: `path` is its name, or "outer/inner" inside nested models.
+
+    `kind` says what it is, as in `Activation 'silu'`. `rank` counts calls in the order in which they run: a
+    shared layer has one path and several ranks.
+    """
+
+    path: str
+    kind: str
+    rank: int
+
+    def problem(self, reason: str) -> str:
+        """One line of a report."""
+        return f"{self.path} ({self.kind}): {reason}"
+
+
+class Unsupported(Exception):
+    """A layer cannot be lowered; the text says why. Collected by the lowering, never seen by the user."""
+
+
+_USE_RELU = "use ReLU there and fine-tune"
+_RECURRENT = "recurrent layers have no spiking counterpart here; use feed-forward layers"
+_ATTENTION = "attention multiplies activations, which spikes cannot; use convolutions"
+_NORM = "it normalises by statistics of each image, which spikes cannot; use BatchNormalization and fine-tune"
+_VOLUME = "only images (H, W, C) and vectors (N,) are supported; use the 2D layer"
+_TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
+_LAMBDA = "arbitrary Python code cannot be compiled; express it with Keras layers"
+
+# By Keras class, base classes included.
+_LAYERS = {
+    "RNN": _RECURRENT,
+    "LSTM": _RECURRENT,
+    "GRU": _RECURRENT,
+    "SimpleRNN": _RECURRENT,
+    "ConvLSTM1D": _RECURRENT,
+    "ConvLSTM2D": _RECURRENT,
+    "ConvLSTM3D": _RECURRENT,
+    "Bidirectional": _RECURRENT,
+    "TimeDistributed": "sequences of images are not supported; apply the inner layer to single images",
+    "MultiHeadAttention": _ATTENTION,
+    "GroupQueryAttention": _ATTENTION,
+    "GroupedQueryAttention": _ATTENTION,
+    "Attention": _ATTENTION,
+    "AdditiveAttention": _ATTENTION,
+    "LayerNormalization": _NORM,
+    "GroupNormalization": _NORM,
+    "RMSNormalization": _NORM,
+    "UnitNormalization": _NORM,
+    "Lambda": _LAMBDA,
+    "Embedding": "it looks its input up in a table; feed the embedded vectors instead",
+    "Conv1D": _VOLUME,
+    "Conv3D": _VOLUME,
+    "DepthwiseConv1D": _VOLUME,
+    "SeparableConv1D": _VOLUME,
+    "Conv1DTranspose": _TRANSPOSED,
+    "Conv2DTranspose": _TRANSPOSED,
+    "Conv3DTranspose": _TRANSPOSED,
+    "LeakyReLU": f"a negative slope needs signed spikes; {_USE_RELU}",
+    "PReLU": f"a negative slope needs signed spikes; {_USE_RELU}",
+    "ELU": f"its activations can be negative; {_USE_RELU}",
+}
+
+_ACTIVATIONS = {
+    "silu": "swap swish for ReLU and fine-tune",
+    "swish": "swap swish for ReLU and fine-tune",
+    "sigmoid": f"its activations saturate; {_USE_RELU}, or leave it out at the output, where the order stays the same",
+    "log_softmax": "leave it out, or use softmax: the predicted class stays the same",
+}
+_OTHER_ACTIVATIONS = {
+    *("celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_swish"),
+    *("hard_tanh", "leaky_relu", "log_sigmoid", "mish", "selu", "soft_shrink", "softplus", "softsign"),
+    *("sparse_plus", "sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold"),
+}
+
+# By ONNX operator.
+_OPERATORS = {
+    **{
+        name: f"{name} is not an activation that spike counts can stand for; {_USE_RELU}"
+        for name in (
+            *("Celu", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Selu"),
+            *("Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu"),
+        )
+    },
+    **dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), _RECURRENT),
+    **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization"), _NORM),
+    "ConvTranspose": _TRANSPOSED,
+    "LogSoftmax": _ACTIVATIONS["log_softmax"],
+}
+
+
+def refusal(classes: Iterable[str], activation: str | None, data_format: str | None) -> str | None:
+    """Why a Keras layer cannot be supported, judging by the names of its class and base classes; None if it may be."""
+    for name in classes:
+        if name in _LAYERS:
+            return _LAYERS[name]
+    if activation in _ACTIVATIONS:
+        return _ACTIVATIONS[activation]
+    if activation in _OTHER_ACTIVATIONS:
+        return f"{activation} is not an activation that spike counts can stand for; {_USE_RELU}"
+    if data_format == "channels_first":
+        return "channels_first is not supported; rebuild the model with data_format='channels_last'"
+    return None
+
+
+def kind(class_name: str, activation: str | None) -> str:
+    """How messages call a layer: its class, and its activation if that matters."""
+    matters = activation not in (None, "linear") and class_name not in _LAYERS
+    return f"{class_name} {activation!r}" if matters else class_name
+
+
+def operator_refusal(op_type: str) -> str:
+    """Why an ONNX operator cannot be lowered."""
+    return _OPERATORS.get(op_type, f"{op_type} is neither a linear map nor an activation that is supported")
+
+
+def first_line(error: Exception) -> str:
+    """What another package's exception says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

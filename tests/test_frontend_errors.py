@@ -1,0 +1,297 @@
+"""Whatever cannot be read is refused with one message that names every layer, and nothing is left behind."""
+
+import json
+import sys
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from frontend_models import assert_equal, randomise
+from keras import layers as kl
+
+from snnc import frontend, ir
+
+IMAGE = (8, 8, 3)
+
+
+def small() -> keras.Model:
+    x = keras.Input(IMAGE, name="image")
+    y = kl.Flatten(name="flat")(kl.Conv2D(4, 3, activation="relu", name="conv")(x))
+    return randomise(keras.Model(x, kl.Dense(3, activation="softmax", name="digit")(y), name="small"))
+
+
+def problems(model: object) -> list[str]:
+    with pytest.raises(ir.UnsupportedModelError) as error:
+        frontend.load(model)
+    return list(error.value.problems)
+
+
+# Files that can be read.
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])
+@pytest.mark.filterwarnings("ignore")
+def test_files_hold_the_same_network_as_the_model(tmp_path, suffix):
+    model = small()
+    path = tmp_path / f"model{suffix}"
+    model.save(path)
+    assert assert_equal(model, path) == frontend.load(model)
+    assert frontend.load(str(path)).outputs == ("digit",)
+
+
+def test_a_compiled_sequential_model_from_a_file(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), kl.Dense(3, activation="relu", name="a"), kl.Dense(2, name="b")])
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    assert_equal(model, tmp_path / "model.keras")
+
+
+# Layers without a spiking counterpart.
+
+
+def everything_bad() -> keras.Model:
+    x = keras.Input(IMAGE, name="image")
+    y = kl.Conv2D(4, 3, activation="silu", name="swishy")(x)
+    y = kl.Activation("tanh", name="act")(y)
+    y = kl.Lambda(lambda t: t * 2, name="twice")(y)
+    y = kl.Reshape((-1, 4), name="rows")(y)
+    y = kl.Bidirectional(kl.LSTM(5, name="cell"), name="both_ways")(y)
+    inner = keras.Input((10,))
+    nested = keras.Model(inner, kl.LeakyReLU(name="leak")(kl.Dense(4, name="fine")(inner)), name="nested")
+    return keras.Model(x, kl.Dense(2, activation="sigmoid", name="top")(nested(y)), name="bad")
+
+
+def test_all_problems_are_reported_at_once_and_by_layer():
+    found = problems(everything_bad())
+    assert [line.split(":")[0] for line in found] == [
+        "swishy (Conv2D 'silu')",
+        "act (Activation 'tanh')",
+        "twice (Lambda)",
+        "both_ways (Bidirectional)",
+        "nested/leak (LeakyReLU)",
+        "top (Dense 'sigmoid')",
+    ]
+    assert "swap swish for ReLU and fine-tune" in found[0]
+    assert "recurrent" in found[3]
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.filterwarnings("ignore")
+def test_files_with_code_name_every_layer(tmp_path, suffix):
+    path = tmp_path / f"bad{suffix}"
+    everything_bad().save(path)
+    found = problems(path)
+    assert [line.split(":")[0] for line in found] == [
+        "swishy (Conv2D 'silu')",
+        "act (Activation 'tanh')",
+        "twice (Lambda)",
+        "both_ways (Bidirectional)",
+        "nested/leak (LeakyReLU)",
+        "top (Dense 'sigmoid')",
+    ]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_without_code_name_every_layer(tmp_path):
+    x = keras.Input((5, 5, 2))
+    y = kl.UpSampling2D(name="up")(kl.ReLU(negative_slope=0.1, name="leaky")(x))
+    y = kl.GRU(3, name="gru")(kl.Reshape((-1, 2), name="rows")(y))
+    keras.Model(x, y).save(tmp_path / "bad.keras")
+    found = problems(tmp_path / "bad.keras")
+    assert [line.split(":")[0] for line in found] == ["leaky (ReLU)", "gru (GRU)"]
+
+
+class Doubled(kl.Layer):
+    def call(self, x):
+        return x * 2.0
+
+
+def double(x):
+    return x * 2.0
+
+
+def test_custom_classes_and_functions_are_supported_in_memory_but_not_run_from_files(tmp_path):
+    x = keras.Input((4,), name="x")
+    y = kl.Dense(3, activation=double, name="doubling")(Doubled(name="mine")(x))
+    model = randomise(keras.Model(x, kl.Dense(2, activation="gelu", name="top")(y)))
+    model.layers[-1].activation = keras.activations.linear
+    network = assert_equal(model)
+    assert network.connections[0].origin.layers == ("mine", "doubling", "top")
+    model.layers[-1].activation = keras.activations.gelu
+    model.save(tmp_path / "custom.keras")
+    found = problems(tmp_path / "custom.keras")
+    assert [line.split(":")[0] for line in found] == ["mine (Doubled)", "doubling (Dense)", "top (Dense 'gelu')"]
+    assert all("not run from files" in line for line in found[:2])
+
+
+def test_a_custom_layer_that_fails_does_not_hide_the_others():
+    class Broken(kl.Layer):
+        def call(self, x):
+            if not isinstance(x, keras.KerasTensor):
+                raise RuntimeError("deliberately")
+            return x
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    x = keras.Input((4,), name="x")
+    y = kl.Activation("tanh", name="act")(Broken(name="broken")(x))
+    found = problems(keras.Model(x, y))
+    assert [line.split(":")[0] for line in found] == ["broken (Broken)", "act (Activation 'tanh')"]
+    assert "deliberately" in found[0]
+
+
+def test_a_custom_layer_whose_output_is_unknown_ends_the_search_but_hides_no_class():
+    class Fragile(kl.Layer):
+        broken = False
+
+        def call(self, x):
+            if self.broken:
+                raise RuntimeError("deliberately")
+            return x
+
+    fragile = Fragile(name="fragile")
+    model = keras.Sequential([keras.Input((16,)), kl.Reshape((4, 4), name="rows"), fragile, kl.LSTM(2, name="lstm")])
+    fragile.broken = True
+    found = problems(model)
+    assert [line.split(":")[0] for line in found] == ["fragile (Fragile)", "lstm (LSTM)"]
+
+
+def _on_image(*layers: kl.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input(IMAGE, name="image"), *layers])
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([kl.UpSampling2D(name="up")], "up (UpSampling2D)"),
+        ([kl.Conv2DTranspose(2, 3, name="back")], "back (Conv2DTranspose): transposed"),
+        ([kl.LayerNormalization(name="norm")], "norm (LayerNormalization): it normalises"),
+        ([kl.Softmax(name="inner"), kl.Conv2D(2, 3, name="c")], "inner (Softmax): softmax is supported at the outputs"),
+        ([kl.Softmax(axis=1, name="wrong")], "wrong (Softmax): softmax is supported over the last axis"),
+        ([kl.Flatten(), kl.Dense(12), kl.Reshape((2, 2, 3), name="unflat")], "unflat (Reshape): it reshapes"),
+        ([kl.Reshape((8, 24), name="rows")], "rows"),
+        ([kl.Cropping2D(1, name="crop")], "crop (Cropping2D)"),
+        ([kl.Conv2D(2, 3, data_format="channels_first", name="cf")], "cf (Conv2D): channels_first"),
+        ([kl.PReLU(name="prelu")], "prelu (PReLU): a negative slope"),
+    ],
+)
+def test_messages(layers, expected):
+    (line,) = problems(_on_image(*layers))
+    assert expected in line
+
+
+def test_gates_and_broadcasting_are_refused():
+    x = keras.Input(IMAGE, name="image")
+    gate = kl.Dense(3, activation="relu", name="gate")(kl.GlobalAveragePooling2D(keepdims=True, name="mean")(x))
+    (line,) = problems(keras.Model(x, kl.Multiply(name="times")([x, gate])))
+    assert line.startswith("times (Multiply): it multiplies activations with each other")
+    (line,) = problems(keras.Model(x, kl.Add(name="plus")([x, gate])))
+    assert line.startswith("plus (Add): it adds tensors of different shapes")
+
+
+def test_attention_and_embedding():
+    x = keras.Input((6,), name="tokens")
+    y = kl.Embedding(10, 4, name="embed")(x)
+    y = kl.MultiHeadAttention(2, 2, name="attend")(y, y)
+    found = problems(keras.Model(x, kl.Dense(2, name="head")(kl.Flatten(name="flat")(y))))
+    assert [line.split(":")[0] for line in found] == ["embed (Embedding)", "attend (MultiHeadAttention)"]
+
+
+def test_input_shapes():
+    model = keras.Sequential([keras.Input((None, None, 3), name="photo"), kl.Conv2D(2, 3)])
+    assert "build the model with a fixed input size, as in Input((32, 32, 3))" in problems(model)[0]
+    assert problems(keras.Sequential([keras.Input((5, 4), name="series"), kl.Dense(2)]))[0].startswith("series (Input)")
+    with pytest.raises(ir.UnsupportedModelError, match="has not been built"):
+        frontend.load(keras.Sequential([kl.Dense(2)]))
+
+
+def test_weights_that_are_not_finite():
+    model = small()
+    model.layers[1].bias.assign([np.nan] * 4)
+    with pytest.raises(ir.SnncError, match="conv"):
+        frontend.load(model)
+
+
+# Files that cannot be read.
+
+
+def _refused(path) -> str:
+    before = sorted(path.parent.iterdir()) if path.parent.exists() else None
+    with pytest.raises(ir.ModelFileError) as error:
+        frontend.load(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.__suppress_context__ or error.value.__context__ is None
+    assert before is None or sorted(path.parent.iterdir()) == before
+    return str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5", ".onnx"])
+def test_missing_empty_foreign_and_directories(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    assert "no such file" in _refused(path)
+    path.write_bytes(b"")
+    _refused(path)
+    path.write_bytes(b"this is not a model, but it is long enough to be looked at" * 10)
+    _refused(path)
+    folder = tmp_path / f"folder{suffix}"
+    folder.mkdir()
+    assert "not a file" in _refused(folder)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.filterwarnings("ignore")
+def test_truncated(tmp_path, suffix, share):
+    path = tmp_path / f"model{suffix}"
+    small().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    _refused(path)
+
+
+def test_wrong_extensions(tmp_path):
+    for name in ("model.pt", "model", "model.keras.zip"):
+        path = tmp_path / name
+        path.write_bytes(b"x")
+        assert "cannot tell" in _refused(path)
+
+
+def test_archives_that_hold_no_model(tmp_path):
+    path = tmp_path / "other.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    assert "not a model saved by Keras" in _refused(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", "{not json")
+    assert "not a model saved by Keras" in _refused(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(["unexpected"]))
+        archive.writestr("metadata.json", "{}")
+    _refused(path)
+
+
+def test_weights_without_a_model(tmp_path):
+    path = tmp_path / "only.weights.h5"
+    small().save_weights(path)
+    assert "save the whole model" in _refused(path)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = [1, 2]
+    _refused(tmp_path / "other.h5")
+
+
+@pytest.mark.parametrize("thing", [None, 3, {"a": 1}, object(), np.zeros(3)])
+def test_objects_that_are_no_model(thing):
+    with pytest.raises(ir.UnsupportedModelError, match=r"a Keras 3 model, or the path of a \.keras"):
+        frontend.load(thing)
+
+
+def test_missing_packages(monkeypatch, tmp_path):
+    model = small()
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ir.ModelFileError, match=r"pip install 'snnc\[keras\]'"):
+        frontend.load(model)
