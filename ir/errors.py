@@ -51,8 +51,3 @@ class PipelineError(SnncError):
 
 class BackendError(SnncError):
     """A backend is not installed, or cannot run this network."""
-
-
-def first_line(error: Exception) -> str:
-    """What a dependency's exception says, short enough to be quoted in a message of ours."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

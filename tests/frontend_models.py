@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from reference import analog
 
+import snnc
 from snnc import frontend, ir
 
 
@@ -24,14 +25,20 @@ def randomise(model: keras.Model, seed: int = 0) -> keras.Model:
 
 
 def assert_equal(model: keras.Model, source: object = None, images: int = 3) -> ir.Network:
-    """Load `source`, by default the model itself, and compare all outputs with Keras's on random inputs."""
+    """Load `source`, by default the model itself, and compare all outputs with Keras's on random inputs.
+
+    The analog network is evaluated in numpy and on onnxruntime.
+    """
     network = frontend.load(model if source is None else source)
     rng = np.random.default_rng(1)
     x = [rng.normal(size=(images, *network.populations[name].shape)).astype(np.float32) for name in network.inputs]
     expected = [np.asarray(y) for y in keras.tree.flatten(model(x if len(x) > 1 else x[0], training=False))]
-    values = analog(network, dict(zip(network.inputs, x, strict=True)))
+    inputs = dict(zip(network.inputs, x, strict=True))
+    compiled = snnc.compile(network).predict(inputs)
+    by_onnxruntime = compiled if isinstance(compiled, dict) else {network.outputs[0]: compiled}
     assert len(expected) == len(network.outputs)
-    for name, y in zip(network.outputs, expected, strict=True):
-        assert values[name].shape == y.shape
-        np.testing.assert_allclose(values[name], y, rtol=0, atol=1e-4 * max(np.abs(y).max(), 1e-6))
+    for values in (analog(network, inputs), by_onnxruntime):
+        for name, y in zip(network.outputs, expected, strict=True):
+            assert values[name].shape == y.shape
+            np.testing.assert_allclose(values[name], y, rtol=0, atol=1e-4 * max(np.abs(y).max(), 1e-6))
     return network
