@@ -185,8 +185,10 @@ def _gemm(call: Call) -> Value:
     if call.attributes.get("transA", 0):
         raise Unsupported("it multiplies a transposed activation")
     weight = call.weight(1).T if call.attributes.get("transB", 0) else call.weight(1)
-    product = _times(call.value(), weight * np.float32(call.attributes.get("alpha", 1.0)), call.layers)
-    beta = np.array(call.attributes.get("beta", 1.0))
+    product = _times(call.value(), weight, call.layers)
+    alpha, beta = (np.array(call.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
+    if alpha != 1:
+        product = product.scaled(alpha, call.layers)
     match call.inputs[2:]:
         case (Value() as other,):
             return product.plus(other.scaled(beta, call.layers), call.layers)

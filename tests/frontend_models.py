@@ -32,8 +32,10 @@ def assert_equal(model: keras.Model, source: object = None, images: int = 3) -> 
     network = frontend.load(model if source is None else source)
     rng = np.random.default_rng(1)
     x = [rng.normal(size=(images, *network.populations[name].shape)).astype(np.float32) for name in network.inputs]
-    expected = [np.asarray(y) for y in keras.tree.flatten(model(x if len(x) > 1 else x[0], training=False))]
     inputs = dict(zip(network.inputs, x, strict=True))
+    by_name = isinstance(getattr(model, "_inputs_struct", None), dict)
+    fed = inputs if by_name else x if len(x) > 1 else x[0]
+    expected = [np.asarray(y) for y in keras.tree.flatten(model(fed, training=False))]
     compiled = snnc.compile(network).predict(inputs)
     by_onnxruntime = compiled if isinstance(compiled, dict) else {network.outputs[0]: compiled}
     assert len(expected) == len(network.outputs)
