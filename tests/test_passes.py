@@ -13,7 +13,7 @@ from reference import analog
 
 import snnc.passes.registry as registry_module
 from snnc import ir
-from snnc.backend.onnxruntime import CompiledAnalog
+from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine
 from snnc.ir import Connection, Network, Population
 from snnc.passes import (
     Canonicalise,
@@ -172,7 +172,7 @@ def test_calibration_runs_once_for_several_passes():
     shared = Context(activations, IMAGES, 8)
     canonical = run([Canonicalise()], residual(), shared)
     for percentile in (99.0, 99.9, 100.0):
-        run([DataNorm(percentile)], canonical, shared)
+        run([DataNorm(percentile=percentile)], canonical, shared)
     assert len(runs) == 1
 
 
@@ -201,6 +201,41 @@ def test_streamed_percentiles_match_numpy(seed, channels, q, growth):
     np.testing.assert_array_equal(statistics.percentile(100, per_channel=True), values.max(0))
 
 
+@pytest.mark.parametrize("timesteps", [1, 4, 32])
+@pytest.mark.parametrize("v_init", [0.0, 0.5])
+def test_least_error_is_least(timesteps, v_init):
+    """No λ on a fine grid has a noticeably smaller error on the activations themselves."""
+    rng = np.random.default_rng(0)
+    values = np.maximum(rng.standard_normal((400, 3)) * [1, 5, 0], 0).astype(np.float32) ** 1.5
+    statistics = Statistics(3)
+    for batch in np.split(values, 4):
+        statistics.update(batch)
+
+    def error(threshold, column):
+        steps = np.clip(np.floor(column * timesteps / threshold + v_init), 0, timesteps)
+        return ((threshold * steps / timesteps - column) ** 2).mean()
+
+    found = statistics.least_error(timesteps, v_init, per_channel=True)
+    assert found[2] == 0
+    for channel in (0, 1):
+        column = values[:, channel]
+        best = min(error(threshold, column) for threshold in np.linspace(0.02, 1, 400) * column.max())
+        assert error(found[channel], column) <= 1.1 * best
+    (whole,) = statistics.least_error(timesteps, v_init, per_channel=False)
+    best = min(error(threshold, values) for threshold in np.linspace(0.02, 1, 400) * values.max())
+    assert error(whole, values) <= 1.1 * best
+
+
+def test_thresholds_of_least_error_need_the_fewest_timesteps():
+    labels = CompiledAnalog(residual()).predict(IMAGES).argmax(-1)
+    accuracy = {}
+    for pipeline in ("data-norm{per-channel=true}", "data-norm{threshold=mse,per-channel=true}"):
+        snn = run(parse(f"canonicalise,{pipeline}"), residual(), context(timesteps=4))
+        accuracy[pipeline] = CompiledEngine(snn).evaluate(IMAGES, labels).accuracy[-1]
+    largest, least_error = accuracy.values()
+    assert least_error > largest
+
+
 def test_a_percentile_among_the_zeros_is_zero():
     statistics = Statistics(2)
     values = np.zeros((100, 2), np.float32)
@@ -219,7 +254,7 @@ def test_a_percentile_among_the_zeros_is_zero():
         ("canonicalise,data-norm{percentile=99.9}", [Canonicalise(), DataNorm(percentile=99.9)]),
         (
             "data-norm{percentile=99.0,per-channel=true,reset=zero,v-init=0.0}",
-            [DataNorm(99.0, True, "zero", 0.0)],
+            [DataNorm(percentile=99.0, per_channel=True, reset="zero", v_init=0.0)],
         ),
     ],
 )
@@ -245,6 +280,7 @@ def test_pipelines_parse_and_print_back(text, passes):
         ("data-norm{per-channel=yes}", "per-channel is one of true, false"),
         ("data-norm{reset=soft}", "reset is one of subtract, zero"),
         ("data-norm{v-init=1}", "v-init is 1"),
+        ("data-norm{threshold=mse,percentile=99}", "leave one of them out"),
     ],
 )
 def test_a_wrong_pipeline_says_what_there_is(text, message):
