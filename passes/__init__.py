@@ -3,6 +3,7 @@
 from .calibration import Statistics, calibrate
 from .canonicalise import Canonicalise
 from .data_norm import DataNorm
+from .lower_max_pool import LowerMaxPool
 from .manager import Context, Instrument, Pass, run
 from .pipeline import parse, to_text
 from .registry import Documentation, document, known_passes
@@ -13,6 +14,7 @@ __all__ = [
     "DataNorm",
     "Documentation",
     "Instrument",
+    "LowerMaxPool",
     "Pass",
     "Statistics",
     "calibrate",

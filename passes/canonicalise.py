@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import networkx as nx
 
-from ..ir import Network, Stage, fold
+from ..ir import Connection, Conv2D, Dense, Network, Operator, Stage, fold
 from .manager import Context, Pass
 
 
 @dataclass(frozen=True)
 class Canonicalise(Pass):
-    """Drop what reaches no output, fold each edge's operators, and align edges that skip layers.
+    """Drop what reaches no output, fold each edge's operators, add up parallel edges, and align edges that skip layers.
 
     An edge from depth i to depth j, the depth being the longest path from the inputs, is delayed by
     j − i − 1 timesteps, so that a spiking network's populations all see the same T steps of one example.
@@ -27,14 +27,35 @@ class Canonicalise(Pass):
 
     def run(self, network: Network, context: Context) -> Network:
         network = _without_dead_ends(network)
-        connections = []
+        connections: list[Connection] = []
         for connection in network.connections:
             operators = fold(connection.operators, network.populations[connection.source].shape)
             delay = network.depth[connection.target] - network.depth[connection.source] - 1
             changed = (*map(type, operators), delay) != (*map(type, connection.operators), connection.delay)
             origin = connection.origin.by(self.name) if changed else connection.origin
-            connections.append(replace(connection, operators=operators, delay=delay, origin=origin))
+            _append(connections, replace(connection, operators=operators, delay=delay, origin=origin), self.name)
         return network.replace(connections=connections)
+
+
+def _append(connections: list[Connection], connection: Connection, by: str) -> None:
+    """Add a connection to the list; where a parallel one differs in nothing but its weight, add the weights."""
+    for place, other in enumerate(connections):
+        if (other.source, other.target) == (connection.source, connection.target):
+            total = _added(other.operators, connection.operators)
+            if total is not None:
+                origin = other.origin.merge(connection.origin).by(by)
+                connections[place] = replace(other, operators=(total,), origin=origin)
+                return
+    connections.append(connection)
+
+
+def _added(first: tuple[Operator, ...], second: tuple[Operator, ...]) -> Operator | None:
+    match first, second:
+        case (Dense(a),), (Dense(b),):
+            return Dense(a + b)
+        case (Conv2D(a) as conv,), (Conv2D(b) as other,) if a.shape == b.shape:
+            return replace(conv, weight=a + b) if replace(other, weight=a) == conv else None
+    return None
 
 
 def _without_dead_ends(network: Network) -> Network:

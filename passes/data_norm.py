@@ -112,7 +112,7 @@ def _require_convertible(network: Network) -> None:
     known = (Input, Relu, Clip, Identity, Softmax)
     problems = [
         f"{name} ({type(population.neuron).__name__}, from {', '.join(population.origin.layers) or 'no known layer'}): "
-        "no integrate-and-fire neuron computes it; use average pooling instead and fine-tune"
+        "no integrate-and-fire neuron computes it; run lower-max-pool before data-norm"
         for name, population in network.populations.items()
         if not isinstance(population.neuron, known)
     ]

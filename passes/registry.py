@@ -19,10 +19,11 @@ from typing import get_args, get_type_hints
 from ..ir import PipelineError
 from .canonicalise import Canonicalise
 from .data_norm import DataNorm
+from .lower_max_pool import LowerMaxPool
 from .manager import Pass
 
 GROUP = "snnc.passes"
-BUILT_IN: tuple[type[Pass], ...] = (Canonicalise, DataNorm)
+BUILT_IN: tuple[type[Pass], ...] = (Canonicalise, DataNorm, LowerMaxPool)
 
 
 @cache

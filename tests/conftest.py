@@ -2,11 +2,29 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def assert_golden():
+    """Compares a network with a golden text; to accept a new one, delete the file, run the test, and read the diff."""
+
+    def check(network, name):
+        path = GOLDEN / f"{name}.txt"
+        if not path.exists():
+            path.write_text(str(network))
+            pytest.fail(f"{path} was missing and is now written: read it, then run again")
+        assert str(network) == path.read_text()
+
+    return check
 
 
 @pytest.fixture(scope="session")

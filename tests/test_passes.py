@@ -1,7 +1,6 @@
 """Pipelines, the pass manager, calibration, and the passes themselves."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -28,7 +27,6 @@ from snnc.passes import (
     to_text,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
 IMAGES = weights(100, 40, 8, 8, 2)
 
 
@@ -36,20 +34,11 @@ def context(images=IMAGES, timesteps=16) -> Context:
     return Context(lambda network, x: CompiledAnalog(network).activations(x, progress=False), images, timesteps)
 
 
-def assert_golden(network: Network, name: str) -> None:
-    """Compare with the golden text; to accept a new one, delete the file, run the test, and read the diff."""
-    path = GOLDEN / f"{name}.txt"
-    if not path.exists():
-        path.write_text(str(network))
-        pytest.fail(f"{path} was missing and is now written: read it, then run again")
-    assert str(network) == path.read_text()
-
-
-def test_text_form():
+def test_text_form(assert_golden):
     assert_golden(residual(), "residual")
 
 
-def test_canonicalise():
+def test_canonicalise(assert_golden):
     assert_golden(run([Canonicalise()], residual(), context()), "residual-canonicalise")
 
 
@@ -60,7 +49,7 @@ def test_canonicalise_keeps_the_function_and_is_idempotent():
     assert run([Canonicalise()], once, context()) == once
 
 
-def test_data_norm():
+def test_data_norm(assert_golden):
     """On dyadic numbers, whose activations, so whose thresholds, are the same to the last bit on every machine."""
     network = Network(
         [
@@ -272,7 +261,7 @@ def test_pipelines_parse_and_print_back(text, passes):
         ("data-norm,", "cannot read the pipeline"),
         ("data-norm{", "cannot read the pipeline"),
         ("data-norm{percentile}", "cannot read the option 'percentile'"),
-        ("datanorm", "did you mean 'data-norm'.*There are: canonicalise, data-norm"),
+        ("datanorm", "did you mean 'data-norm'.*There are: canonicalise, data-norm, lower-max-pool"),
         ("data-norm{percentil=9}", "no option 'percentil'; did you mean 'percentile'"),
         ("data-norm{percentile=high}", "percentile takes a float, not 'high'"),
         ("data-norm{percentile=0}", "percentile is 0"),
@@ -353,7 +342,7 @@ def offered(monkeypatch):
 
 def test_passes_of_other_packages_are_found_and_documented(offered):
     offered(_Entry("theirs", Theirs))
-    assert set(known_passes()) == {"canonicalise", "data-norm", "theirs"}
+    assert set(known_passes()) == {"canonicalise", "data-norm", "lower-max-pool", "theirs"}
     assert parse("theirs{how-often=3}") == (Theirs(3),)
     documentation = document(Theirs)
     assert documentation.summary == "Does nothing at all."

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-DEFAULT_PIPELINE = "data-norm{percentile=99.9,per-channel=true}"
+DEFAULT_PIPELINE = "lower-max-pool,data-norm{percentile=99.9,per-channel=true}"
 
 
 def load(model: str | PathLike[str] | Any) -> Network:

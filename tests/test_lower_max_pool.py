@@ -1,0 +1,149 @@
+"""Max pooling as rectifiers: the same function, and spikes that classify as well."""
+
+import numpy as np
+import pytest
+from networks import weights
+from reference import analog
+
+import snnc
+from snnc import ir
+from snnc.ir import Connection, Network, Origin, Population
+from snnc.passes import Canonicalise, Context, LowerMaxPool, run
+
+IMAGES = weights(3, 6, 7, 6, 2)
+
+
+def pooled(size=(2, 2), strides=(2, 2), padding=ir.NO_PADDING, rectified=True, bias=None) -> Network:
+    """A max pooling over a ReLU, or straight over a convolution, read by a strided convolution and a readout."""
+    pool = ir.MaxPool2D((7, 6, 3), size, strides, padding)
+    shape = pool.output_shape((7, 6, 3))
+    conv = ir.Conv2D(weights(0, 3, 3, 2, 3), padding=((1, 1), (1, 1)))
+    top = ir.Conv2D(weights(1, 1, 2, 3, 4), padding=((0, 0), (1, 0)))
+    first = [Population("conv", (7, 6, 3), ir.Relu(), weights(2, 3))] if rectified else []
+    edges = (
+        [Connection("x", "conv", (conv,)), Connection("conv", "pool")]
+        if rectified
+        else [Connection("x", "pool", (conv,))]
+    )
+    return Network(
+        [
+            Population("x", (7, 6, 2), ir.Input()),
+            *first,
+            Population("pool", shape, pool, bias, Origin(("max_pooling",))),
+            Population("top", top.output_shape(shape), ir.Relu(), weights(4, 4), Origin(("top",))),
+            Population("y", (3,), ir.Identity(), None, Origin(("y",))),
+        ],
+        [
+            *edges,
+            Connection("pool", "top", (top,), origin=Origin(("top",))),
+            Connection("top", "y", (ir.Dense(weights(5, int(np.prod(top.output_shape(shape))), 3)),)),
+        ],
+        ["x"],
+        ["y"],
+    )
+
+
+def lowered(network: Network) -> Network:
+    return run([Canonicalise(), LowerMaxPool()], network, Context())
+
+
+def assert_same_function(network: Network) -> Network:
+    rectifiers = lowered(network)
+    assert not [p for p in rectifiers.populations.values() if isinstance(p.neuron, ir.MaxPool2D)]
+    x = {name: weights(8, 5, *network.populations[name].shape) for name in network.inputs}
+    before, after = analog(network, x), analog(rectifiers, x)
+    for name in network.outputs:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-5)
+    return rectifiers
+
+
+@pytest.mark.parametrize("size", [(2, 2), (3, 3), (1, 3), (2, 1), (1, 1)])
+@pytest.mark.parametrize("strides", [(2, 2), (1, 1), (1, 3)])
+def test_every_window(size, strides):
+    network = assert_same_function(pooled(size, strides))
+    positions = size[0] * size[1]
+    assert len(network.populations) == 4 + positions - 1  # n − 1 rectifiers for the pooling population
+
+
+def test_text(assert_golden):
+    assert_golden(lowered(pooled()), "lower-max-pool")
+
+
+@pytest.mark.parametrize("bias", [None, weights(6, 3), weights(7, 7, 6, 3)])
+def test_negative_inputs_and_biases(bias):
+    assert_same_function(pooled((3, 2), (2, 2), rectified=False, bias=bias))
+
+
+def test_padding_is_zero_where_nothing_is_negative():
+    assert_same_function(pooled((3, 3), (2, 2), ((1, 1), (0, 1))))
+    with pytest.raises(ir.UnsupportedModelError, match=r"pool \(MaxPool2D, from max_pooling\): it pads"):
+        lowered(pooled((3, 3), (2, 2), ((1, 1), (0, 1)), rectified=False))
+
+
+def test_pooling_of_pooling_and_pooling_as_an_output():
+    inner, outer = ir.MaxPool2D((6, 6, 2), (2, 2), (2, 2)), ir.MaxPool2D((3, 3, 2), (3, 3), (1, 1), ((1, 1), (1, 1)))
+    network = Network(
+        [
+            Population("x", (6, 6, 2), ir.Input()),
+            Population("relu", (6, 6, 2), ir.Relu()),
+            Population("inner", (3, 3, 2), inner),
+            Population("outer", (3, 3, 2), outer),
+            Population("y", (3, 3, 2), ir.Identity(), weights(1, 2)),
+        ],
+        [
+            Connection("x", "relu"),
+            Connection("relu", "inner"),
+            Connection("inner", "outer"),
+            Connection("outer", "y"),
+            Connection("inner", "y", (ir.Scale(weights(2, 2)),)),
+        ],
+        ["x"],
+        ["y", "outer"],
+    )
+    rectifiers = assert_same_function(network)
+    assert isinstance(rectifiers.populations["outer"].neuron, ir.Identity)
+
+
+def test_a_network_without_pooling_is_handed_on():
+    network = lowered(pooled((1, 1), (1, 1)))
+    assert run([LowerMaxPool()], network, Context()) is network
+
+
+def test_parallel_edges_add_up():
+    network = lowered(pooled())
+    pairs = [(c.source, c.target) for c in network.connections]
+    assert pairs.count(("conv", "pool/max1")) == 1
+    weight = next(c for c in network.connections if c.target == "pool/max1").operators[0].weight
+    np.testing.assert_array_equal(weight[..., 0, 0], [[-1, 1], [0, 0]])
+
+
+def test_origins_name_the_pooling_layer():
+    network = lowered(pooled())
+    assert network.populations["pool/max2"].origin == Origin(("max_pooling",), ("lower-max-pool",))
+
+
+def test_converted_digits_are_within_a_point():
+    """A CNN with max pooling, trained with Keras on the digits."""
+    keras = pytest.importorskip("keras")
+    from snnc import demo
+
+    x_train, y_train, x, y = demo.digits()
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(16, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D(3, strides=2, padding="same"),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x_train, y_train, batch_size=32, epochs=15, verbose=0)
+    ann = (model.predict(x, verbose=0).argmax(-1) == y).mean()
+    snn = snnc.convert(snnc.load(model), calibration=x_train[:512], timesteps=32)
+    assert ann > 0.95
+    assert snnc.compile(snn).evaluate(x, y).accuracy[-1] >= ann - 0.01
