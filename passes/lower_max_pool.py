@@ -63,7 +63,7 @@ class _Sum:
 
 
 def _lowered(network: Network, pool: Population, by: str) -> Network:
-    elements = [_element(network, pool, tap) for tap in _taps(pool)]
+    elements = [_element(network, pool, tap, by) for tap in _taps(pool)]
     rectifiers: list[Population] = []
     edges: list[Connection] = []
     while len(elements) > 1:
@@ -83,9 +83,14 @@ def _taps(pool: Population) -> Iterator[Conv2D]:
         yield Conv2D(weight, pool.neuron.strides, pool.neuron.padding, groups=channels)
 
 
-def _element(network: Network, pool: Population, tap: Conv2D) -> _Sum:
+def _element(network: Network, pool: Population, tap: Conv2D, by: str) -> _Sum:
+    """What lies at one position of every window."""
     connections = tuple(
-        replace(c, operators=fold((*c.operators, tap), network.populations[c.source].shape))
+        replace(
+            c,
+            operators=fold((*c.operators, tap), network.populations[c.source].shape),
+            origin=c.origin.merge(pool.origin).by(by),
+        )
         for c in network.incoming(pool.name)
     )
     if pool.bias is None:
