@@ -56,7 +56,7 @@ def _attached(path: Path) -> Any:
     try:
         with h5py.File(path, "r") as file:
             config = file.attrs.get("model_config")
-    except OSError as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py has no exception of its own for damage
         raise ModelFileError(f"{path} is not an HDF5 file, or only a part of one: {error}") from None
     if config is None:
         raise ModelFileError(f"{path} holds no model, at most its weights; save the whole model")

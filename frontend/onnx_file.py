@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
@@ -28,7 +29,7 @@ def load(path: Path) -> Network:
     """
     model = _read(path)
     graph = model.graph
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants = _constants(graph, path)
     for position, node in enumerate(graph.node):
         node.name = node.name or f"{node.op_type}_{position}"
     return lower(
@@ -42,6 +43,13 @@ def load(path: Path) -> Network:
             {node.name: Layer(node.name, node.op_type, position) for position, node in enumerate(graph.node)},
         )
     )
+
+
+def _constants(graph: onnx.GraphProto, path: Path) -> dict[str, np.ndarray]:
+    try:
+        return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    except (KeyError, ValueError, TypeError) as error:  # types that there are not, sizes that do not fit
+        raise ModelFileError(f"{path} holds weights that cannot be read: {first_line(error)}") from None
 
 
 def _read(path: Path) -> onnx.ModelProto:
