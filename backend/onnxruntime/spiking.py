@@ -20,6 +20,8 @@ from ..compiled import CompiledSpiking, Recording
 from .emit import GraphBuilder, emit_operators, from_internal, internal_shape, per_position, to_internal
 from .kernels import integrate, integrate_fire
 
+# For spikes and currents; onnxruntime's own workspace comes on top (measured: about four times as much, whatever the
+# number of images and timesteps).
 MEMORY_BYTES = 256 * 2**20
 LARGEST_BATCH = 256
 
