@@ -90,6 +90,8 @@ def test_bisect_finds_the_pass_and_writes_a_reproducer(folder, snnc_command):
     assert code == 1
     assert "pass 2 (data-norm" in out
     assert {"before.snn", "pipeline.txt", "reproduce.sh"} < set(os.listdir("bad"))
+    code, out, _ = snnc_command(*arguments, "-p", bad, "--json")
+    assert [measured["number"] for measured in json.loads(out)["measured"]] == [0, 1, 2]
     code, out, _ = snnc_command(*arguments, "-p", PIPELINE, "--reproducer", "good")
     assert code == 0
     assert "stays at or above" in out

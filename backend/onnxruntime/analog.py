@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from ...ir import AnalogNeuron, Images, Network, as_inputs, verify
+from ...ir import AnalogNeuron, Images, Network, as_inputs, as_labels, verify
 from ..compiled import PerOutput, per_output, track
 from .emit import GraphBuilder, emit_bias, emit_neuron, emit_operators
 
@@ -32,6 +33,18 @@ class CompiledAnalog:
         inputs = as_inputs(self.network, x)
         parts = list(self._batches(self._predicting, self.network.outputs, inputs, progress))
         return per_output({name: np.concatenate([part[name] for part in parts]) for name in self.network.outputs})
+
+    def accuracy(self, x: Images, y: Any, *, progress: bool = True) -> dict[str, float]:
+        """For each output the share of images `x` whose largest activation is that of the class in `y`, (images,).
+
+        Several inputs or outputs are given as mappings by name. Raises DataError for data that does not fit.
+        """
+        outputs = self.predict(x, progress=progress)
+        by_name = outputs if isinstance(outputs, Mapping) else {self.network.outputs[0]: outputs}
+        images = len(next(iter(by_name.values())))
+        labels = as_labels(self.network, y, images)
+        classes = {name: values.reshape(images, -1).argmax(-1) for name, values in by_name.items()}
+        return {name: float((classes[name] == labels[name]).mean()) for name in classes}
 
     def activations(self, x: Images, *, progress: bool = True) -> Iterator[Mapping[str, np.ndarray]]:
         """Batch by batch the activation of every population, inputs included: (images, *population shape)."""

@@ -129,14 +129,10 @@ def to_json(bisection: Bisection) -> dict[str, Any]:
 
 def measure(network: Network, x: Images, y: Any, *, progress: bool = True) -> float:
     """The accuracy of an analog or a spiking network after its last step; of several outputs, the mean."""
-    if network.is_spiking:
-        curves = CompiledEngine(network).evaluate(x, y, progress=progress).accuracy
-        return float(np.mean([curve[-1] for curve in (curves.values() if isinstance(curves, Mapping) else [curves])]))
-    predicted = CompiledAnalog(network).predict(x, progress=progress)
-    outputs = predicted if isinstance(predicted, Mapping) else {network.outputs[0]: predicted}
-    images = len(next(iter(outputs.values())))
-    labels = as_labels(network, y, images)
-    return float(np.mean([outputs[name].reshape(images, -1).argmax(-1) == labels[name] for name in outputs]))
+    if not network.is_spiking:
+        return float(np.mean(list(CompiledAnalog(network).accuracy(x, y, progress=progress).values())))
+    curves = CompiledEngine(network).evaluate(x, y, progress=progress).accuracy
+    return float(np.mean([curve[-1] for curve in (curves.values() if isinstance(curves, Mapping) else [curves])]))
 
 
 def write_reproducer(bisection: Bisection, folder: Path) -> None:

@@ -80,6 +80,7 @@ def evaluate(
     """
     import snnc
 
+    from ..backend.onnxruntime import CompiledAnalog
     from ..datafiles import read_images, read_labels
 
     loaded = snnc.load(network)
@@ -87,7 +88,7 @@ def evaluate(
     y = read_labels(data, loaded, ("y_test", "y"), images)
     note_bytes(x, scale)
     if not loaded.is_spiking:
-        _print_analog(_analog_accuracy(loaded, x, y), as_json)
+        _print_analog(CompiledAnalog(loaded).accuracy(x, y), as_json)
         return
     if timesteps:
         loaded = loaded.replace(timesteps=timesteps)
@@ -136,19 +137,6 @@ def demo(
     from ..demo import run
 
     run(out, timesteps, plot)
-
-
-def _analog_accuracy(network: Network, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]) -> dict[str, float]:
-    import snnc
-
-    from ..ir import as_inputs, as_labels
-
-    images = len(next(iter(as_inputs(network, x).values())))
-    labels = as_labels(network, y, images)
-    outputs = by_output(network, snnc.compile(network).predict(x))
-    return {
-        name: float((values.reshape(images, -1).argmax(-1) == labels[name]).mean()) for name, values in outputs.items()
-    }
 
 
 def _print_analog(accuracy: dict[str, float], as_json: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from .. import DEFAULT_PIPELINE
-from .app import NetworkFile, Scale, app, note_bytes, out
+from .app import NetworkFile, Scale, app, err, note_bytes, out
 
 if TYPE_CHECKING:
     from ..passes import Instrument
@@ -215,6 +215,7 @@ def bisect(
     reproducer: Annotated[
         Path | None, typer.Option(help="Write the bad pass, its network, data and commands into this new folder.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Find the first pass after which accuracy falls below a floor.
 
@@ -226,7 +227,7 @@ def bisect(
     import snnc
 
     from ..bisect import bisect as find
-    from ..bisect import to_table, write_reproducer
+    from ..bisect import to_json, to_table, write_reproducer
     from ..datafiles import read_images, read_labels
     from ..passes import parse
 
@@ -236,10 +237,13 @@ def bisect(
     calibrating = read_images(calibration or data, loaded, ("x_train", "x"), scale, 512)
     note_bytes(x, scale)
     found = find(loaded, parse(pipeline), x, y, floor, calibration=calibrating, timesteps=timesteps)
-    out.print(to_table(found))
-    out.print(found.verdict, highlight=False)
+    if as_json:
+        print(json.dumps(to_json(found)))
+    else:
+        out.print(to_table(found))
+        out.print(found.verdict, highlight=False)
     if found.bad and found.bad.step and reproducer:
         write_reproducer(found, reproducer)
-        out.print(f"to see it alone: sh {reproducer / 'reproduce.sh'}", highlight=False)
+        err.print(f"to see it alone: sh {reproducer / 'reproduce.sh'}", highlight=False)
     if found.bad:
         raise typer.Exit(1)
