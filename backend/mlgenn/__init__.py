@@ -28,7 +28,7 @@ def compile(network: Network) -> CompiledGenn:
         raise BackendError(
             f"the mlgenn backend needs pygenn, ml_genn and scipy, which are not all here ({error}): "
             'the README says in its section "GeNN" how to install them'
-        ) from error
+        ) from None
     return CompiledGenn(network)
 
 

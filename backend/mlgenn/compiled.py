@@ -105,7 +105,7 @@ def _build_errors(log: Path) -> Iterator[None]:
             yield
     except Exception as error:
         end = log.read_text(errors="replace").splitlines()[-10:]
-        raise BackendError("\n  ".join([f"GeNN could not build the network: {error}", *end])) from error
+        raise BackendError("\n  ".join([f"GeNN could not build the network: {error}", *end])) from None
 
 
 @contextmanager
