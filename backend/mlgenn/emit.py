@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import ml_genn
-import numpy as np
 
-from ...ir import Connection, IntegrateFire, Network, Operator, Scale, fold
+from ...ir import Network
+from ..weights import weighted
 from .connectivity import connect
 from .neurons import neuron
 
@@ -23,7 +23,7 @@ def emit(network: Network) -> tuple[ml_genn.Network, dict[str, ml_genn.Populatio
             spiking = neuron(population, network.depth[name], network.timesteps, readout)
             populations[name] = ml_genn.Population(spiking, population.shape, name=genn_name("p", number, name))
         for number, edge in enumerate(network.connections):
-            connectivity = connect(_weighted(network, edge), network.populations[edge.source].shape, edge.delay)
+            connectivity = connect(weighted(network, edge), network.populations[edge.source].shape, edge.delay)
             ends = (populations[edge.source], populations[edge.target])
             ml_genn.Connection(*ends, connectivity, name=genn_name("c", number, f"{edge.source}_to_{edge.target}"))
     return emitted, populations
@@ -32,12 +32,3 @@ def emit(network: Network) -> tuple[ml_genn.Network, dict[str, ml_genn.Populatio
 def genn_name(kind: str, number: int, name: str) -> str:
     """A name that is a C identifier whatever `name` holds and, by its number, unique."""
     return f"{kind}{number}_" + re.sub(r"[^0-9A-Za-z]+", "_", name)
-
-
-def _weighted(network: Network, edge: Connection) -> tuple[Operator, ...]:
-    """The operators that a spike of the source, which counts as its λ, goes through."""
-    source = network.populations[edge.source]
-    if not isinstance(source.neuron, IntegrateFire):
-        return edge.operators
-    scale = Scale(np.broadcast_to(np.float32(source.neuron.v_thresh), source.shape[-1:]))
-    return fold((scale, *edge.operators), source.shape)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 
-from ...ir import Connection, CurrentInput, Integrate, IntegrateFire, Network, Population, Scale, fold, verify
+from ...ir import Connection, CurrentInput, Integrate, IntegrateFire, Network, Population, verify
 from ..compiled import CompiledSpiking, Recording
+from ..weights import weighted
 from .emit import GraphBuilder, emit_operators, from_internal, internal_shape, per_position, to_internal
 from .kernels import integrate, integrate_fire
 
@@ -192,12 +193,8 @@ def _session(network: Network, connections: list[Connection]) -> onnxruntime.Inf
     }
     terms = []
     for connection in connections:
-        source = network.populations[connection.source]
-        operators = connection.operators
-        if isinstance(source.neuron, IntegrateFire):
-            weight = Scale(np.broadcast_to(np.float32(source.neuron.v_thresh), source.shape[-1:]))
-            operators = fold((weight, *operators), source.shape)
-        terms.append(emit_operators(graph, values[connection.source], operators, source.shape))
+        shape = network.populations[connection.source].shape
+        terms.append(emit_operators(graph, values[connection.source], weighted(network, connection), shape))
     target = network.populations[connections[0].target]
     graph.output(graph.total(terms), "current", internal_shape(target.shape))
     return graph.session()
