@@ -126,5 +126,10 @@ def per_output(by_name: dict[str, np.ndarray]) -> PerOutput:
     return by_name if len(by_name) > 1 else next(iter(by_name.values()))
 
 
+def by_output(network: Network, value: PerOutput) -> Mapping[str, np.ndarray]:
+    """The inverse of `per_output`: always a mapping from output names."""
+    return value if isinstance(value, Mapping) else {network.outputs[0]: value}
+
+
 def _join(parts: list[Mapping[str, np.ndarray]], axis: int) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts], axis) for name in parts[0]}

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from ...ir import AnalogNeuron, Images, Network, as_inputs, as_labels, verify
-from ..compiled import PerOutput, per_output, track
+from ..compiled import PerOutput, by_output, per_output, track
 from .emit import GraphBuilder, emit_bias, emit_neuron, emit_operators
 
 # Activations of one batch are all alive at once when calibration asks for every population.
@@ -39,11 +39,10 @@ class CompiledAnalog:
 
         Several inputs or outputs are given as mappings by name. Raises DataError for data that does not fit.
         """
-        outputs = self.predict(x, progress=progress)
-        by_name = outputs if isinstance(outputs, Mapping) else {self.network.outputs[0]: outputs}
-        images = len(next(iter(by_name.values())))
+        outputs = by_output(self.network, self.predict(x, progress=progress))
+        images = len(next(iter(outputs.values())))
         labels = as_labels(self.network, y, images)
-        classes = {name: values.reshape(images, -1).argmax(-1) for name, values in by_name.items()}
+        classes = {name: values.reshape(images, -1).argmax(-1) for name, values in outputs.items()}
         return {name: float((classes[name] == labels[name]).mean()) for name in classes}
 
     def activations(self, x: Images, *, progress: bool = True) -> Iterator[Mapping[str, np.ndarray]]:

@@ -22,6 +22,7 @@ from rich.table import Table
 
 import snnc
 
+from .backend.compiled import by_output
 from .backend.onnxruntime import CompiledAnalog, CompiledEngine
 from .ir import DataError, Images, Network, PipelineError, as_inputs, as_labels, save
 from .passes import Context, Instrument, Pass, to_text
@@ -132,7 +133,7 @@ def measure(network: Network, x: Images, y: Any, *, progress: bool = True) -> fl
     if not network.is_spiking:
         return float(np.mean(list(CompiledAnalog(network).accuracy(x, y, progress=progress).values())))
     curves = CompiledEngine(network).evaluate(x, y, progress=progress).accuracy
-    return float(np.mean([curve[-1] for curve in (curves.values() if isinstance(curves, Mapping) else [curves])]))
+    return float(np.mean([curve[-1] for curve in by_output(network, curves).values()]))
 
 
 def write_reproducer(bisection: Bisection, folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,7 +15,6 @@ from .. import __version__
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..ir import Network
 
 app = typer.Typer(
     help="Compile trained neural networks to spiking neural networks.",
@@ -50,7 +49,3 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def note_bytes(data: Mapping[str, np.ndarray] | None, scale: str) -> None:
     if data and scale == "1" and max(float(array.max(initial=0)) for array in data.values()) > 64:
         err.print("note: the images reach above 64; if the model was trained on image / 255, give --scale 1/255")
-
-
-def by_output(network: Network, value: Any) -> Mapping[str, np.ndarray]:
-    return value if isinstance(value, Mapping) else {network.outputs[0]: value}

@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from .. import DEFAULT_PIPELINE
-from .app import BackendName, ModelFile, NetworkFile, Scale, app, by_output, err, note_bytes, out
+from ..backend.compiled import by_output
+from .app import BackendName, ModelFile, NetworkFile, Scale, app, err, note_bytes, out
 
 if TYPE_CHECKING:
     import numpy as np
