@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Literal, get_args
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..ir import BackendError, Network
 
@@ -14,17 +15,23 @@ if TYPE_CHECKING:
 Backend = Literal["onnxruntime", "mlgenn"]
 
 
-def compile(network: Network, backend: Backend = "onnxruntime") -> CompiledSpiking | CompiledAnalog:
+def compile(network: Network, backend: Backend = "onnxruntime", **options: Any) -> CompiledSpiking | CompiledAnalog:
     """Make `network` ready to run.
 
     `onnxruntime` is the embedded engine, for analog and spiking networks; `mlgenn` emits an mlGeNN network, which GeNN
-    compiles, for spiking ones. Raises BackendError where the backend is unknown, is not installed or cannot
-    run the network, and VerificationError for a network that breaks its stage's rules.
+    compiles, for spiking ones. `options` are the backend's own: see `snnc.backend.mlgenn.compile`. Raises
+    BackendError where the backend is unknown, is not installed, has no such option or cannot run the network,
+    and VerificationError for a network that breaks its stage's rules.
     """
     if backend not in get_args(Backend):
         raise BackendError(f"there is no backend {backend!r}; there are: {', '.join(get_args(Backend))}")
     module = import_module(f".{backend}", __name__)
-    compiled: CompiledSpiking | CompiledAnalog = module.compile(network)
+    known = list(signature(module.compile).parameters)[1:]
+    unknown = ", ".join(repr(name) for name in options if name not in known)
+    if unknown:
+        there_are = f"its options are {', '.join(known)}" if known else "it has no options"
+        raise BackendError(f"the backend {backend!r} has no option {unknown}; {there_are}")
+    compiled: CompiledSpiking | CompiledAnalog = module.compile(network, **options)
     return compiled
 
 

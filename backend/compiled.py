@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir import Images, Network, as_inputs, as_labels
+from ..ir import DataError, Images, Network, Softmax, as_inputs, as_labels
 
 PerOutput = np.ndarray | Mapping[str, np.ndarray]
 
@@ -21,11 +21,12 @@ PerOutput = np.ndarray | Mapping[str, np.ndarray]
 class Recording:
     """What a spiking network did on some images; every array is in the order of the images.
 
-    `spike_counts`: firing population → (images, *shape), int32.
+    `spike_counts`: population that fires → (images, *shape), int32; negative spikes of a signed input count too.
     `potentials`: population that integrates → membrane potential after the last step, (images, *shape).
-    `decoded`: output → activation decoded after each step, (T, images, *shape), in the ANN's units.
-    `trains`: firing population → spikes, (T, images, *shape), bool; None unless asked for. Step t of a
-    train is step t of the population's own window.
+    `decoded`: output → activation decoded after each step, (T, images, *shape), in the ANN's units. A few-spike
+    network has its answer only when a phase is over: (1, images, *shape).
+    `trains`: population that fires → spikes, (T, images, *shape), int8: 1, or −1 for a negative spike; None unless
+    asked for. Step t of a train is step t of the population's own window.
     """
 
     spike_counts: Mapping[str, np.ndarray]
@@ -39,7 +40,8 @@ class Result:
     """How well a spiking network did, at every timestep, from one run.
 
     `accuracy`: (T,), the share of images classified rightly after each step: `accuracy[t - 1]` is that of
-    a run of t steps. `predictions`: (T, images), class numbers. For a network with several outputs, both
+    a run of t steps, `accuracy[-1]` that of the whole run. `predictions`: (T, images), class numbers. A few-spike
+    network answers once, so its T is 1 here. For a network with several outputs, both
     are mappings from output names to such arrays. `spike_counts`: firing population → spikes of each
     neuron summed over all images, of the population's shape. `images` were shown, in `seconds`.
     """
@@ -61,12 +63,14 @@ class CompiledSpiking(ABC):
     def _run(self, inputs: dict[str, np.ndarray], trains: bool) -> Iterator[Recording]:
         """Simulate the images in order, a few at a time."""
 
-    def evaluate(self, x: Images, y: Any, *, progress: bool = True) -> Result:
+    def evaluate(self, x: Images, y: Any, *, transient: int = 0, progress: bool = True) -> Result:
         """Classify the images `x`, (images, *input shape), and compare with the labels `y`, (images,).
 
-        The prediction after each step is the output's largest decoded activation. Several inputs or
-        outputs are given as mappings by name. Raises DataError for data that does not fit.
+        The prediction after each step is the output's largest decoded activation. After the first `transient` steps
+        the readout starts anew, so that what they brought no longer counts. Several inputs or outputs are given as
+        mappings by name. Raises DataError for data that does not fit and a transient as long as the run.
         """
+        self._require_shorter(transient)
         inputs = as_inputs(self.network, x)
         images = len(next(iter(inputs.values())))
         labels = as_labels(self.network, y, images)
@@ -75,7 +79,8 @@ class CompiledSpiking(ABC):
         spike_counts: dict[str, np.ndarray] = {}
         for part in self._parts(inputs, False, progress):
             for name, decoded in part.decoded.items():
-                predictions[name].append(decoded.reshape(*decoded.shape[:2], -1).argmax(-1))
+                after = _delayed(decoded, transient)
+                predictions[name].append(after.reshape(*after.shape[:2], -1).argmax(-1))
             for name, counts in part.spike_counts.items():
                 spike_counts[name] = spike_counts.get(name, 0) + counts.sum(0, dtype=np.int64)
         seconds = time.perf_counter() - started
@@ -83,10 +88,17 @@ class CompiledSpiking(ABC):
         accuracy = {name: (joined[name] == labels[name]).mean(1) for name in joined}
         return Result(per_output(accuracy), per_output(joined), spike_counts, images, seconds)
 
-    def predict(self, x: Images, *, progress: bool = True) -> PerOutput:
-        """The output's decoded activation after the last step, (images, *output shape)."""
+    def predict(
+        self, x: Images, *, probabilities: bool = False, transient: int = 0, progress: bool = True
+    ) -> PerOutput:
+        """The output's decoded activation after the last step, (images, *output shape).
+
+        With `probabilities` its softmax over the classes. `transient` and errors are those of `evaluate`.
+        """
+        self._require_shorter(transient)
         parts = [part.decoded for part in self._parts(as_inputs(self.network, x), False, progress)]
-        return per_output({name: np.concatenate([part[name][-1] for part in parts]) for name in parts[0]})
+        last = {name: np.concatenate([_delayed(part[name], transient)[-1] for part in parts]) for name in parts[0]}
+        return per_output({name: Softmax().apply(logits) for name, logits in last.items()} if probabilities else last)
 
     def simulate(self, x: Images, *, trains: bool = False, progress: bool = True) -> Recording:
         """Everything about a few images: counts, potentials and, with `trains`, every spike.
@@ -100,6 +112,12 @@ class CompiledSpiking(ABC):
             _join([part.decoded for part in parts], axis=1),
             _join([part.trains or {} for part in parts], axis=1) if trains else None,
         )
+
+    def _require_shorter(self, transient: int) -> None:
+        steps = 1 if self.network.is_phased else self.network.timesteps or 1
+        if not 0 <= transient < steps:
+            answers = "answers once" if self.network.is_phased else f"runs for {steps} timesteps"
+            raise DataError(f"transient is {transient}, but the network {answers}")
 
     def _parts(self, inputs: dict[str, np.ndarray], trains: bool, progress: bool) -> Iterator[Recording]:
         images = len(next(iter(inputs.values())))
@@ -119,6 +137,16 @@ def track(what: str, total: int, progress: bool) -> Iterator[Callable[[float], N
     with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def _delayed(decoded: np.ndarray, transient: int) -> np.ndarray:
+    """`decoded`, (T, …), as a readout gives it that starts counting only after `transient` steps."""
+    if not transient:
+        return decoded
+    steps = np.arange(1, len(decoded) + 1, dtype=np.float32).reshape(-1, *[1] * (decoded.ndim - 1))
+    total = decoded * steps
+    late = (total[transient:] - total[transient - 1]) / (steps[transient:] - transient)
+    return np.concatenate([decoded[:transient], late])
 
 
 def per_output(by_name: dict[str, np.ndarray]) -> PerOutput:

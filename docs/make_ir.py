@@ -37,12 +37,21 @@ EXAMPLES = (
     ir.Input(),
     ir.Relu(),
     ir.Clip(6.0),
+    ir.LeakyRelu(0.1),
     ir.MaxPool2D((8, 8, 16), (2, 2), (2, 2)),
+    ir.MaxPoolRelu2D((8, 8, 16), (2, 2), (2, 2)),
     ir.Identity(),
     ir.Softmax(),
     ir.CurrentInput(),
+    ir.IntegrateFireInput(1.0, v_init=0.5),
+    ir.PoissonInput(1.0, seed=1),
+    ir.SpikeInput(1.0, signed=True),
     ir.IntegrateFire(1.5, 0.75),
     ir.Integrate(),
+    ir.GradedInput(),
+    ir.FewSpikeInput(4, 1.0, 0.03125),
+    ir.FewSpike(4, 2.0, 0.0625),
+    ir.FewSpikeReadout(),
 )
 
 

@@ -100,11 +100,11 @@ class Value:
 
     def scaled(self, factor: np.ndarray, layers: tuple[str, ...]) -> Value:
         """The value times an ONNX constant that broadcasts to it."""
-        return self.then(Scale(per_channel(self._arranged(factor))), layers=layers)
+        return self.then(Scale(per_channel(self.arranged(factor))), layers=layers)
 
     def shifted(self, offset: np.ndarray, layers: tuple[str, ...]) -> Value:
         """The value plus an ONNX constant that broadcasts to it."""
-        array = self._arranged(offset).astype(np.float64)
+        array = self.arranged(offset).astype(np.float64)
         bias = array if self.bias is None else self.bias + array
         return replace(self, bias=bias, layers=merge(self.layers, layers))
 
@@ -159,10 +159,7 @@ class Value:
             raise Unsupported(f"it works along axis {axis} of {self.dims}, which is no axis of the image")
         return essential[0]
 
-    def _essential(self, layout: Layout) -> Layout:
-        return tuple(tuple(axis for axis in part if self.shape[axis] != 1) for part in layout)
-
-    def _arranged(self, array: np.ndarray) -> np.ndarray:
+    def arranged(self, array: np.ndarray) -> np.ndarray:
         """An ONNX constant, broadcast to the value and arranged as its shape."""
         try:
             whole = np.broadcast_to(array, self.dims)
@@ -172,6 +169,9 @@ class Value:
             ) from None
         order = [axis for part in self.layout for axis in part]
         return whole.reshape([self.shape[axis] for axis in order]).transpose(np.argsort(order))
+
+    def _essential(self, layout: Layout) -> Layout:
+        return tuple(tuple(axis for axis in part if self.shape[axis] != 1) for part in layout)
 
 
 def concatenated(values: list[Value], axis: int, layers: tuple[str, ...]) -> Value:

@@ -86,7 +86,7 @@ class _Lowering:
         result = operators.apply(call)
         if not isinstance(result, Activation):
             return [result]
-        return [_population(result, layer or Layer(node.name, node.op_type, _LAST))]
+        return [result.finish(_population(result, layer or Layer(node.name, node.op_type, _LAST)))]
 
     def _read_out(self, tensor: str, position: int, outputs: list[Source]) -> None:
         """Add the population that gives an output of the model: the tensor's own if there is one, else a readout."""
@@ -145,8 +145,7 @@ def _population(activation: Activation, layer: Layer) -> Value:
     """The output of a new population."""
     summed = activation.summed.settled()
     source = Source(activation.neuron, activation.neuron.output_shape(summed.shape), summed, layer)
-    value = source.value(summed.layout)
-    return value if activation.dims is None else value.viewed(activation.dims, ())
+    return source.value(summed.layout)
 
 
 def _reaching(ends: list[Source]) -> list[Source]:

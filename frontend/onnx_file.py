@@ -17,7 +17,10 @@ from .lowering import lower
 from .support import Layer, first_line
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
-_ELEMENTWISE = {"Add", "BatchNormalization", "Cast", "Clip", "Div", "Identity", "Mul", "Pad", "Relu", "Sub"}
+_ELEMENTWISE = {
+    *("Add", "BatchNormalization", "Cast", "Clip", "Div", "HardSigmoid", "Identity", "LeakyRelu", "Max", "Min", "Mul"),
+    *("PRelu", "Pad", "Relu", "Sub"),
+}
 _ROOM = "networks take images and vectors"
 
 

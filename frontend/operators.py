@@ -17,36 +17,34 @@ from ..ir import (
     Clip,
     Conv2D,
     Dense,
+    LeakyRelu,
     MaxPool2D,
     Pad,
     Padding,
     Pair,
     Relu,
+    Scale,
     Softmax,
 )
-from .affine import CHANNELS_FIRST, Value, concatenated
+from .affine import CHANNELS_FIRST, Value, concatenated, merge, per_channel
 from .support import Unsupported, operator_refusal
+
+
+def _unchanged(output: Value) -> Value:
+    return output
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A nonlinearity on `summed`: becomes a population. `dims` are those of the ONNX tensor where they differ."""
+    """A nonlinearity on `summed`: becomes a population, and `finish` of its output is what the ONNX node gives."""
 
     neuron: AnalogNeuron
     summed: Value
-    dims: tuple[int, ...] | None = None
+    finish: Callable[[Value], Value] = _unchanged
 
 
-@dataclass(frozen=True)
-class Capped:
-    """`min(value, cap)`, which is half of a clip: only `max(…, 0)` can follow."""
-
-    value: Value
-    cap: float
-
-
-Argument = Value | Capped | np.ndarray | None
-Result = Value | Capped | Activation
+Argument = Value | np.ndarray | None
+Result = Value | np.ndarray | Activation
 
 
 @dataclass(frozen=True)
@@ -108,8 +106,6 @@ def apply(call: Call) -> Result:
     handler = _HANDLERS.get(call.node.op_type)
     if handler is None or call.node.domain not in ("", "ai.onnx"):
         raise Unsupported(operator_refusal(call.node.op_type))
-    if any(isinstance(argument, Capped) for argument in call.inputs) and handler is not _max:
-        raise Unsupported("it caps activations without a floor of zero; use ReLU(max_value=...)")
     return handler(call)
 
 
@@ -352,64 +348,122 @@ def _unsqueeze(call: Call) -> Value:
 # Nonlinearities.
 
 
-def _relu(call: Call) -> Value | Activation:
-    return _rectified(call.value(), call)
+@dataclass(frozen=True)
+class _Clamped:
+    """`min(max(inner, low), high)`, either of which may be infinite."""
+
+    inner: Value
+    low: float = -np.inf
+    high: float = np.inf
 
 
-def _rectified(x: Value, call: Call) -> Value | Activation:
-    if x.source and isinstance(x.source.neuron, (Relu, Clip)):
-        return x  # not negative anyway
-    return Activation(Relu(), x)
+def _relu(call: Call) -> Result:
+    return _clamp(call.value(), call, low=0)
 
 
-def _clip(call: Call) -> Value | Activation:
-    low, high = call.option(1, "min"), call.option(2, "max")
-    if low is None or low.size != 1 or low != 0:
-        raise Unsupported("clipping is supported with a minimum of 0 only")
-    if high is None or high >= np.finfo(np.float32).max:
-        return _rectified(call.value(), call)
-    return _clipped(call.value(), float(high), call)
+def _clip(call: Call) -> Result:
+    low, high = (
+        default if bound is None else _number(bound)
+        for bound, default in ((call.option(1, "min"), -np.inf), (call.option(2, "max"), np.inf))
+    )
+    return _clamp(call.value(), call, low, high)
 
 
-def _clipped(x: Value, cap: float, call: Call) -> Activation:
-    """`min(max(x, 0), cap)`. Where x is a rectified population already, the clip takes its place."""
-    if cap <= 0:
-        raise Unsupported(f"it caps activations at {cap:g}")
-    inner = x.source
-    summed = inner.summed if inner else None
-    if inner and summed and isinstance(inner.neuron, (Relu, Clip)):
-        cap = min(cap, getattr(inner.neuron, "max", cap))
-        history = replace(summed, layers=(*summed.layers, inner.layer.path), layout=x.layout)
-        return Activation(Clip(cap), history)
-    return Activation(Clip(cap), x)
+def _max(call: Call) -> Result:
+    x, low = _with_bound(call)
+    return _clamp(x, call, low=low)
 
 
-def _max(call: Call) -> Value | Activation:
-    x, bound = _with_bound(call)
-    if bound != 0:
-        raise Unsupported(f"max(x, {bound:g}) is not an activation that is supported; use ReLU")
-    return _clipped(x.value, x.cap, call) if isinstance(x, Capped) else _rectified(x, call)
+def _min(call: Call) -> Result:
+    x, high = _with_bound(call)
+    return _clamp(x, call, high=high)
 
 
-def _min(call: Call) -> Capped | Activation:
-    x, cap = _with_bound(call)
-    assert isinstance(x, Value)
-    if x.source and isinstance(x.source.neuron, (Relu, Clip)):
-        return _clipped(x, cap, call)
-    return Capped(x, cap)
+def _hard_sigmoid(call: Call) -> Result:
+    alpha, beta = (np.array(call.attributes.get(name, default)) for name, default in (("alpha", 0.2), ("beta", 0.5)))
+    return _clamp(call.value().scaled(alpha, call.layers).shifted(beta, call.layers), call, 0, 1)
 
 
-def _with_bound(call: Call) -> tuple[Value | Capped, float]:
+def _with_bound(call: Call) -> tuple[Value, float]:
     match call.inputs:
-        case (Value() | Capped() as x, np.ndarray() as bound) | (np.ndarray() as bound, Value() | Capped() as x):
-            if bound.size and (bound == bound.flat[0]).all():
-                return x, float(bound.flat[0])
-    raise Unsupported(f"{call.node.op_type} is supported with one number only, as part of a ReLU")
+        case (Value() as x, np.ndarray() as bound) | (np.ndarray() as bound, Value() as x):
+            return x, _number(bound)
+    raise Unsupported(f"{call.node.op_type} is supported between activations and one number only")
+
+
+def _number(bound: np.ndarray) -> float:
+    """A bound, infinite if it is no bound in single precision."""
+    if not bound.size or (bound != bound.flat[0]).any():
+        raise Unsupported("activations can be clipped at one number only, the same for all of them")
+    number = float(bound.flat[0])
+    return number if abs(number) < np.finfo(np.float32).max else np.copysign(np.inf, number)
+
+
+def _clamp(x: Value, call: Call, low: float = -np.inf, high: float = np.inf) -> Result:
+    """`min(max(x, low), high)`. Where x is clamped already, one population does both."""
+    before = _clamped(x)
+    low = min(low, high)  # as ONNX has it
+    low, high = (min(max(bound, low), high) for bound in (before.low, before.high))
+    if (low, high) == (before.low, before.high):
+        return x
+    if low == high:
+        return np.full(x.dims, low, np.float32)
+    inner, layers = before.inner, call.layers
+    if np.isinf(low):  # high − relu(high − inner)
+        return Activation(Relu(), _below(high, inner, layers), lambda output: _below(high, output, layers))
+    neuron = Relu() if np.isinf(high) else Clip(high - low)
+    return Activation(neuron, _raised(inner, -low, layers), lambda output: _raised(output, low, layers))
+
+
+def _clamped(x: Value) -> _Clamped:
+    """What a value clamps, as far as its terms tell: ±a rectifier plus a number. Else itself, between no bounds."""
+    offset = 0.0 if x.bias is None else float(x.bias.flat[0])
+    if len(x.terms) != 1 or (x.bias is not None and (x.bias != offset).any()):
+        return _Clamped(x)
+    source, operators = x.terms[0].source, x.terms[0].operators
+    if source.summed is None or not isinstance(source.neuron, (Relu, Clip)):
+        return _Clamped(x)
+    layers = merge(source.summed.layers, (source.layer.path, *x.layers))
+    inner = replace(source.summed, layers=layers, layout=x.layout)
+    largest = source.neuron.max if isinstance(source.neuron, Clip) else np.inf
+    match operators:
+        case ():
+            return _Clamped(_raised(inner, offset, ()), offset, offset + largest)
+        case (Scale(factor),) if (factor == -1).all():
+            return _Clamped(_below(offset, inner, ()), offset - largest, offset)
+    return _Clamped(x)
+
+
+def _raised(x: Value, by: float, layers: tuple[str, ...]) -> Value:
+    return x.shifted(np.array(by), layers) if by else x
+
+
+def _below(bound: float, x: Value, layers: tuple[str, ...]) -> Value:
+    """`bound − x`."""
+    return _raised(x.scaled(np.array(-1.0), layers), bound, layers)
+
+
+def _leaky_relu(call: Call) -> Result:
+    return _leaky(call.value(), np.array(call.attributes.get("alpha", 0.01)), call)
+
+
+def _prelu(call: Call) -> Result:
+    return _leaky(call.value(), call.weight(1), call)
+
+
+def _leaky(x: Value, slope: np.ndarray, call: Call) -> Result:
+    x = x.settled()
+    if _clamped(x).low >= 0:
+        return x
+    slopes = per_channel(x.arranged(slope))
+    if not slopes.any():
+        return _clamp(x, call, low=0)
+    return Activation(LeakyRelu(float(slopes.flat[0]) if (slopes == slopes.flat[0]).all() else slopes), x)
 
 
 def _reduce_max(call: Call) -> Activation:
     x, size, dims = _reduction(call)
-    return Activation(MaxPool2D(x.shape, size, size), x, dims)
+    return Activation(MaxPool2D(x.shape, size, size), x, lambda output: output.viewed(dims, ()))
 
 
 def _softmax(call: Call) -> Activation:
@@ -464,7 +518,9 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
+    "HardSigmoid": _hard_sigmoid,
     "Identity": _same,
+    "LeakyRelu": _leaky_relu,
     "MatMul": _matmul,
     "Max": _max,
     "MaxPool": _max_pool,
@@ -472,6 +528,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Min": _min,
     "Mul": _multiply,
     "Neg": _negate,
+    "PRelu": _prelu,
     "Pad": _pad,
     "ReduceMax": _reduce_max,
     "ReduceMean": _reduce_mean,

@@ -33,6 +33,7 @@ _ATTENTION = "attention multiplies activations, which spikes cannot; use convolu
 _NORM = "it normalises by statistics of each image, which spikes cannot; use BatchNormalization and fine-tune"
 _VOLUME = "only images (H, W, C) and vectors (N,) are supported; use the 2D layer"
 _TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
+_JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
 _LAMBDA = "arbitrary Python code cannot be compiled; express it with Keras layers"
 
 # By Keras class, base classes included.
@@ -64,21 +65,20 @@ _LAYERS = {
     "Conv1DTranspose": _TRANSPOSED,
     "Conv2DTranspose": _TRANSPOSED,
     "Conv3DTranspose": _TRANSPOSED,
-    "LeakyReLU": f"a negative slope needs signed spikes; {_USE_RELU}",
-    "PReLU": f"a negative slope needs signed spikes; {_USE_RELU}",
-    "ELU": f"its activations can be negative; {_USE_RELU}",
+    "ELU": f"its negative part is curved; {_USE_RELU}, or LeakyReLU",
 }
 
 _ACTIVATIONS = {
     "silu": "swap swish for ReLU and fine-tune",
     "swish": "swap swish for ReLU and fine-tune",
-    "sigmoid": f"its activations saturate; {_USE_RELU}, or leave it out at the output, where the order stays the same",
+    "sigmoid": "swap sigmoid for hard_sigmoid and fine-tune, or leave it out at the output: the order stays the same",
+    "tanh": "swap tanh for hard_tanh and fine-tune",
     "log_softmax": "leave it out, or use softmax: the predicted class stays the same",
 }
 _OTHER_ACTIVATIONS = {
-    *("celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_swish"),
-    *("hard_tanh", "leaky_relu", "log_sigmoid", "mish", "selu", "soft_shrink", "softplus", "softsign"),
-    *("sparse_plus", "sparse_sigmoid", "squareplus", "tanh", "tanh_shrink", "threshold"),
+    *("celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_silu", "hard_swish", "log_sigmoid"),
+    *("mish", "selu", "soft_shrink", "softplus", "softsign"),
+    *("sparse_plus", "sparse_sigmoid", "squareplus", "tanh_shrink", "threshold"),
 }
 
 # By ONNX operator.
@@ -86,13 +86,14 @@ _OPERATORS = {
     **{
         name: f"{name} is not an activation that spike counts can stand for; {_USE_RELU}"
         for name in (
-            *("Celu", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Selu"),
-            *("Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu"),
+            *("Celu", "Elu", "Erf", "Exp", "Gelu", "HardSwish", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign"),
+            *("Swish", "Tanh"),
         )
     },
     **dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), _RECURRENT),
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization"), _NORM),
     "ConvTranspose": _TRANSPOSED,
+    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), _JUMP),
     "LogSoftmax": _ACTIVATIONS["log_softmax"],
 }
 

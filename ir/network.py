@@ -73,8 +73,8 @@ class Population(Record):
 class Connection(Record):
     """An edge: `operators`, applied in order, from `source` to `target`. No operators: one to one.
 
-    A connection takes one timestep, plus `delay` more. In a spiking network the delay aligns edges that
-    skip layers: it is the target's depth − the source's depth − 1.
+    A connection takes one timestep, plus `delay` more. The delay aligns edges that skip layers: it is the target's
+    depth − the source's depth − 1, in timesteps or, in a few-spike network, in phases.
     """
 
     source: str
@@ -93,7 +93,7 @@ class Network(Record):
 
     `populations` may be given as any iterable of populations and is then a mapping by name, read-only.
     `inputs` and `outputs` are population names in the order of the source model's. `timesteps` is T,
-    the steps in every population's window; None for an analog network.
+    the steps in every population's window, or phase; None for an analog network.
     """
 
     populations: Mapping[str, Population]
@@ -157,7 +157,7 @@ class Network(Record):
 
     @cached_property
     def depth(self) -> Mapping[str, int]:
-        """For each population the length of the longest path to it: its window starts at this timestep."""
+        """For each population the length of the longest path to it: its window starts after so many steps or phases."""
         depth: dict[str, int] = {}
         for name in self.order:
             depth[name] = max((depth[source] + 1 for source in self.graph.predecessors(name)), default=0)
@@ -170,6 +170,20 @@ class Network(Record):
     def outgoing(self, name: str) -> Sequence[Connection]:
         """The connections out of a population."""
         return [data["connection"] for *_, data in self.graph.out_edges(name, data=True)]
+
+    @property
+    def is_phased(self) -> bool:
+        """Whether this is a few-spike network, whose windows are phases."""
+        return any(isinstance(p.neuron, SpikingNeuron) and p.neuron.phased for p in self.populations.values())
+
+    @cached_property
+    def pace(self) -> int:
+        """How many timesteps the windows of successive depths lie apart: 1, or a whole phase in a few-spike network."""
+        return (self.timesteps or 1) if self.is_phased else 1
+
+    def aligned(self, source: str, target: str) -> int:
+        """The delay with which an edge from `source` brings each spike into the same step of `target`'s window."""
+        return (self.depth[target] - self.depth[source] - 1) * self.pace
 
     @property
     def is_spiking(self) -> bool:

@@ -67,6 +67,19 @@ class Clip(AnalogNeuron):
 
 
 @dataclass(frozen=True, eq=False)
+class LeakyRelu(AnalogNeuron):
+    """`y = max(x, 0) + slope · min(x, 0)`.
+
+    `slope` is a number, one per channel, (C,), or one per position, of the population's shape.
+    """
+
+    slope: float | np.ndarray
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        return np.maximum(x, 0) + np.minimum(x, 0) * self.slope
+
+
+@dataclass(frozen=True, eq=False)
 class MaxPool2D(AnalogNeuron):
     """`y[h, w, c] = max of x over a window`; positions in the padding never win.
 
@@ -90,6 +103,14 @@ class MaxPool2D(AnalogNeuron):
 
 
 @dataclass(frozen=True, eq=False)
+class MaxPoolRelu2D(MaxPool2D):
+    """`y[h, w, c] = max(0, max of x over a window)`: a rectifier with its pooling, in one population."""
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        return np.maximum(super().apply(x), 0)
+
+
+@dataclass(frozen=True, eq=False)
 class Identity(AnalogNeuron):
     """`y = x`: a linear readout."""
 
@@ -109,9 +130,31 @@ class Softmax(AnalogNeuron):
 
 @dataclass(frozen=True, eq=False)
 class SpikingNeuron(Neuron):
-    """A neuron of the SNN, stepped once in each of the T timesteps of its window."""
+    """A neuron of the SNN, stepped once in each of the T timesteps of its window.
+
+    `fires` says that it sends spikes, which are counted; what does not fire is graded or a readout. `phased` neurons
+    make few-spike networks, in which a window is a phase and the windows of successive depths do not overlap.
+    """
 
     spiking: ClassVar[bool] = True
+    fires: ClassVar[bool] = False
+    phased: ClassVar[bool] = False
+
+    @property
+    def amplitude(self) -> float | np.ndarray:
+        """What is sent counts downstream as so many units of the ANN's activations: a number, or one per channel."""
+        return 1.0
+
+    @property
+    def pooling(self) -> MaxPool2D | None:
+        """The max pooling that a neuron with a field `pool` applies to its input, in every step."""
+        return getattr(self, "pool", None)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.pooling.output_shape(shape) if self.pooling else shape
+
+    def input_shape(self, shape: Shape) -> Shape:
+        return self.pooling.input_shape(shape) if self.pooling else shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +168,52 @@ class CurrentInput(SpikingNeuron):
 
 
 @dataclass(frozen=True, eq=False)
+class SpikeEncoding(SpikingNeuron):
+    """An input that is turned into spikes: of `max(input, 0)` or, if `signed`, of `|input|` with the input's sign.
+
+    A negative spike counts as −1 wherever a spike counts as 1; the sign of 0 is positive. `v_thresh` is λ: what a
+    spike stands for.
+    """
+
+    is_input: ClassVar[bool] = True
+    fires: ClassVar[bool] = True
+
+    v_thresh: float = 1.0
+    signed: bool = False
+
+    @property
+    def amplitude(self) -> float | np.ndarray:
+        return self.v_thresh
+
+
+@dataclass(frozen=True, eq=False)
+class IntegrateFireInput(SpikeEncoding):
+    """Integrate and fire on the input's magnitude a: `V += a` and then as `IntegrateFire`, from V = `v_init`.
+
+    mlGeNN's neuron of this name is `reset="zero"` with `v_init=0`.
+    """
+
+    v_init: float = 0.0
+    reset: Literal["subtract", "zero"] = "subtract"
+    comparison: Literal[">=", ">"] = ">="
+
+
+@dataclass(frozen=True, eq=False)
+class PoissonInput(SpikeEncoding):
+    """A spike in each step with probability `1 − exp(−a / v_thresh)`, a being the input's magnitude, as in mlGeNN.
+
+    `seed` makes the spikes reproducible on each backend; no two backends draw the same ones.
+    """
+
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeInput(SpikeEncoding):
+    """Binary spikes: one in every step where the input's magnitude is not zero, as mlGeNN's `BinarySpikeInput`."""
+
+
+@dataclass(frozen=True, eq=False)
 class IntegrateFire(SpikingNeuron):
     """Integrate and fire without leak. V starts at `v_init`; then, in every step,
 
@@ -135,13 +224,21 @@ class IntegrateFire(SpikingNeuron):
     `reset="zero"` is the hard reset of [Diehl 2015].
 
     `v_thresh` (λ) and `v_init` are in units of the ANN's activations: a number, or one per channel, (C,).
-    `comparison` says whether a potential exactly at the threshold fires.
+    `comparison` says whether a potential exactly at the threshold fires. With `pool`, x is the largest of each window
+    of the summed input in that step; averaged over the steps it exceeds the largest average.
     """
+
+    fires: ClassVar[bool] = True
 
     v_thresh: float | np.ndarray
     v_init: float | np.ndarray = 0.0
     reset: Literal["subtract", "zero"] = "subtract"
     comparison: Literal[">=", ">"] = ">="
+    pool: MaxPool2D | None = None
+
+    @property
+    def amplitude(self) -> float | np.ndarray:
+        return self.v_thresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +248,92 @@ class Integrate(SpikingNeuron):
     is_readout: ClassVar[bool] = True
 
 
+@dataclass(frozen=True, eq=False)
+class PhasedNeuron(SpikingNeuron):
+    """A neuron of a few-spike network [Stöckl & Maass 2021, https://doi.org/10.1038/s42256-021-00311-4].
+
+    Time runs in phases of T steps. A population at depth d collects what the phases before phase d send it, and
+    sends its own spikes in phase d: one in step k = 1 … K of the phase stands for `alpha · 2^−k`.
+    """
+
+    phased: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, eq=False)
+class GradedInput(PhasedNeuron):
+    """The network's input itself, sent unchanged once, in the first step of the phase."""
+
+    is_input: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, eq=False)
+class FewSpikeNeuron(PhasedNeuron):
+    """Few-spike code of a value x ≥ 0. V = x + v_init at the start of the phase; then, in step k = 1 … `k`,
+
+    `spike if V >= alpha · 2^−k;  on a spike V −= alpha · 2^−k`.
+
+    So x is decoded as `q · clip(floor((x + v_init) / q), 0, 2^k − 1)` with the quantum `q = alpha · 2^−k`:
+    rounded if `v_init` is q / 2, truncated if it is 0. `alpha` and `v_init` are in units of the ANN's activations: a
+    number, or one per channel, (C,). `k` is at most the phase's length.
+    """
+
+    fires: ClassVar[bool] = True
+
+    k: int
+    alpha: float | np.ndarray
+    v_init: float | np.ndarray = 0.0
+
+    @property
+    def amplitude(self) -> float | np.ndarray:
+        return self.alpha
+
+
+@dataclass(frozen=True, eq=False)
+class FewSpikeInput(FewSpikeNeuron):
+    """Few-spike code of `max(input, 0)` or, if `signed`, of `|input|`, every spike with the input's sign."""
+
+    is_input: ClassVar[bool] = True
+
+    signed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class FewSpike(FewSpikeNeuron):
+    """Few-spike rectifier: x is the sum over the incoming phases plus the bias, or with `pool` its largest in a window.
+
+    The maximum is taken of whole phases, so pooling is exact.
+    """
+
+    pool: MaxPool2D | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FewSpikeReadout(PhasedNeuron):
+    """A readout that never fires: decoded as x, the sum over the incoming phases plus the bias."""
+
+    is_readout: ClassVar[bool] = True
+
+
 NEURONS: dict[str, type[Neuron]] = {
     cls.__name__: cls
-    for cls in (Clip, CurrentInput, Identity, Input, Integrate, IntegrateFire, MaxPool2D, Relu, Softmax)
+    for cls in (
+        Clip,
+        CurrentInput,
+        FewSpike,
+        FewSpikeInput,
+        FewSpikeReadout,
+        GradedInput,
+        Identity,
+        Input,
+        Integrate,
+        IntegrateFire,
+        IntegrateFireInput,
+        LeakyRelu,
+        MaxPool2D,
+        MaxPoolRelu2D,
+        PoissonInput,
+        Relu,
+        Softmax,
+        SpikeInput,
+    )
 }

@@ -4,7 +4,8 @@
   analog, all numbers finite.
 - `canonical`: analog, and operators are folded, edges that skip layers carry the aligning delay,
   every population reaches an output, and readouts lead nowhere.
-- `spiking`: canonical in structure, all neurons spiking, thresholds positive, timesteps known.
+- `spiking`: canonical in structure, all neurons spiking, thresholds positive, timesteps known, few-spike throughout or
+  not at all.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ import numpy as np
 from .errors import ShapeError, VerificationError
 from .folding import fold
 from .network import Connection, Network, Population
-from .neurons import IntegrateFire, Neuron
+from .neurons import FewSpikeNeuron, LeakyRelu, Neuron, SpikingNeuron
 from .operators import Operator, output_shape
 from .record import Record
+from .windows import Shape
+
+LARGEST_K = 24  # a few-spike value is a number of k bits, and single precision holds 24
 
 Stage = Literal["analog", "canonical", "spiking"]
 
@@ -82,13 +86,15 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
         yield "has no incoming connections"
     yield from _neuron_shape(population)
     yield from _not_finite(neuron)
+    if isinstance(neuron, LeakyRelu) and np.shape(neuron.slope) not in ((), shape[-1:], shape):
+        yield f"slope has shape {np.shape(neuron.slope)}; expected a number, or {shape[-1:]} or {shape}"
     if population.bias is not None:
         summed = population.input_shape
         if population.bias.shape not in (summed, summed[-1:]):
             yield f"bias of shape {population.bias.shape} for an input of shape {summed}"
         yield from _not_finite(population)
-    if isinstance(neuron, IntegrateFire):
-        yield from _thresholds(neuron, shape)
+    if isinstance(neuron, SpikingNeuron):
+        yield from _spiking_fields(neuron, shape, network.timesteps)
 
 
 def _neuron_shape(population: Population) -> Iterator[str]:
@@ -101,17 +107,18 @@ def _neuron_shape(population: Population) -> Iterator[str]:
         yield f"has shape {population.shape} but its neuron gives {shape}"
 
 
-def _thresholds(neuron: IntegrateFire, shape: tuple[int, ...]) -> Iterator[str]:
-    for name in ("v_thresh", "v_init"):
-        value = getattr(neuron, name)
+def _spiking_fields(neuron: SpikingNeuron, shape: Shape, timesteps: int | None) -> Iterator[str]:
+    values = {name: getattr(neuron, name) for name in ("v_thresh", "alpha", "v_init") if hasattr(neuron, name)}
+    for name, value in values.items():
         if np.shape(value) not in ((), shape[-1:]):
             yield f"{name} has shape {np.shape(value)}; expected a number or one per channel, {shape[-1:]}"
-    if not np.all(np.asarray(neuron.v_thresh) > 0):
-        yield "v_thresh is not positive"
-    if neuron.reset not in ("subtract", "zero"):
-        yield f"reset {neuron.reset!r} is neither 'subtract' nor 'zero'"
-    if neuron.comparison not in (">=", ">"):
-        yield f"comparison {neuron.comparison!r} is neither '>=' nor '>'"
+        if name != "v_init" and not np.all(np.asarray(value) > 0):
+            yield f"{name} is not positive"
+    for name, known in (("reset", ("subtract", "zero")), ("comparison", (">=", ">"))):
+        if getattr(neuron, name, known[0]) not in known:
+            yield f"{name} {getattr(neuron, name)!r} is neither {known[0]!r} nor {known[1]!r}"
+    if isinstance(neuron, FewSpikeNeuron) and timesteps and not 1 <= neuron.k <= min(timesteps, LARGEST_K):
+        yield f"k is {neuron.k}; a phase of {timesteps} steps has room for 1 to {min(timesteps, LARGEST_K)}"
 
 
 def _edges(network: Network) -> Iterator[str]:
@@ -164,12 +171,16 @@ def _canonical(network: Network) -> Iterator[str]:
         folded = fold(connection.operators, source_shape)
         if list(map(type, folded)) != list(map(type, connection.operators)):
             yield f"connection {connection}: its operators can be folded"
-        aligned = network.depth[connection.target] - network.depth[connection.source] - 1
+        aligned = network.aligned(connection.source, connection.target)
         if connection.delay != aligned:
             yield f"connection {connection}: delay {connection.delay} does not align it, {aligned} does"
 
 
 def _timesteps(network: Network) -> Iterator[str]:
+    if network.is_phased:
+        for name, population in network.populations.items():
+            if isinstance(population.neuron, SpikingNeuron) and not population.neuron.phased:
+                yield f"population {name!r}: {type(population.neuron).__name__} knows no phases, but others here do"
     if not isinstance(network.timesteps, int) or network.timesteps < 1:
         yield f"timesteps is {network.timesteps}; a spiking network runs for at least one"
 

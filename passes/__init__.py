@@ -1,21 +1,33 @@
 """Passes: transformations of networks, by name in pipelines."""
 
+from .bias_correction import BiasCorrection
 from .calibration import Statistics, calibrate
 from .canonicalise import Canonicalise
+from .clip import LowerClip
 from .data_norm import DataNorm
+from .few_spike import FewSpikeConversion
+from .leaky_relu import LowerLeakyRelu
 from .lower_max_pool import LowerMaxPool
-from .manager import Context, Instrument, Pass, run
+from .manager import Adjust, Context, Drive, Instrument, Pass, run
 from .pipeline import parse, to_text
 from .registry import Documentation, document, known_passes
+from .spike_norm import SpikeNorm
 
 __all__ = [
+    "Adjust",
+    "BiasCorrection",
     "Canonicalise",
     "Context",
     "DataNorm",
     "Documentation",
+    "Drive",
+    "FewSpikeConversion",
     "Instrument",
+    "LowerClip",
+    "LowerLeakyRelu",
     "LowerMaxPool",
     "Pass",
+    "SpikeNorm",
     "Statistics",
     "calibrate",
     "document",

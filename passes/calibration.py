@@ -8,11 +8,12 @@ depend on the number of images.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 
-from ..ir import Network
+from ..ir import Identity, Network, Softmax
 
 BINS = 1024
 _SHARES = np.linspace(1 / 64, 1, 64, dtype=np.float32)[::-1].copy()  # from 1 down: of equal errors the larger λ
@@ -22,23 +23,35 @@ class Statistics:
     """The distribution of one population's activations over the calibration images.
 
     `maximum` is the largest activation of each channel, (C,); a flat population of N neurons has N channels.
-    Activations below zero count as zero: no balancing method looks at them.
+    Activations below zero count as zero there and in the histograms, but not in the mean.
     """
 
     def __init__(self, channels: int):
         self.maximum = np.zeros(channels, np.float32)
         self.count = 0  # activations per channel
+        self._sum = np.zeros(channels, np.float64)
         self._range = np.zeros(channels, np.float64)
         self._bins = np.zeros((channels, BINS), np.int64)
 
     def update(self, activations: np.ndarray) -> None:
-        """Take in a batch of activations, (images, *population shape)."""
-        values = activations.reshape(-1, activations.shape[-1])
-        np.maximum(self.maximum, values.max(0), out=self.maximum)
+        """Take in a batch of activations, (…, channels)."""
+        self.update_planes(activations.reshape(-1, activations.shape[-1], 1))
+
+    def update_planes(self, planes: np.ndarray, histogram: bool = True) -> None:
+        """Take in a batch of shape (rows, channels, positions); without `histogram` only for the maxima."""
+        np.maximum(self.maximum, planes.max((0, 2)), out=self.maximum)
+        if not histogram:
+            return
+        self._sum += planes.sum((0, 2), dtype=np.float64)
         self._widen()
         per_bin = BINS / np.where(self._range > 0, self._range, 1)
-        _count(values, per_bin, self._bins)
-        self.count += len(values)
+        _count(planes, per_bin, self._bins, get_num_threads())
+        self.count += planes.shape[0] * planes.shape[2]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean activation of each channel, (C,)."""
+        return self._sum / max(self.count, 1)
 
     def percentile(self, q: float, per_channel: bool) -> np.ndarray:
         """The activation that `q` per cent of all activations, zeros included, do not exceed.
@@ -95,6 +108,18 @@ class Statistics:
         return np.array([edges[order[index]] if rank > 0 else 0])
 
 
+def with_logits(network: Network) -> Network:
+    """An analog network whose readouts give the logits, not the probabilities that a softmax makes of them."""
+    if not any(isinstance(population.neuron, Softmax) for population in network.populations.values()):
+        return network
+    return network.replace(
+        populations=[
+            replace(population, neuron=Identity()) if isinstance(population.neuron, Softmax) else population
+            for population in network.populations.values()
+        ]
+    )
+
+
 def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> Mapping[str, Statistics]:
     """Statistics of every population that receives connections, from batches of activations by population."""
     statistics = {
@@ -108,15 +133,21 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
     return statistics
 
 
-@njit(cache=True)
-def _count(values: np.ndarray, per_bin: np.ndarray, bins: np.ndarray) -> None:
-    """Add the positive ones of (rows, channels) to the histograms; `per_bin` is bins per unit, per channel."""
-    rows, channels = values.shape
-    for row in range(rows):
-        for channel in range(channels):
-            if values[row, channel] > 0:
-                place = int(values[row, channel] * per_bin[channel])
-                bins[channel, min(place, bins.shape[1] - 1)] += 1
+@njit(parallel=True, cache=True)
+def _count(planes: np.ndarray, per_bin: np.ndarray, bins: np.ndarray, threads: int) -> None:
+    """Add the positive ones of (rows, channels, positions) to the histograms; `per_bin` is bins per unit.
+
+    Threads share the channels out, so none meets another in a histogram, and each reads memory in order.
+    """
+    rows, channels, positions = planes.shape
+    for thread in prange(threads):
+        for row in range(rows):
+            for channel in range(thread * channels // threads, (thread + 1) * channels // threads):
+                for position in range(positions):
+                    value = planes[row, channel, position]
+                    if value > 0:
+                        place = int(value * per_bin[channel])
+                        bins[channel, min(place, bins.shape[1] - 1)] += 1
 
 
 @njit(parallel=True, cache=True)

@@ -2,75 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import ClassVar
 
 import numpy as np
 
 from ..ir import (
+    AnalogNeuron,
     AveragePool2D,
     Clip,
     Connection,
     Conv2D,
     Flatten,
-    Identity,
     MaxPool2D,
+    MaxPoolRelu2D,
     Network,
+    Neuron,
     Pad,
     Pick,
     Population,
     Relu,
-    Scale,
-    Stage,
     UnsupportedModelError,
-    apply,
-    fold,
 )
 from .canonicalise import Canonicalise
-from .manager import Context, Pass
+from .manager import Context
+from .rewrite import Lowering, Rewrite, Sum
 
 
 @dataclass(frozen=True)
-class LowerMaxPool(Pass):
+class LowerMaxPool(Lowering):
     """Replace max pooling by rectifiers and linear edges: max(a, b) = a + relu(b − a), as a tree over each window.
 
     Exact in the analog network. A window of n positions becomes n − 1 populations, in log₂ n layers; the maximum is
     the sum of one position and one rectifier per layer, so whoever read the pooling population now reads those.
     Positions in the padding count as zero, which never wins against a rectified activation; pooling of
     anything else is refused if it pads.
+
+    - before-neuron: where a plain rectifier stands right before or behind the pooling, make one population of both,
+      whose neurons integrate the largest current of their window. Exact for few-spike; under rate codes, whose
+      currents come and go, too large. The embedded engine runs it, GeNN cannot.
     """
 
     name: ClassVar[str] = "lower-max-pool"
-    requires: ClassVar[Stage] = "canonical"
-    ensures: ClassVar[Stage] = "canonical"
-    keeps_function: ClassVar[bool] = True
+    lowers: ClassVar[type[AnalogNeuron]] = MaxPool2D
+
+    before_neuron: bool = False
 
     def run(self, network: Network, context: Context) -> Network:
-        _require_lowerable(network)
-        pools = [name for name in network.order if isinstance(network.populations[name].neuron, MaxPool2D)]
-        for name in pools:
-            network = _lowered(network, network.populations[name], self.name)
-        return Canonicalise().run(network, context) if pools else network
+        joined = _joined(network, self.name) if self.before_neuron else network
+        _require_lowerable(joined)
+        lowered = super().run(joined, context)
+        return Canonicalise().run(lowered, context) if lowered is joined is not network else lowered
+
+    def applies(self, neuron: Neuron) -> bool:
+        return super().applies(neuron) and not (self.before_neuron and isinstance(neuron, MaxPoolRelu2D))
+
+    def lowered(self, rewrite: Rewrite) -> Sum:
+        elements = [rewrite.summed.then(tap) for tap in _taps(rewrite.old)]
+        names = (f"{rewrite.old.name}/max{number}" for number in count(1))
+        while len(elements) > 1:
+            halves = zip(elements[::2], elements[1::2], strict=False)
+            left_over = elements[len(elements) // 2 * 2 :]
+            larger = [a.plus(rewrite.population(next(names), Relu(), b.minus(a))) for a, b in halves]
+            elements = [*larger, *left_over]
+        if isinstance(rewrite.old.neuron, MaxPoolRelu2D):
+            return rewrite.population(rewrite.heir("rectified"), Relu(), elements[0])
+        return elements[0]
 
 
-@dataclass(frozen=True)
-class _Sum:
-    """Some connections, whatever their target, plus a bias of the pooled shape."""
+def _joined(network: Network, by: str) -> Network:
+    """The network with each pooling population and the plain rectifier next to it as one."""
+    for name in network.order:
+        pool = network.populations[name]
+        if type(pool.neuron) is not MaxPool2D:
+            continue
+        before, behind = _only(network.incoming(name)), _only(network.outgoing(name))
+        if before and _is_plain(network, before.source, before) and pool.bias is None:
+            network = _one(network, network.populations[before.source], pool, name, by)
+        elif behind and _is_plain(network, behind.target, behind) and name not in network.outputs:
+            network = _one(network, pool, network.populations[behind.target], behind.target, by)
+    return network
 
-    connections: tuple[Connection, ...]
-    bias: np.ndarray | None
+
+def _only(connections: Sequence[Connection]) -> Connection | None:
+    """The only one of `connections`, if it is one to one."""
+    return connections[0] if len(connections) == 1 and not connections[0].operators else None
 
 
-def _lowered(network: Network, pool: Population, by: str) -> Network:
-    elements = [_element(network, pool, tap, by) for tap in _taps(pool)]
-    rectifiers: list[Population] = []
-    edges: list[Connection] = []
-    while len(elements) > 1:
-        halves = zip(elements[::2], elements[1::2], strict=False)
-        left_over = elements[len(elements) // 2 * 2 :]
-        elements = [*(_larger(network, pool, a, b, rectifiers, edges, by) for a, b in halves), *left_over]
-    return _replaced(network, pool, elements[0], rectifiers, edges, by)
+def _is_plain(network: Network, name: str, edge: Connection) -> bool:
+    """Whether a population only rectifies what passes through `edge`, at one of its ends."""
+    population = network.populations[name]
+    if not isinstance(population.neuron, Relu):
+        return False
+    if name == edge.source:
+        return len(network.outgoing(name)) == 1 and name not in network.outputs
+    return len(network.incoming(name)) == 1 and (population.bias is None or population.bias.ndim == 1)
+
+
+def _one(network: Network, first: Population, second: Population, name: str, by: str) -> Network:
+    """The network with `first` and `second`, of which one pools and the other rectifies, as one called `name`."""
+    pool = first.neuron if isinstance(first.neuron, MaxPool2D) else second.neuron
+    assert isinstance(pool, MaxPool2D)
+    neuron = MaxPoolRelu2D(pool.image, pool.pool_size, pool.strides, pool.padding)
+    bias = second.bias if first.bias is None else first.bias if second.bias is None else first.bias + second.bias
+    joined = Population(name, second.shape, neuron, bias, first.origin.merge(second.origin).by(by))
+    kept = [population for population in network.populations.values() if population not in (first, second)]
+    connections = [
+        replace(
+            c,
+            source=name if c.source == second.name else c.source,
+            target=name if c.target == first.name else c.target,
+        )
+        for c in network.connections
+        if (c.source, c.target) != (first.name, second.name)
+    ]
+    return network.replace(populations=[*kept, joined], connections=connections)
 
 
 def _taps(pool: Population) -> Iterator[Conv2D]:
@@ -83,87 +131,13 @@ def _taps(pool: Population) -> Iterator[Conv2D]:
         yield Conv2D(weight, pool.neuron.strides, pool.neuron.padding, groups=channels)
 
 
-def _element(network: Network, pool: Population, tap: Conv2D, by: str) -> _Sum:
-    """What lies at one position of every window."""
-    connections = tuple(
-        replace(
-            c,
-            operators=fold((*c.operators, tap), network.populations[c.source].shape),
-            origin=c.origin.merge(pool.origin).by(by),
-        )
-        for c in network.incoming(pool.name)
-    )
-    if pool.bias is None:
-        return _Sum(connections, None)
-    return _Sum(connections, tap.apply(np.broadcast_to(pool.bias, pool.input_shape)[None])[0])
-
-
-def _larger(
-    network: Network,
-    pool: Population,
-    a: _Sum,
-    b: _Sum,
-    rectifiers: list[Population],
-    edges: list[Connection],
-    by: str,
-) -> _Sum:
-    """The larger of two sums: the first, plus a new population that rectifies their difference."""
-    name = _unused(network, f"{pool.name}/max{len(rectifiers) + 1}")
-    minus = Scale(np.full(pool.shape[2], -1.0))
-    shapes = {name: p.shape for name, p in network.populations.items()} | {p.name: p.shape for p in rectifiers}
-    edges += [replace(c, target=name) for c in b.connections]
-    edges += [replace(c, target=name, operators=fold((*c.operators, minus), shapes[c.source])) for c in a.connections]
-    biases = (sum_.bias if sum_.bias is not None else np.zeros(pool.shape) for sum_ in (b, a))
-    bias = None if a.bias is b.bias is None else np.subtract(*biases)
-    rectifiers.append(Population(name, pool.shape, Relu(), bias, pool.origin.by(by)))
-    return _Sum((*a.connections, Connection(name, pool.name, origin=pool.origin.by(by))), a.bias)
-
-
-def _replaced(
-    network: Network,
-    pool: Population,
-    maximum: _Sum,
-    rectifiers: list[Population],
-    edges: list[Connection],
-    by: str,
-) -> Network:
-    """The network in which `maximum` stands for the pooling population, which stays on only as an output."""
-    populations = {name: population for name, population in network.populations.items() if name != pool.name}
-    populations |= {population.name: population for population in rectifiers}
-    connections = [c for c in network.connections if pool.name not in (c.source, c.target)] + edges
-    for read in network.outgoing(pool.name):
-        target = populations[read.target]
-        populations[read.target] = replace(target, bias=_shifted(target, read, maximum.bias))
-        for term in maximum.connections:
-            operators = fold((*term.operators, *read.operators), populations[term.source].shape)
-            origin = term.origin.merge(read.origin).by(by)
-            connections.append(Connection(term.source, read.target, operators, origin=origin))
-    if pool.name in network.outputs:
-        populations[pool.name] = replace(pool, neuron=Identity(), bias=maximum.bias, origin=pool.origin.by(by))
-        connections += [replace(term, target=pool.name) for term in maximum.connections]
-    return network.replace(populations=populations, connections=connections)
-
-
-def _shifted(target: Population, read: Connection, constant: np.ndarray | None) -> np.ndarray | None:
-    """The bias of `target` plus what `constant` sends it through `read`."""
-    if constant is None:
-        return target.bias
-    sent = apply(read.operators, constant[None])[0]
-    return sent if target.bias is None else sent + target.bias
-
-
-def _unused(network: Network, name: str) -> str:
-    while name in network.populations:
-        name += "'"
-    return name
-
-
 def _require_lowerable(network: Network) -> None:
     problems = [
         f"{name} (MaxPool2D, from {', '.join(population.origin.layers) or 'no known layer'}): it pads, and may pool "
         "negative numbers; put the ReLU before the pooling, where it changes nothing"
         for name, population in network.populations.items()
         if isinstance(population.neuron, MaxPool2D)
+        and not isinstance(population.neuron, MaxPoolRelu2D)
         and any(map(any, population.neuron.padding))
         and not _is_rectified(network, population)
     ]
@@ -182,6 +156,6 @@ def _is_rectified(network: Network, population: Population) -> bool:
 
 def _gives_no_negative(network: Network, name: str) -> bool:
     population = network.populations[name]
-    if isinstance(population.neuron, MaxPool2D):
+    if type(population.neuron) is MaxPool2D:
         return _is_rectified(network, population)
-    return isinstance(population.neuron, (Relu, Clip))
+    return isinstance(population.neuron, (Relu, Clip, MaxPoolRelu2D))

@@ -4,40 +4,69 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from ..ir import Images, Network, PipelineError, Stage, VerificationError, verify
-from .calibration import Statistics, calibrate
+from ..ir import Images, Network, PipelineError, Population, Stage, VerificationError, verify
+from .calibration import Statistics, calibrate, with_logits
 
 Activations = Callable[[Network, Images], Iterator[Mapping[str, np.ndarray]]]
+
+
+class Drive(Protocol):
+    """What reaches one population of a spiking network from the calibration images, everything before it being run."""
+
+    def currents(self) -> Iterator[np.ndarray]:
+        """Batch by batch the summed input of every step, bias included: (steps · images, channels, positions)."""
+
+    def decoded(self, population: Population) -> Iterator[np.ndarray]:
+        """Batch by batch what `population` in this place decodes after the whole run: (images, *shape)."""
+
+
+Adjust = Callable[[Population, Drive], Population]
+Sweep = Callable[[Network, Images, Adjust], Network]
 
 
 @dataclass(frozen=True)
 class Context:
     """What passes may ask for beyond the network.
 
-    `activations` runs the analog network: batch by batch the activation of every population, by name.
-    `calibration` are the images to run it on, `timesteps` the T that the conversion is for.
+    `activations` runs the analog network: batch by batch the activation of every population, by name. `sweep` runs a
+    spiking network layer by layer, letting each population be adjusted before it is run. `calibration` are the images
+    to run them on, `timesteps` the T that the conversion is for, `analog` the network that was last converted.
     """
 
     activations: Activations | None = None
     calibration: Images | None = None
     timesteps: int | None = None
+    sweep: Sweep | None = None
+    analog: Network | None = None
     _statistics: list[tuple[Network, Mapping[str, Statistics]]] = field(default_factory=list, repr=False)
 
     def statistics(self, network: Network) -> Mapping[str, Statistics]:
-        """What the calibration images evoke in each population of an analog network; streamed once, then kept."""
+        """What the calibration images evoke in each population of an analog network; streamed once, then kept.
+
+        Of a softmax these are the logits that go into it.
+        """
         for known, statistics in self._statistics:
             if known is network:
                 return statistics
         if self.activations is None or self.calibration is None:
-            raise PipelineError("this pass needs calibration images: give calibration=… (or --calibration)")
-        statistics = calibrate(network, self.activations(network, self.calibration))
+            raise PipelineError(_NO_CALIBRATION)
+        statistics = calibrate(network, self.activations(with_logits(network), self.calibration))
         self._statistics.append((network, statistics))
         return statistics
+
+    def adjusted(self, network: Network, adjust: Adjust) -> Network:
+        """A spiking network in which, in graph order, each population is replaced by what `adjust` makes of it."""
+        if self.sweep is None or self.calibration is None:
+            raise PipelineError(_NO_CALIBRATION)
+        return self.sweep(network, self.calibration, adjust)
+
+
+_NO_CALIBRATION = "this pass needs calibration images: give calibration=… (or --calibration)"
 
 
 @dataclass(frozen=True)
@@ -46,13 +75,15 @@ class Pass(ABC):
 
     `name` is what pipelines call it, `requires` and `ensures` are the stages of the network before and after.
     `keeps_function` says that the analog network computes the same after the pass as before: the instrument
-    check-equivalence holds such a pass to it.
+    check-equivalence holds such a pass to it. `needs_analog` says that the pass, run on a spiking network, looks at the
+    one that it was converted from, `context.analog`.
     """
 
     name: ClassVar[str]
     requires: ClassVar[Stage]
     ensures: ClassVar[Stage]
     keeps_function: ClassVar[bool] = False
+    needs_analog: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, network: Network, context: Context) -> Network:
@@ -90,6 +121,8 @@ def run(passes: Sequence[Pass], network: Network, context: Context, instruments:
         for instrument in instruments:
             instrument.start(passes, network, context)
         for number, step in enumerate(passes, 1):
+            if not network.is_spiking:
+                context = replace(context, analog=network)
             network = _step(number, step, network, context, instruments)
     finally:
         for instrument in instruments:
@@ -99,6 +132,11 @@ def run(passes: Sequence[Pass], network: Network, context: Context, instruments:
 
 def _step(number: int, step: Pass, network: Network, context: Context, instruments: Sequence[Instrument]) -> Network:
     _hold(network, step.requires, f"pass {number} ({step.name}) requires a network at stage {step.requires!r}")
+    if step.needs_analog and context.analog is None:
+        raise PipelineError(
+            f"pass {number} ({step.name}) compares the spiking network with the analog one that it was made of: "
+            "run it in the same pipeline as the pass that converts, after it"
+        )
     for instrument in instruments:
         instrument.before(number, step, network, context)
     result = step.run(network, context)

@@ -17,13 +17,27 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import get_args, get_type_hints
 
 from ..ir import PipelineError
+from .bias_correction import BiasCorrection
 from .canonicalise import Canonicalise
+from .clip import LowerClip
 from .data_norm import DataNorm
+from .few_spike import FewSpikeConversion
+from .leaky_relu import LowerLeakyRelu
 from .lower_max_pool import LowerMaxPool
 from .manager import Pass
+from .spike_norm import SpikeNorm
 
 GROUP = "snnc.passes"
-BUILT_IN: tuple[type[Pass], ...] = (Canonicalise, DataNorm, LowerMaxPool)
+BUILT_IN: tuple[type[Pass], ...] = (
+    BiasCorrection,
+    Canonicalise,
+    DataNorm,
+    FewSpikeConversion,
+    LowerClip,
+    LowerLeakyRelu,
+    LowerMaxPool,
+    SpikeNorm,
+)
 
 
 @cache
@@ -64,7 +78,8 @@ class Documentation:
 def document(cls: type[Pass]) -> Documentation:
     """Read a pass's documentation: the docstring's first line, its text, and its list `- option: meaning`."""
     summary, _, rest = inspect.cleandoc(cls.__doc__ or "").partition("\n")
-    meanings = {m[1]: " ".join(m[2].split()) for m in re.finditer(_BULLET, rest)}
+    inherited = [inspect.cleandoc(base.__doc__ or "") for base in reversed(cls.__mro__) if issubclass(base, Pass)]
+    meanings = {m[1]: " ".join(m[2].split()) for text in inherited for m in re.finditer(_BULLET, text)}
     hints = get_type_hints(cls)
     options = []
     for field in fields(cls):

@@ -5,6 +5,7 @@ inputs: whatever the order in which a backend sums, nothing is rounded.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from hypothesis import strategies as st
@@ -16,14 +17,20 @@ from snnc.ir import (
     Conv2D,
     CurrentInput,
     Dense,
+    FewSpike,
+    FewSpikeInput,
+    FewSpikeReadout,
     Flatten,
+    GradedInput,
     Integrate,
     IntegrateFire,
+    IntegrateFireInput,
     Network,
     Pad,
     Pick,
     Population,
     Scale,
+    SpikeInput,
 )
 
 SAME_3X3 = ((1, 1), (1, 1))
@@ -37,11 +44,11 @@ def dyadic(seed: int, *shape: int, limit: float = 0.5, step: float = 1 / 64) -> 
 
 
 def images(network: Network, count: int = 5) -> dict[str, np.ndarray]:
-    """Multiples of 1/16 within ±1 for every input; the second image is dark."""
-    drawn = {
-        name: dyadic(100 + i, count, *network.populations[name].shape, limit=1, step=1 / 16)
-        for i, name in enumerate(network.inputs)
-    }
+    """Multiples of 1/16, or finer ones where they are encoded in bits, within ±1; the second image is dark."""
+    drawn = {}
+    for i, population in enumerate(network.populations[name] for name in network.inputs):
+        step = 2**-12 if isinstance(population.neuron, FewSpikeInput) else 1 / 16
+        drawn[population.name] = dyadic(100 + i, count, *population.shape, limit=1, step=step)
     for array in drawn.values():
         array[1] = 0
     return drawn
@@ -55,7 +62,7 @@ def spiking(populations, connections, inputs, outputs, timesteps: int) -> Networ
             replace(
                 edge,
                 operators=ir.fold(edge.operators, loose.populations[edge.source].shape),
-                delay=loose.depth[edge.target] - loose.depth[edge.source] - 1,
+                delay=loose.aligned(edge.source, edge.target),
             )
             for edge in loose.connections
         )
@@ -171,13 +178,105 @@ def branching() -> Network:
     )
 
 
-NETWORKS = {build.__name__: build for build in (strided, per_channel, grouped, branching)}
+def spiking_inputs() -> Network:
+    """Inputs that fire, signed and not, of both resets; two of them also skip layers."""
+    return spiking(
+        [
+            Population("soft", (5,), IntegrateFireInput(0.75, signed=True, v_init=0.375)),
+            Population("hard", (4, 4, 2), IntegrateFireInput(0.5, reset="zero", comparison=">")),
+            Population("binary", (3,), SpikeInput(0.25)),
+            Population("polar", (2, 2, 2), SpikeInput(0.5, signed=True)),
+            Population("mixed", (3, 3, 4), IntegrateFire(0.5, 0.25), dyadic(1, 4, limit=0.25)),
+            Population("deep", (2, 2, 2), IntegrateFire(1.0, 0.5)),
+            Population("y", (3,), Integrate(), dyadic(2, 3)),
+        ],
+        [
+            Connection("hard", "mixed", (Conv2D(dyadic(3, 2, 2, 2, 4)),)),
+            Connection("mixed", "deep", (Conv2D(dyadic(4, 2, 2, 4, 2)),)),
+            Connection("polar", "deep", (Conv2D(dyadic(5, 3, 3, 2, 2), padding=SAME_3X3),)),
+            Connection("deep", "y", (Flatten(), Dense(dyadic(6, 8, 3)))),
+            Connection("hard", "y", (AveragePool2D((2, 2), (2, 2)), Flatten(), Dense(dyadic(7, 8, 3)))),
+            Connection("soft", "y", (Pick(np.array([1, 4, 4])),)),
+            Connection("soft", "y", (Dense(dyadic(8, 5, 3)),)),
+            Connection("binary", "y"),
+        ],
+        ["soft", "hard", "binary", "polar"],
+        ["y"],
+        timesteps=16,
+    )
+
+
+def few_spike(k: int) -> Network:
+    """Few-spike codes of `k` bits, of a signed input and of one that is not, rounded and truncated."""
+    half = 2.0 ** -(k + 1)
+    alphas = np.array([1.0, 0.5, 2.0, 0.75], np.float32)
+    return spiking(
+        [
+            Population("signed", (6,), FewSpikeInput(k, 1.0, half, signed=True)),
+            Population("unsigned", (4,), FewSpikeInput(k, 0.75)),
+            Population("hidden", (4,), FewSpike(k, alphas, alphas * half), dyadic(1, 4, limit=0.25, step=1 / 16)),
+            Population("code", (5,), FewSpike(k, 1.5)),
+            Population("y", (3,), FewSpikeReadout(), dyadic(2, 3)),
+        ],
+        [
+            Connection("signed", "hidden", (Dense(dyadic(3, 6, 4, limit=1, step=1 / 8)),)),
+            Connection("unsigned", "hidden"),
+            Connection("hidden", "code", (Dense(dyadic(4, 4, 5, limit=1, step=1 / 8)),)),
+            Connection("signed", "y", (Dense(dyadic(5, 6, 3, step=1 / 16)),)),
+            Connection("hidden", "y", (Dense(dyadic(6, 4, 3, step=1 / 16)),)),
+        ],
+        ["signed", "unsigned"],
+        ["code", "y"],
+        timesteps=k,
+    )
+
+
+def phases() -> Network:
+    """A few-spike network with a graded input, codes of different length, and edges that skip one and two phases."""
+    alphas = np.array([0.5, 1.0, 0.75, 2.0], np.float32)
+    return spiking(
+        [
+            Population("image", (6, 6, 2), GradedInput()),
+            Population("events", (3,), FewSpikeInput(4, 1.0, 1 / 32, signed=True)),
+            Population("stem", (6, 6, 4), FewSpike(7, alphas, alphas / 2**8), dyadic(1, 4, limit=0.25)),
+            Population("block", (6, 6, 4), FewSpike(5, 1.0, 1 / 64), dyadic(2, 6, 6, 4, limit=0.25)),
+            Population("join", (3, 3, 4), FewSpike(7, 1.25)),
+            Population("y", (3,), FewSpikeReadout(), dyadic(3, 3)),
+        ],
+        [
+            Connection("image", "stem", (Conv2D(dyadic(4, 3, 3, 2, 4), padding=SAME_3X3),)),
+            Connection("stem", "block", (Conv2D(dyadic(5, 3, 3, 2, 4), padding=((2, 0), (1, 1)), groups=2),)),
+            Connection("stem", "join", (AveragePool2D((2, 2), (2, 2)),)),
+            Connection("block", "join", (Conv2D(dyadic(6, 2, 2, 4, 4), (2, 2)),)),
+            Connection("image", "join", (AveragePool2D((2, 2), (2, 2)), Pad(((0, 0), (0, 0), (2, 0))))),
+            Connection("join", "y", (Flatten(), Dense(dyadic(7, 36, 3)))),
+            Connection("events", "y", (Scale(dyadic(8, 3)),)),
+            Connection("image", "y", (Flatten(), Dense(dyadic(9, 72, 3, step=1 / 16)))),
+        ],
+        ["image", "events"],
+        ["y"],
+        timesteps=7,
+    )
+
+
+NETWORKS = {build.__name__: build for build in (strided, per_channel, grouped, branching, spiking_inputs, phases)}
+NETWORKS |= {f"few_spike_{k}": partial(few_spike, k) for k in range(1, 13)}
 
 
 @st.composite
 def networks(draw: st.DrawFn) -> Network:
-    """A random graph: populations read one to three earlier ones; those that none reads are outputs or feed one."""
-    populations = [Population(f"in{i}", draw(_shapes()), CurrentInput()) for i in range(draw(st.integers(1, 2)))]
+    """A random graph, few-spike or not.
+
+    Populations read one to three earlier ones; those that none reads are outputs or feed one.
+    """
+    timesteps, phased = draw(st.integers(1, 12)), draw(st.booleans())
+    timesteps = min(timesteps, 4) if phased else timesteps  # so few bits are exact whatever is drawn
+    inputs_of, neurons_of, readout = (
+        (_phased_inputs(timesteps), partial(_few_spike_neurons, timesteps), FewSpikeReadout())
+        if phased
+        else (_rate_inputs(), _neurons, Integrate())
+    )
+    populations = [Population(f"in{i}", draw(_shapes()), draw(inputs_of)) for i in range(draw(st.integers(1, 2)))]
     inputs = [population.name for population in populations]
     connections = []
     for i in range(draw(st.integers(1, 4))):
@@ -188,15 +287,15 @@ def networks(draw: st.DrawFn) -> Network:
         for other in others:
             if (chain := draw(_edges_to(other.shape, shape))) is not None:
                 connections.append(Connection(other.name, f"p{i}", chain))
-        populations.append(Population(f"p{i}", shape, draw(_neurons(shape[-1])), draw(_biases(shape))))
+        populations.append(Population(f"p{i}", shape, draw(neurons_of(shape[-1])), draw(_biases(shape))))
     read = {edge.source for edge in connections}
     outputs = []
     for last in [p for p in populations if p.name not in (*read, *inputs)]:
         outputs.append(f"{last.name}/readout" if draw(st.booleans()) else last.name)
         if outputs[-1] != last.name:
-            populations.append(Population(outputs[-1], (3,), Integrate(), draw(_biases((3,)))))
+            populations.append(Population(outputs[-1], (3,), readout, draw(_biases((3,)))))
             connections.append(Connection(last.name, outputs[-1], (Dense(draw(_arrays(last.size, 3))),)))
-    return spiking(populations, connections, inputs, outputs, draw(st.integers(1, 12)))
+    return spiking(populations, connections, inputs, outputs, timesteps)
 
 
 def _arrays(*shape: int, limit: float = 1, step: float = 1 / 64) -> st.SearchStrategy[np.ndarray]:
@@ -211,16 +310,38 @@ def _biases(shape: ir.Shape) -> st.SearchStrategy[np.ndarray | None]:
     return st.one_of(st.none(), _arrays(shape[-1], limit=0.25), _arrays(*shape, limit=0.25))
 
 
-@st.composite
-def _neurons(draw: st.DrawFn, channels: int) -> ir.SpikingNeuron:
-    thresholds = st.integers(1, 8).map(lambda quarters: quarters / 4)
-    potentials = st.integers(-2, 4).map(lambda eighths: eighths / 8)
-    v_thresh, v_init = (
-        draw(values | st.lists(values, min_size=channels, max_size=channels).map(np.array))
-        for values in (thresholds, potentials)
+THRESHOLDS = st.integers(1, 8).map(lambda quarters: quarters / 4)
+POTENTIALS = st.integers(-2, 4).map(lambda eighths: eighths / 8)
+RESETS, COMPARISONS = st.sampled_from(["subtract", "zero"]), st.sampled_from([">=", ">"])
+
+
+def _rate_inputs() -> st.SearchStrategy[ir.SpikingNeuron]:
+    return st.one_of(
+        st.just(CurrentInput()),
+        st.builds(SpikeInput, THRESHOLDS, st.booleans()),
+        st.builds(IntegrateFireInput, THRESHOLDS, st.booleans(), POTENTIALS, RESETS, COMPARISONS),
     )
-    reset, comparison = draw(st.sampled_from(["subtract", "zero"])), draw(st.sampled_from([">=", ">"]))
-    return IntegrateFire(v_thresh, v_init, reset, comparison)
+
+
+def _phased_inputs(timesteps: int) -> st.SearchStrategy[ir.SpikingNeuron]:
+    few_spike_inputs = st.builds(
+        FewSpikeInput, st.integers(1, timesteps), THRESHOLDS, st.sampled_from([0.0, 1 / 32, 0.5]), st.booleans()
+    )
+    return st.one_of(st.just(GradedInput()), few_spike_inputs)
+
+
+def _neurons(channels: int) -> st.SearchStrategy[ir.SpikingNeuron]:
+    each = partial(_one_or_each, channels=channels)
+    return st.builds(IntegrateFire, each(THRESHOLDS), each(POTENTIALS), RESETS, COMPARISONS)
+
+
+def _few_spike_neurons(timesteps: int, channels: int) -> st.SearchStrategy[ir.SpikingNeuron]:
+    each = partial(_one_or_each, channels=channels)
+    return st.builds(FewSpike, st.integers(1, timesteps), each(THRESHOLDS), each(POTENTIALS))
+
+
+def _one_or_each(values: st.SearchStrategy[float], channels: int) -> st.SearchStrategy[float | np.ndarray]:
+    return values | st.lists(values, min_size=channels, max_size=channels).map(np.array)
 
 
 @st.composite
@@ -248,7 +369,8 @@ def _convolutions(draw: st.DrawFn, shape: ir.Shape) -> tuple[ir.Operator, ...]:
 @st.composite
 def _pooling(draw: st.DrawFn, shape: ir.Shape) -> tuple[ir.Operator, ...]:
     strides = draw(st.sampled_from([(1, 1), (2, 2), (2, 1)]))
-    padding = draw(st.sampled_from([ir.NO_PADDING, ((1, 0), (0, 1)), ((1, 1), (1, 1))]))
+    paddings = [((1, 0), (0, 1)), ((1, 1), (1, 1)), *([ir.NO_PADDING] if min(shape[:2]) > 1 else [])]
+    padding = draw(st.sampled_from(paddings))
     pool = AveragePool2D((2, 2), strides, padding)
     if draw(st.booleans()):
         return (pool,)

@@ -1,8 +1,11 @@
-"""The oracle: the equations of DESIGN.md, stepped naively in global time, one image after another.
+"""The oracle: the equations of DESIGN.md and of the neurons, stepped naively in global time, one image after another.
 
-Nothing here is fast, clever or shared with an engine. In step s every population of the network is looked at
-once. What it sent in step s arrives over a connection in step s + 1 + delay; a population at depth d adds its bias and
-fires only in its window [d, d + T). Numbers are float64, so sums of dyadic numbers are exact.
+Nothing here is fast, clever or shared with an engine. In step s every population of the network is looked at once. What
+it sent in step s arrives over a connection in step s + 1 + delay. A population at depth d fires only in its window of T
+steps. In a rate network that begins at step d, and charge may arrive during it; in a few-spike network it begins at
+step d·T, and charge may arrive in the T steps up to that one. Numbers are float64, so sums of dyadic numbers are exact.
+
+`PoissonInput` is not here: nobody else draws the same random spikes.
 """
 
 import numpy as np
@@ -12,7 +15,7 @@ from snnc.backend.compiled import Recording
 
 
 def simulate(network: ir.Network, inputs: dict[str, np.ndarray]) -> Recording:
-    """Run the images, (images, *shape) by input, for T + D steps each; every spike is recorded."""
+    """Run the images, (images, *shape) by input, until the last window has ended; every spike is recorded."""
     images = len(next(iter(inputs.values())))
     runs = [_simulate_one(network, {name: x[image] for name, x in inputs.items()}) for image in range(images)]
     counts, potentials, decoded, trains = zip(*runs, strict=True)
@@ -20,62 +23,80 @@ def simulate(network: ir.Network, inputs: dict[str, np.ndarray]) -> Recording:
 
 
 def _simulate_one(network, image):
-    timesteps, depth = network.timesteps, network.depth
-    v = {name: _initial_potential(network.populations[name]) for name in network.order if name not in network.inputs}
+    timesteps, phased = network.timesteps, network.is_phased
+    begin = {name: depth * (timesteps if phased else 1) for name, depth in network.depth.items()}
+    v = {name: np.zeros(p.shape) + getattr(p.neuron, "v_init", 0) for name, p in network.populations.items()}
+    x = dict.fromkeys(network.order, 0)  # what has arrived and is not yet in v
     sent = {name: {} for name in network.order}  # what goes into a population's connections, by step
-    trains = {name: [] for name in network.order if _fires(network.populations[name])}
+    trains = {name: [] for name in network.order if network.populations[name].neuron.fires}
     decoded = {name: [] for name in network.outputs}
-    for step in range(timesteps + max(depth.values())):
+    for step in range(max(begin.values()) + timesteps):
         for name in network.order:
-            population = network.populations[name]
-            if not depth[name] <= step < depth[name] + timesteps:
-                assert not any(step - 1 - c.delay in sent[c.source] for c in network.incoming(name)), "a spike is lost"
+            population, t = network.populations[name], step - begin[name]
+            arriving = list(_arriving(network, name, sent, step))
+            assert not arriving or (-timesteps < t <= 0 if phased else 0 <= t < timesteps), "a spike is lost"
+            x[name] = x[name] + sum(arriving)
+            if not 0 <= t < timesteps:
                 continue
-            if name in network.inputs:
-                sent[name][step] = image[name].astype(np.float64)
-                continue
-            v[name] = v[name] + _arriving(network, name, sent, step)
-            if population.bias is not None:
-                v[name] = v[name] + population.bias
-            if _fires(population):
-                spikes = _fire(population.neuron, v[name])
-                v[name] = _reset(population.neuron, v[name], spikes)
-                sent[name][step] = spikes * population.neuron.v_thresh
-                trains[name].append(spikes)
-            if name in decoded:
-                t = step - depth[name] + 1
-                decoded[name].append(_decode(population.neuron, v[name], sum(trains.get(name, [0])), t))
-    counts = {name: np.sum(spikes, axis=0, dtype=np.int32) for name, spikes in trains.items()}
-    return counts, v, {name: np.array(d) for name, d in decoded.items()}, {n: np.array(s) for n, s in trains.items()}
+            drive, sign = _drive(population, image.get(name))
+            if t == 0 or not phased:
+                v[name] = v[name] + _pooled(population.neuron, x[name] + drive)
+                x[name] = 0
+            if name in trains:
+                spikes = _fire(population.neuron, v[name], drive, t)
+                v[name] = _reset(population.neuron, v[name], spikes, t)
+                sent[name][step] = sign * spikes * _unit(population.neuron, t)
+                trains[name].append((sign * spikes).astype(np.int8))
+            elif isinstance(population.neuron, ir.CurrentInput) or (population.neuron.is_input and t == 0):
+                sent[name][step] = drive
+            if name in decoded and (t == timesteps - 1 or not phased):
+                value = sum(sent[name].values()) if name in trains else v[name]
+                decoded[name].append(value if phased else value / (t + 1))
+    counts = {name: np.abs(spikes).sum(axis=0, dtype=np.int32) for name, spikes in trains.items()}
+    potentials = {name: v[name] for name in network.order if name not in network.inputs}
+    return counts, potentials, _arrays(decoded), _arrays(trains)
 
 
 def _arriving(network, name, sent, step):
-    total = np.zeros(network.populations[name].shape)
     for connection in network.incoming(name):
         before = sent[connection.source].get(step - 1 - connection.delay)
         if before is not None:
-            total = total + ir.apply(connection.operators, before[None])[0]
-    return total
+            yield ir.apply(connection.operators, before[None])[0]
 
 
-def _initial_potential(population):
-    return np.zeros(population.shape) + (population.neuron.v_init if _fires(population) else 0)
+def _drive(population, x):
+    """What adds to V beside the connections, in every step or once per phase, and the sign of the spikes."""
+    if x is None:
+        return 0 if population.bias is None else population.bias.astype(np.float64), 1
+    x = x.astype(np.float64)
+    if not population.neuron.fires:
+        return x, 1
+    return (np.abs(x), np.where(x < 0, -1, 1)) if population.neuron.signed else (np.maximum(x, 0), 1)
 
 
-def _fires(population):
-    return isinstance(population.neuron, ir.IntegrateFire)
+def _pooled(neuron, x):
+    return neuron.pooling.apply(x[None])[0] if neuron.pooling else x
 
 
-def _fire(neuron, v):
-    return v >= neuron.v_thresh if neuron.comparison == ">=" else v > neuron.v_thresh
+def _unit(neuron, t):
+    """What a spike in step t of the window stands for, which is also the threshold."""
+    return np.asarray(neuron.amplitude) * (2.0 ** -(t + 1) if neuron.phased else 1.0)
 
 
-def _reset(neuron, v, spikes):
-    return np.where(spikes, v - neuron.v_thresh if neuron.reset == "subtract" else 0, v)
+def _fire(neuron, v, drive, t):
+    if isinstance(neuron, ir.SpikeInput):
+        return drive != 0
+    if neuron.phased:
+        return (v >= _unit(neuron, t)) & (t < neuron.k)
+    return v >= _unit(neuron, t) if neuron.comparison == ">=" else v > _unit(neuron, t)
 
 
-def _decode(neuron, v, count, t):
-    return neuron.v_thresh * np.asarray(count, np.float64) / t if isinstance(neuron, ir.IntegrateFire) else v / t
+def _reset(neuron, v, spikes, t):
+    return np.where(spikes, 0 if getattr(neuron, "reset", "subtract") == "zero" else v - _unit(neuron, t), v)
+
+
+def _arrays(by_step):
+    return {name: np.array(values) for name, values in by_step.items()}
 
 
 def _stack(runs, axis):

@@ -19,7 +19,7 @@ import snnc
 from snnc import ir
 from snnc.bisect import bisect, measure, to_json, to_table, write_reproducer
 from snnc.ir import Connection, Network, Population
-from snnc.passes import Canonicalise, Context, DataNorm, Pass, parse, run, to_text
+from snnc.passes import BiasCorrection, Canonicalise, Context, DataNorm, Pass, parse, run, to_text
 
 IMAGES = weights(100, 40, 8, 8, 2)
 
@@ -229,3 +229,12 @@ def test_large_data_is_left_where_it_is(labels, tmp_path, monkeypatch):
     script = (tmp_path / "bad" / "reproduce.sh").read_text()
     assert "# data.npz is not here" in script
     assert "--calibration" not in script
+
+
+def test_a_pass_that_compares_is_reproduced_from_the_analog_network(labels):
+    passes = (Canonicalise(), Touch(), DataNorm(99.0), BiasCorrection())
+    result = found(passes, labels, floor=0, timesteps=8)
+    assert result.leading == (DataNorm(99.0),)
+    assert not result.before.is_spiking
+    again = snnc.run_pipeline(result.before, passes[2:], calibration=IMAGES, timesteps=8)
+    assert again == snnc.run_pipeline(residual(), passes, calibration=IMAGES, timesteps=8)

@@ -70,6 +70,43 @@ def test_convert_reads_network_files_and_takes_a_pipeline(snn, snnc_command):
     assert network.populations["stem"].neuron.reset == "zero"
 
 
+def test_evaluate_leaves_out_a_transient(snn, snnc_command):
+    data = np.load(snn / "data.npz")
+    compiled = snnc.compile(snnc.load(snn / "net.snn"))
+    curves = {}
+    for transient in (0, 8):
+        code, out, _ = snnc_command(
+            "evaluate", snn / "net.snn", "--data", snn / "data.npz", "--transient", transient, "--json"
+        )
+        assert code == 0
+        curves[transient] = json.loads(out)["accuracy"]["digit"]
+        result = compiled.evaluate(data["x_test"], data["y_test"], transient=transient)
+        assert curves[transient] == result.accuracy.tolist()
+    assert curves[0][:8] == curves[8][:8]
+    assert curves[0] != curves[8]
+
+
+def test_few_spike_networks_are_converted_evaluated_and_shown(snn, snnc_command):
+    net = snn / "few.snn"
+    pipeline = "few-spike{k=8,input=few-spike,signed=true,layer-k=branch:6},bias-correction"
+    code, _, err = snnc_command("convert", snn / "analog.snn", "-c", snn / "data.npz", "-p", pipeline, "-o", net)
+    assert code == 0
+    assert "8 timesteps" in err
+    evaluate = ("evaluate", net, "--data", snn / "data.npz")
+    code, out, _ = snnc_command(*evaluate)
+    assert code == 0
+    report = json.loads(snnc_command(*evaluate, "--json")[1])
+    (accuracy,) = report["accuracy"]["digit"]  # it answers once
+    assert accuracy > 0.9
+    assert f"accuracy of digit after phases of 8 steps: {accuracy:.1%}" in out
+    assert set(report["spikes_per_image"]) == {"image", "stem", "branch", "merged"}
+    assert 0 < report["spikes_per_image"]["branch"] < 6 * 512
+    _, out, err = snnc_command("show", net)
+    assert out == str(snnc.load(net))
+    assert "branch [8,8,8] FewSpike(k=6, alpha=" in out
+    assert "image [8,8,2] FewSpikeInput(k=8, alpha=" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -89,10 +126,19 @@ def test_convert_reads_network_files_and_takes_a_pipeline(snn, snnc_command):
         (("convert", "analog.snn", "-c", "data.npz", "-o", "missing/out.snn"), "cannot write missing/out.snn"),
         (("evaluate", "net.snn", "--data", "data.npz", "--plot", "missing/a.png"), "cannot write the plot"),
         (("evaluate", "net.snn", "--data", "data.npz", "--plot", "a.xyz"), "cannot write the plot"),
+        (("evaluate", "net.snn", "--data", "data.npz", "--transient", "32"), "the network runs for 32 timesteps"),
+        (("evaluate", "few.snn", "--data", "data.npz", "--transient", "1"), "the network answers once"),
+        (("evaluate", "few.snn", "--data", "data.npz", "-t", "8"), "runs for its own 4 steps a phase"),
+        (("evaluate", "few.snn", "--data", "data.npz", "--plot", "a.png"), "there is no curve to draw"),
+        (
+            ("convert", "analog.snn", "-c", "data.npz", "-p", "few-spike{input=few-spike}", "-o", "out.snn"),
+            "input 'image' goes down to -1, which spikes of one sign cannot say",
+        ),
     ],
 )
 def test_errors_are_one_message_and_leave_nothing_behind(snn, snnc_command, monkeypatch, arguments, message):
     monkeypatch.chdir(snn)
+    snnc.save(snnc.convert(residual(), "few-spike", calibration=IMAGES), "few.snn")
     np.save("images.npy", IMAGES)
     np.save("nan.npy", np.full((5, 8, 8, 2), np.nan))
     np.save("shape.npy", np.zeros((5, 9, 9, 2)))

@@ -8,7 +8,7 @@ from reference import analog
 
 import snnc
 from snnc import ir
-from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine, spiking
+from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine, layer, spiking
 from snnc.ir import Connection, Network, Population
 
 IMAGES = weights(100, 40, 8, 8, 2)
@@ -104,14 +104,14 @@ def test_memory_stays_within_the_budget(timesteps, images, monkeypatch):
     budget = 2**20
     monkeypatch.setattr(spiking, "MEMORY_BYTES", budget)
     held = []
-    step = spiking._Layer.step
+    step = layer.Layer.step
 
-    def measured(layer, steps, state, spikes):
-        result = step(layer, steps, state, spikes)
+    def measured(layer, steps, state, spikes, first):
+        result = step(layer, steps, state, spikes, first)
         held.append(result.nbytes + sum(array.nbytes for array in spikes.values()))
         return result
 
-    monkeypatch.setattr(spiking._Layer, "step", measured)
+    monkeypatch.setattr(layer.Layer, "step", measured)
     snnc.compile(converted(timesteps)).simulate(IMAGES[:images])
     assert budget / 4 < max(held) <= budget
 

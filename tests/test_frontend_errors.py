@@ -60,7 +60,7 @@ def everything_bad() -> keras.Model:
     y = kl.Reshape((-1, 4), name="rows")(y)
     y = kl.Bidirectional(kl.LSTM(5, name="cell"), name="both_ways")(y)
     inner = keras.Input((10,))
-    nested = keras.Model(inner, kl.LeakyReLU(name="leak")(kl.Dense(4, name="fine")(inner)), name="nested")
+    nested = keras.Model(inner, kl.ELU(name="curve")(kl.Dense(4, name="fine")(inner)), name="nested")
     return keras.Model(x, kl.Dense(2, activation="sigmoid", name="top")(nested(y)), name="bad")
 
 
@@ -71,7 +71,7 @@ def test_all_problems_are_reported_at_once_and_by_layer():
         "act (Activation 'tanh')",
         "twice (Lambda)",
         "both_ways (Bidirectional)",
-        "nested/leak (LeakyReLU)",
+        "nested/curve (ELU)",
         "top (Dense 'sigmoid')",
     ]
     assert "swap swish for ReLU and fine-tune" in found[0]
@@ -89,7 +89,7 @@ def test_files_with_code_name_every_layer(tmp_path, suffix):
         "act (Activation 'tanh')",
         "twice (Lambda)",
         "both_ways (Bidirectional)",
-        "nested/leak (LeakyReLU)",
+        "nested/curve (ELU)",
         "top (Dense 'sigmoid')",
     ]
     assert list(tmp_path.iterdir()) == [path]
@@ -97,11 +97,11 @@ def test_files_with_code_name_every_layer(tmp_path, suffix):
 
 def test_files_without_code_name_every_layer(tmp_path):
     x = keras.Input((5, 5, 2))
-    y = kl.UpSampling2D(name="up")(kl.ReLU(negative_slope=0.1, name="leaky")(x))
+    y = kl.UpSampling2D(name="up")(kl.ReLU(threshold=0.1, name="late")(x))
     y = kl.GRU(3, name="gru")(kl.Reshape((-1, 2), name="rows")(y))
     keras.Model(x, y).save(tmp_path / "bad.keras")
     found = problems(tmp_path / "bad.keras")
-    assert [line.split(":")[0] for line in found] == ["leaky (ReLU)", "gru (GRU)"]
+    assert [line.split(":")[0] for line in found] == ["late (ReLU)", "gru (GRU)"]
 
 
 class Doubled(kl.Layer):
@@ -176,7 +176,7 @@ def _on_image(*layers: kl.Layer) -> keras.Model:
         ([kl.Reshape((8, 24), name="rows")], "rows"),
         ([kl.Cropping2D(1, name="crop")], "crop (Cropping2D)"),
         ([kl.Conv2D(2, 3, data_format="channels_first", name="cf")], "cf (Conv2D): channels_first"),
-        ([kl.PReLU(name="prelu")], "prelu (PReLU): a negative slope"),
+        ([kl.ELU(name="elu")], "elu (ELU): its negative part is curved"),
     ],
 )
 def test_messages(layers, expected):

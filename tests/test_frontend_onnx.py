@@ -4,6 +4,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from reference import analog
 
@@ -40,11 +42,17 @@ def channels_last(x: np.ndarray) -> np.ndarray:
     return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
 
 
+def _quiet() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options
+
+
 def assert_equal(path, shape, first=True) -> ir.Network:
     """Compare with onnxruntime; images are given to the network as (H, W, C)."""
     network = frontend.load(path)
     x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, _quiet(), providers=["CPUExecutionProvider"])
     values = analog(network, {"x": channels_last(x) if first else x})
     for name, y in zip(network.outputs, session.run(None, {"x": x}), strict=True):
         y = channels_last(y) if first else y
@@ -157,6 +165,41 @@ def test_forms_of_relu(tmp_path, nodes):
     assert len(network.populations) == 2
 
 
+BOUNDS = {"low": -0.6, "zero": 0, "high": 0.75, "far": np.finfo(np.float32).max, "each": [[0.5] * 6]}
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("Max"), st.sampled_from(["low", "zero", "each"])),
+            st.tuples(st.just("Min"), st.sampled_from(["far", "zero", "each"])),
+            st.tuples(
+                st.just("Clip"), st.sampled_from(["low", "zero", "high"]), st.sampled_from(["zero", "high", "far"])
+            ),
+            st.sampled_from([("Relu",), ("Neg",), ("LeakyRelu",), ("HardSigmoid",)]),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_chains_of_bounds(tmp_path_factory, chain):
+    """Whatever the bounds leave, if they leave anything: the input is part of the output, so that it depends on it."""
+    nodes = [(op, " ".join([f"v{i}" if i else "x", *bounds]), f"v{i + 1}") for i, (op, *bounds) in enumerate(chain)]
+    nodes.append(("Sub", f"v{len(chain)} x", "y"))
+    path = save(tmp_path_factory.mktemp("model"), nodes, (6,), **{name: np.float32(b) for name, b in BOUNDS.items()})
+    assert_equal(path, (6,))
+
+
+@pytest.mark.parametrize("slope", [(), (1,), (3, 1, 1), (4, 5), (3, 4, 5), (1, 3, 1, 5)])
+def test_parametric_leaky_relu(tmp_path, slope):
+    nodes = [("PRelu", "x slope", "p"), ("Conv", "p w", "c", {"pads": [1, 1, 1, 1]}), ("HardSigmoid", "c", "y")]
+    constants = {"slope": np.float32(RNG.normal(size=slope)), "w": weight(2, 3, 3, 3)}
+    network = assert_equal(save(tmp_path, nodes, (3, 4, 5), **constants), (3, 4, 5))
+    shape = np.shape(network.populations["n/p"].neuron.slope)
+    assert shape == ((4, 5, 3) if slope[-1:] == (5,) else (3,) if slope[:1] == (3,) else ())
+
+
 def test_older_opsets_with_attributes_instead_of_inputs(tmp_path):
     nodes = [
         ("Pad", "x", "p", {"pads": [0, 0, 1, 1, 0, 0, 1, 1]}),
@@ -245,16 +288,20 @@ def test_unused_nodes_do_no_harm(tmp_path):
     [
         ([("ConstantOfShape", "huge", "h"), ("ReduceSum", "h", "t"), ("Mul", "x t", "y")], "n/h (ConstantOfShape)"),
         ([("Mul", "x x", "y")], "multiplies activations with each other"),
-        ([("Min", "x cap", "y")], "does not depend on the input; outputs"),
-        ([("Clip", "x cap cap", "y")], "minimum of 0 only"),
-        ([("Max", "x x", "y")], "as part of a ReLU"),
+        ([("Clip", "x cap cap", "y")], "does not depend on the input; outputs"),
+        ([("Max", "x uneven", "y")], "at one number only"),
+        ([("Max", "x x", "y")], "between activations and one number only"),
+        ([("PRelu", "cap x", "y")], "with a constant as operand 1"),
+        ([("PRelu", "x x", "y")], "takes its operand 2 from the network's activations"),
+        ([("ThresholdedRelu", "x", "y")], "jumps at a threshold"),
         ([("Div", "cap x", "y")], "with a constant as operand 1"),
         ([("Cast", "x", "i", {"to": 7}), ("Cast", "i", "y", {"to": 1})], "into integers"),
         ([("Identity", "cap", "y")], "does not depend on the input"),
     ],
 )
 def test_messages(tmp_path, nodes, expected):
-    (line,) = problems(save(tmp_path, nodes, (4,), huge=np.array([2**20, 2**20]), cap=np.float32(0.5)))
+    constants = {"huge": np.array([2**20, 2**20]), "cap": np.float32(0.5), "uneven": np.float32([1, 2, 3, 4])}
+    (line,) = problems(save(tmp_path, nodes, (4,), **constants))
     assert expected in line
 
 

@@ -147,3 +147,71 @@ def test_converted_digits_are_within_a_point():
     snn = snnc.convert(snnc.load(model), calibration=x_train[:512], timesteps=32)
     assert ann > 0.95
     assert snnc.compile(snn).evaluate(x, y).accuracy[-1] >= ann - 0.01
+
+
+BEFORE = LowerMaxPool(before_neuron=True)
+
+
+@pytest.mark.parametrize("padding", [ir.NO_PADDING, ((1, 1), (0, 1))])
+@pytest.mark.parametrize("rectified", [True, False], ids=["relu-pool", "pool-relu"])
+def test_pooling_and_the_rectifier_next_to_it_become_one_population(rectified, padding):
+    network = pooled((3, 2), (2, 2), padding) if rectified else pool_then_relu((3, 2), padding)
+    joined = run([Canonicalise(), BEFORE], network, Context())
+    assert [p.name for p in joined.populations.values() if isinstance(p.neuron, ir.MaxPoolRelu2D)] == ["pool"]
+    assert len(joined.populations) == len(network.populations) - 1
+    np.testing.assert_allclose(analog(joined, {"x": IMAGES})["y"], analog(network, {"x": IMAGES})["y"], atol=1e-5)
+
+
+def test_the_joined_population_can_still_be_lowered():
+    joined = run([Canonicalise(), BEFORE], pooled(), Context())
+    rectifiers = lowered(joined)
+    assert all(type(p.neuron) in (ir.Input, ir.Relu, ir.Identity) for p in rectifiers.populations.values())
+    np.testing.assert_allclose(analog(rectifiers, {"x": IMAGES})["y"], analog(joined, {"x": IMAGES})["y"], atol=1e-5)
+
+
+def test_pooling_that_no_plain_rectifier_stands_next_to_is_lowered():
+    network = run([Canonicalise(), BEFORE], pooled(rectified=False), Context())
+    assert not [p for p in network.populations.values() if isinstance(p.neuron, ir.MaxPool2D)]
+
+
+def test_pooling_before_few_spike_neurons_is_exact_and_before_integrate_and_fire_too_large():
+    network = pooled()
+    expected = analog(network, {"x": IMAGES})["y"]
+    pipeline = "lower-max-pool{before-neuron=true},"
+    few = snnc.convert(network, pipeline + "few-spike{k=12,alpha=max}", calibration=IMAGES)
+    np.testing.assert_allclose(snnc.compile(few).predict(IMAGES), expected, atol=np.abs(expected).max() / 500)
+    rate = snnc.convert(network, pipeline + "data-norm", calibration=IMAGES, timesteps=256)
+    recorded = snnc.compile(rate).simulate(IMAGES)
+    decoded = rate.populations["pool"].neuron.v_thresh * recorded.spike_counts["pool"] / 256
+    pooled_activations = next(iter(snnc.compile(network).activations(IMAGES, progress=False)))["pool"]
+    assert (decoded > pooled_activations - 0.02).all()
+
+
+def test_genn_refuses_to_pool_before_the_neuron_and_says_what_to_do():
+    pytest.importorskip("pygenn")
+    pytest.importorskip("ml_genn")
+    snn = snnc.convert(pooled(), "lower-max-pool{before-neuron=true},data-norm", calibration=IMAGES, timesteps=4)
+    with pytest.raises(ir.BackendError, match=r"'pool'.*lower-max-pool without before-neuron"):
+        snnc.compile(snn, "mlgenn")
+
+
+def pool_then_relu(size, padding) -> Network:
+    """A linear convolution, max pooling, a rectifier with a bias, and a readout."""
+    pool = ir.MaxPool2D((7, 6, 3), size, (2, 2), padding)
+    shape = pool.output_shape((7, 6, 3))
+    conv = ir.Conv2D(weights(0, 3, 3, 2, 3), padding=((1, 1), (1, 1)))
+    return Network(
+        [
+            Population("x", (7, 6, 2), ir.Input()),
+            Population("max", shape, pool, weights(1, 3)),
+            Population("pool", shape, ir.Relu(), weights(2, 3)),
+            Population("y", (3,), ir.Identity()),
+        ],
+        [
+            Connection("x", "max", (conv,)),
+            Connection("max", "pool"),
+            Connection("pool", "y", (ir.Dense(weights(5, int(np.prod(shape)), 3)),)),
+        ],
+        ["x"],
+        ["y"],
+    )

@@ -14,9 +14,10 @@ from snnc import ir
 from snnc.backend.onnxruntime import CompiledEngine
 from snnc.ir import Connection, Network, Origin, Population
 from snnc.passes import Canonicalise, Context, run
-from snnc.profile import error_parts, plot, profile, to_json, to_table
+from snnc.profile import LayerProfile, error_parts, plot, profile, to_json, to_table
 
 IMAGES = weights(100, 40, 8, 8, 2)
+SIXTEENTHS = np.arange(-32, 96)[:, None] / 16 * np.ones(4)  # the engine's single precision adds them exactly
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +49,10 @@ def pair(neuron, timesteps=8, channels=4):
 def test_a_steady_current_leaves_no_unevenness(comparison, v_init):
     threshold = np.array([1.0, 2.0, 0.5, 4.0])
     relu, fire = pair(ir.IntegrateFire(threshold, v_init * threshold, comparison=comparison))
-    x = np.arange(-32, 96)[:, None] / 16 * np.ones(4)  # binary fractions: the engine's float32 sums are exact
-    (layer,) = profile(relu, fire, x).layers
+    (layer,) = profile(relu, fire, SIXTEENTHS).layers
     assert layer.unevenness == 0
     assert layer.quantisation > 0
-    assert layer.clipping == np.maximum(x - threshold, 0).mean()
+    assert layer.clipping == np.maximum(SIXTEENTHS - threshold, 0).mean()
     assert layer.threshold == (0.5, 4.0)
 
 
@@ -64,8 +64,7 @@ def test_the_parts_sum_to_the_error(reset):
     parts = error_parts(a, d, neuron, 10)
     np.testing.assert_allclose(sum(parts), a - d, rtol=0, atol=1e-14)
     clipping, quantisation, _ = parts
-    assert (clipping >= 0).all()
-    np.testing.assert_array_equal(clipping > 0, a > neuron.v_thresh)
+    np.testing.assert_allclose(clipping, a - np.clip(a, 0, neuron.v_thresh), rtol=0, atol=1e-14)
     inside = (a >= 0) & (a <= neuron.v_thresh)
     assert (np.abs(quantisation)[inside] <= (np.broadcast_to(neuron.v_thresh, a.shape) / 10)[inside] + 1e-9).all()
 
@@ -118,6 +117,85 @@ def test_readouts_are_compared_before_the_softmax(networks):
     assert digit.mean_error == digit.unevenness == pytest.approx(np.abs(expected - found).mean(), rel=1e-4)
     assert (digit.clipping, digit.quantisation, digit.threshold, digit.rate) == (0, 0, None, None)
     assert digit.sample.shape == (200, 2)
+
+
+def encoded(neuron, timesteps=8) -> LayerProfile:
+    """The profile of an input that spikes, in a network that does nothing else."""
+    readout = ir.FewSpikeReadout() if neuron.phased else ir.Integrate()
+    shape, edge = (4,), [Connection("x", "y")]
+    analog_network = Network(
+        [Population("x", shape, ir.Input()), Population("y", shape, ir.Identity())], edge, "x", "y"
+    )
+    spiking = Network([Population("x", shape, neuron), Population("y", shape, readout)], edge, "x", "y", timesteps)
+    found, readout_found = profile(analog_network, spiking, SIXTEENTHS).layers
+    assert (found.population, found.analog) == ("x", "x")
+    assert readout_found.mean_error == pytest.approx(found.mean_error)
+    return found
+
+
+@pytest.mark.parametrize("rounding", [False, True])
+@pytest.mark.parametrize("timesteps", [3, 5])  # a phase may be longer than a population's k
+def test_few_spike_neurons_clip_and_quantise(rounding, timesteps):
+    alpha = np.array([1.0, 2.0, 0.5, 4.0])
+    quantum = alpha / 8
+    neuron = ir.FewSpike(3, alpha, quantum / 2 if rounding else 0.0)
+    relu, _ = pair(neuron)
+    edge = [Connection("x", "y")]
+    populations = [Population("x", (4,), ir.GradedInput()), Population("y", (4,), neuron)]
+    spiking = Network(populations, edge, ["x"], ["y"], timesteps)
+    (layer,) = profile(relu, spiking, SIXTEENTHS).layers
+    a = np.maximum(SIXTEENTHS, 0)
+    reachable = np.minimum(a, alpha - quantum)
+    staircase = quantum * np.clip(np.floor(a / quantum + (0.5 if rounding else 0)), 0, 7)
+    assert layer.unevenness == 0
+    assert layer.clipping == (a - reachable).mean()
+    assert layer.quantisation == np.abs(reachable - staircase).mean() > 0
+    assert layer.threshold == (0.5, 4.0)
+    assert layer.rate == np.bitwise_count((staircase / quantum).astype(int)).mean() / timesteps
+
+
+def test_a_few_spike_network_is_profiled_layer_by_layer():
+    canonical = run([Canonicalise()], residual(), Context())
+    spiking = snnc.convert(residual(), "few-spike{k=4,per-channel=true}", calibration=IMAGES)
+    found = profile(canonical, spiking, IMAGES)
+    expected = analog(canonical, {"image": IMAGES.astype(np.float64)})
+    assert [layer.population for layer in found.layers] == ["stem", "branch", "merged", "digit"]
+    assert found.timesteps == 4
+    stem, branch, _, digit = found.layers
+    assert stem.unevenness == pytest.approx(0, abs=1e-4)  # nothing was lost before it
+    assert branch.unevenness > 0.001
+    a, quantum = expected["stem"], spiking.populations["stem"].neuron.alpha / 16
+    reachable = np.minimum(a, 15 * quantum)
+    staircase = quantum * np.minimum(np.floor(a / quantum + 0.5), 15)
+    assert stem.clipping == pytest.approx((a - reachable).mean(), rel=1e-3)
+    assert stem.quantisation == pytest.approx(np.abs(reachable - staircase).mean(), rel=1e-3)
+    logits = CompiledEngine(spiking).predict(IMAGES)
+    assert (digit.clipping, digit.quantisation, digit.threshold, digit.rate) == (0, 0, None, None)
+    assert np.isin(digit.sample[:, 1], logits).all()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_inputs_that_spike_are_compared_with_the_images(signed):
+    whole = SIXTEENTHS if signed else np.maximum(SIXTEENTHS, 0)
+    spikes = encoded(ir.IntegrateFireInput(2.0, signed, 1.0))
+    clipped = np.clip(SIXTEENTHS, -2.0 if signed else 0, 2.0)
+    rounded = np.sign(clipped) * 0.25 * np.floor(np.abs(clipped) / 0.25 + 0.5)
+    assert spikes.clipping == np.abs(SIXTEENTHS - clipped).mean()
+    assert spikes.quantisation == np.abs(clipped - rounded).mean()
+    assert spikes.unevenness == 0
+    few = encoded(ir.FewSpikeInput(4, 4.0, 0.125, signed))
+    reachable = np.clip(whole, -3.75, 3.75)
+    assert few.clipping == np.abs(SIXTEENTHS - reachable).mean()
+    assert few.unevenness == 0
+    binary = encoded(ir.SpikeInput(2.0, signed))
+    assert binary.clipping == np.abs(SIXTEENTHS - 2 * np.sign(whole)).mean()
+    assert (binary.quantisation, binary.unevenness) == (0, 0)
+    poisson = encoded(ir.PoissonInput(2.0, signed), timesteps=512)
+    assert poisson.clipping == pytest.approx(
+        np.abs(SIXTEENTHS + 2 * np.sign(whole) * np.expm1(-np.abs(whole) / 2)).mean()
+    )
+    assert poisson.quantisation == 0
+    assert 0 < poisson.unevenness < 0.1
 
 
 def renamed(network: Network, names: dict[str, str]) -> Network:

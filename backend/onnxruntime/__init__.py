@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...ir import Network
 from .analog import CompiledAnalog
 from .spiking import CompiledEngine
+from .sweep import sweep
 
 
 def compile(network: Network) -> CompiledAnalog | CompiledEngine:
@@ -12,4 +13,4 @@ def compile(network: Network) -> CompiledAnalog | CompiledEngine:
     return CompiledEngine(network) if network.is_spiking else CompiledAnalog(network)
 
 
-__all__ = ["CompiledAnalog", "CompiledEngine", "compile"]
+__all__ = ["CompiledAnalog", "CompiledEngine", "compile", "sweep"]

@@ -91,7 +91,7 @@ def _session(network: Network, outputs: tuple[str, ...]) -> onnxruntime.Inferenc
         ]
         summed = emit_bias(graph, graph.total(terms), population.bias, population.input_shape)
         assert isinstance(population.neuron, AnalogNeuron)
-        values[name] = emit_neuron(graph, summed, population.neuron)
+        values[name] = emit_neuron(graph, summed, population.neuron, population.input_shape)
     for name in outputs:
         shape = network.populations[name].shape
         value = graph.node("Transpose", [values[name]], perm=(0, 2, 3, 1)) if len(shape) == 3 else values[name]

@@ -25,7 +25,9 @@ from ...ir import (
     Dense,
     Flatten,
     Identity,
+    LeakyRelu,
     MaxPool2D,
+    MaxPoolRelu2D,
     Operator,
     Pad,
     Padding,
@@ -127,21 +129,31 @@ def emit_bias(graph: GraphBuilder, value: str, bias: np.ndarray | None, shape: S
     return value if bias is None else graph.node("Add", [value, graph.array(_broadcastable(bias, shape))])
 
 
-def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron) -> str:
-    """Apply an analog neuron."""
+def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Shape) -> str:
+    """Apply an analog neuron to the summed input of `shape`."""
     match neuron:
         case Relu():
             return graph.node("Relu", [value])
         case Clip(maximum):
             limits = [graph.array(np.array(limit, np.float32)) for limit in (0.0, maximum)]
             return graph.node("Clip", [value, *limits])
-        case MaxPool2D(_, pool_size, strides, padding):
-            return graph.node("MaxPool", [value], kernel_shape=pool_size, strides=strides, pads=_pads(padding))
+        case LeakyRelu(slope):
+            slopes = np.atleast_1d(np.asarray(slope, np.float32))
+            return graph.node("PRelu", [value, graph.array(_broadcastable(slopes, shape))])
+        case MaxPoolRelu2D():
+            return graph.node("Relu", [emit_max_pool(graph, value, neuron)])
+        case MaxPool2D():
+            return emit_max_pool(graph, value, neuron)
         case Softmax():
             return graph.node("Softmax", [value], axis=1)
         case Identity():
             return value
     raise BackendError(f"the onnxruntime backend does not know the neuron {type(neuron).__name__}")
+
+
+def emit_max_pool(graph: GraphBuilder, value: str, pool: MaxPool2D) -> str:
+    """The largest of each window, whatever else the neuron does."""
+    return graph.node("MaxPool", [value], kernel_shape=pool.pool_size, strides=pool.strides, pads=_pads(pool.padding))
 
 
 def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: Shape) -> str:

@@ -47,3 +47,51 @@ def integrate(current: np.ndarray, constant: np.ndarray, v: np.ndarray) -> None:
             for i in range(neurons):
                 v[image, i] += current[t, image, i] + constant[image, i]
                 current[t, image, i] = v[image, i]
+
+
+@njit(parallel=True, cache=True)
+def few_spike(v: np.ndarray, alpha: np.ndarray, k: int, sent: np.ndarray, counts: np.ndarray) -> None:
+    """Fire few-spike neurons for a whole phase: `sent` becomes Σ 2^−step over the spikes, `v` what is left of it."""
+    images, neurons = v.shape
+    for image in prange(images):
+        sent[image] = 0
+        share = np.float32(1.0)
+        for _ in range(k):
+            share *= np.float32(0.5)
+            for i in range(neurons):
+                height = alpha[i] * share
+                fires = v[image, i] >= height
+                v[image, i] -= height if fires else np.float32(0.0)
+                sent[image, i] += share if fires else np.float32(0.0)
+                counts[image, i] += 1 if fires else 0
+
+
+@njit(parallel=True, cache=True)
+def poisson(
+    sent: np.ndarray, probability: np.ndarray, counts: np.ndarray, seed: int, first_image: int, first_step: int
+) -> None:
+    """Spikes drawn with the given probabilities, (images, neurons), in every step of `sent`.
+
+    Each number depends on the seed, the image's number, the step and the neuron alone, so the way in which
+    images and steps are cut into chunks changes nothing.
+    """
+    timesteps, images, neurons = sent.shape
+    for image in prange(images):
+        for t in range(timesteps):
+            stream = _mixed(
+                _mixed(_mixed(np.uint64(seed)) + np.uint64(first_image + image)) + np.uint64(first_step + t)
+            )
+            for i in range(neurons):
+                uniform = np.float32(_mixed(stream + np.uint64(i)) >> np.uint64(40)) * np.float32(2.0**-24)
+                fires = uniform < probability[image, i]
+                sent[t, image, i] = np.float32(1.0) if fires else np.float32(0.0)
+                counts[image, i] += 1 if fires else 0
+
+
+@njit(cache=True)
+def _mixed(x: np.uint64) -> np.uint64:
+    """SplitMix64 [Steele 2014, https://doi.org/10.1145/2714064.2660195]: neighbouring numbers give unrelated ones."""
+    x += np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

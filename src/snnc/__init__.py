@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from . import ir
 from .backend import Backend, compile
 from .ir import Images, Network, SnncError, save
+from .sweep import sweep
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from .passes import Instrument, Pass
+    from .passes import Adjust, Context, Instrument, Pass
 
 __version__ = "0.1.0"
 
-DEFAULT_PIPELINE = "lower-max-pool,data-norm{percentile=99.9,per-channel=true}"
+DEFAULT_PIPELINE = "lower-max-pool,lower-leaky-relu,data-norm{percentile=99.9,per-channel=true}"
 
 
 def load(model: str | PathLike[str] | Any) -> Network:
@@ -80,18 +81,26 @@ def run_pipeline(
     UnsupportedModelError with every population that a pass cannot convert.
     """
     from . import passes
-    from .backend.onnxruntime import CompiledAnalog
 
     if timesteps is not None and timesteps < 1:
         raise ir.PipelineError(f"timesteps is {timesteps}; a network runs for at least one")
     if calibration is not None:
         calibration = ir.as_inputs(network, calibration, "calibration")
+    return passes.run(_parsed(pipeline), network, _context(calibration, timesteps, progress), instruments)
+
+
+def _context(calibration: Images | None, timesteps: int | None, progress: bool) -> Context:
+    """What passes may ask for, from the embedded engine."""
+    from . import passes
+    from .backend import onnxruntime
 
     def activations(analog: Network, images: Images) -> Iterator[Mapping[str, np.ndarray]]:
-        return CompiledAnalog(analog).activations(images, progress=progress)
+        return onnxruntime.CompiledAnalog(analog).activations(images, progress=progress)
 
-    context = passes.Context(activations, calibration, timesteps)
-    return passes.run(_parsed(pipeline), network, context, instruments)
+    def sweep(spiking: Network, images: Images, adjust: Adjust) -> Network:
+        return onnxruntime.sweep(spiking, images, adjust, progress=progress)
+
+    return passes.Context(activations, calibration, timesteps, sweep)
 
 
 def _parsed(pipeline: str | Sequence[Pass]) -> tuple[Pass, ...]:
@@ -111,4 +120,5 @@ __all__ = [
     "load",
     "run_pipeline",
     "save",
+    "sweep",
 ]

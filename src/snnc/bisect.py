@@ -47,13 +47,16 @@ class Measurement:
 class Bisection:
     """What a bisection measured, in order, and on what; it stopped at the first accuracy below `floor`.
 
-    `before` is the network that the last measured pass was given: the input of the bad pass, if there is one.
+    `before` is the network that the last measured pass was given: the input of the bad pass, if there is one. A pass
+    that compares with the analog network cannot run on that alone: `before` is then the analog network, and
+    `leading` are the passes that led on from it.
     `x`, `y` and `calibration` map input and output names to arrays. `timesteps` is the T of the conversion.
     """
 
     floor: float
     measured: tuple[Measurement, ...]
     before: Network
+    leading: tuple[Pass, ...]
     x: Mapping[str, np.ndarray]
     y: Mapping[str, np.ndarray]
     calibration: Mapping[str, np.ndarray] | None
@@ -104,7 +107,7 @@ def bisect(
         snnc.run_pipeline(
             network, pipeline, calibration=images, timesteps=timesteps, instruments=[scan], progress=progress
         )
-    return Bisection(floor, tuple(scan.measured), scan.last, inputs, labels, images, timesteps)
+    return Bisection(floor, tuple(scan.measured), scan.given, scan.leading, inputs, labels, images, timesteps)
 
 
 def to_table(bisection: Bisection) -> Table:
@@ -164,19 +167,26 @@ class _Scan(Instrument):
 
     def __init__(self, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray], floor: float, progress: bool):
         self.measured: list[Measurement] = []
-        self.last: Network
+        self.given: Network
+        self.leading: tuple[Pass, ...] = ()
+        self._since_analog: tuple[Pass, ...] = ()
         self._data = x, y
         self._floor = floor
         self._progress = progress
 
     def start(self, passes: Sequence[Pass], network: Network, context: Context) -> None:
-        self._measure(0, None, network, network)
+        self.given = network
+        self._measure(0, None, network)
 
     def after(self, number: int, step: Pass, before: Network, after: Network, context: Context) -> None:
-        self._measure(number, step, before, after)
+        needs_analog = step.needs_analog and context.analog is not None
+        self._since_analog = self._since_analog if before.is_spiking else ()
+        self.leading = self._since_analog if needs_analog else ()
+        self.given = context.analog if needs_analog and context.analog else before
+        self._since_analog += (step,)
+        self._measure(number, step, after)
 
-    def _measure(self, number: int, step: Pass | None, before: Network, after: Network) -> None:
-        self.last = before
+    def _measure(self, number: int, step: Pass | None, after: Network) -> None:
         accuracy = measure(after, *self._data, progress=self._progress)
         self.measured.append(Measurement(number, step, accuracy))
         if accuracy < self._floor:
@@ -185,7 +195,7 @@ class _Scan(Instrument):
 
 def _write_files(bisection: Bisection, step: Pass, folder: Path) -> None:
     save(bisection.before, folder / "before.snn")
-    (folder / "pipeline.txt").write_text(f"{to_text((step,))}\n", "utf-8")
+    (folder / "pipeline.txt").write_text(f"{to_text((*bisection.leading, step))}\n", "utf-8")
     notes = [bisection.verdict]
     arrays = {"data.npz": {**bisection.x, **bisection.y}, "calibration.npz": bisection.calibration or {}}
     for name, content in arrays.items():
@@ -204,7 +214,7 @@ def _script(bisection: Bisection, step: Pass, notes: Sequence[str]) -> str:
     if bisection.calibration is not None:
         calibration = f" --calibration calibration.npz --images {len(next(iter(bisection.calibration.values())))}"
     timesteps = f" --timesteps {bisection.timesteps}" if bisection.timesteps else ""
-    pipeline = shlex.quote(to_text((step,)))
+    pipeline = shlex.quote(to_text((*bisection.leading, step)))
     return "\n".join(
         [
             "#!/bin/sh",

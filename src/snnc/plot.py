@@ -1,10 +1,12 @@
-"""Pictures: accuracy against timesteps, and how every picture is written."""
+"""Pictures: accuracy against timesteps and against cost, and how every picture is written."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,13 @@ import numpy as np
 from .ir import DataError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from .sweep import Sweep
+
+_COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#c2307f", "#7570b3", "#a6761d", "#444444", "#66a61e", "#e6ab02")
+_MARKERS = "os^Dv"
 
 
 def plot_accuracy(curves: Mapping[str, np.ndarray], path: Path, reference: float | None = None) -> None:
@@ -37,6 +45,85 @@ def plot_accuracy(curves: Mapping[str, np.ndarray], path: Path, reference: float
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     save_figure(figure, path)
+
+
+def plot_sweep(sweep: Sweep, path: Path) -> None:
+    """Draw the accuracies of a sweep against timesteps, spikes and synaptic operations; the ANN's as a dashed line.
+
+    A colour per pipeline and, where there are several, a marker per output. Raises DataError where the picture
+    cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    across = (
+        ("timesteps", 2, [float(point.timesteps) for point in sweep.points]),
+        ("spikes per image", 10, [point.spikes_per_image for point in sweep.points]),
+        ("synaptic operations per image", 10, [point.synaptic_operations_per_image for point in sweep.points]),
+    )
+    figure = Figure(figsize=(11, 4 + 0.2 * len(sweep.pipelines)), layout="constrained")
+    panels = figure.subplots(1, len(across), sharey=True)
+    for axes, (label, base, places) in zip(panels, across, strict=True):
+        _curves(axes, sweep, places)
+        _log_scale(axes, base, places)
+        axes.set(xlabel=label)
+    panels[0].set(ylabel="accuracy")
+    _legend(figure, sweep)
+    save_figure(figure, path)
+
+
+def _curves(axes: Axes, sweep: Sweep, places: Sequence[float]) -> None:
+    """One panel: a curve for each pipeline and output, `places` being where along x each point lies."""
+    from matplotlib.ticker import PercentFormatter
+
+    for pipeline, colour in zip(sweep.pipelines, cycle(_COLOURS), strict=False):
+        mine = [(x, point) for x, point in zip(places, sweep.points, strict=True) if point.pipeline == pipeline]
+        for output, marker in zip(sweep.ann, cycle(_MARKERS), strict=False):
+            accuracies = [point.accuracy[output] for _, point in mine]
+            size = 5 if len(mine) > 1 else 8  # a single point has no line to be seen by
+            axes.plot([x for x, _ in mine], accuracies, marker=marker, markersize=size, color=colour)
+    for accuracy in sweep.ann.values():
+        axes.axhline(accuracy, linestyle="--", linewidth=1, color="0.4", zorder=1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _log_scale(axes: Axes, base: int, places: Sequence[float]) -> None:
+    """A logarithmic x axis with plain numbers: powers of two, or 1, 2, 5 and unit prefixes."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    if min(places) <= 0:  # a network without a single spike
+        axes.set_xscale("symlog")
+        return
+    axes.set_xscale("log", base=base)
+    if base == 2:
+        axes.xaxis.set_major_formatter("{x:.0f}")
+    else:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(places) < 100 * min(places) else (1,)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _legend(figure: Figure, sweep: Sweep) -> None:
+    """Below the panels, where pipelines of any length have room."""
+    from matplotlib.lines import Line2D
+
+    several = len(sweep.ann) > 1
+    ann = ", ".join(f"{name} {share:.1%}" if several else f"{share:.1%}" for name, share in sweep.ann.items())
+    keys = [
+        Line2D([], [], label=textwrap.fill(pipeline.replace(",", ", "), 120), color=colour, marker="o", markersize=5)
+        for pipeline, colour in zip(sweep.pipelines, cycle(_COLOURS), strict=False)
+    ]
+    keys += [
+        Line2D([], [], label=output, color="0.4", linestyle="", marker=marker)
+        for output, marker in zip(sweep.ann, cycle(_MARKERS), strict=False)
+        if several
+    ]
+    keys.append(Line2D([], [], label=f"ANN ({ann})", color="0.4", linestyle="--", linewidth=1))
+    columns = 2 if max(len(str(key.get_label())) for key in keys) <= 64 else 1
+    legend = figure.legend(handles=keys, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

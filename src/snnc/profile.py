@@ -4,10 +4,12 @@ Populations are joined by name or by the layers they came from, and each neuron'
 
     analog − decoded  =  clipping  +  quantisation  +  unevenness
 
-- clipping: the activation above λ, which no spike train of one spike a step can say: raise λ.
-- quantisation: what a steady input loses because spikes are whole and T is finite: lower λ or raise T.
+- clipping: the activation above λ, which no spike train of one spike a step can say, or above the largest number of a
+  few-spike code: raise λ or α. Of an input that spikes, also what its encoding never says, however long it runs.
+- quantisation: what a steady input loses because spikes are whole and T is finite: lower λ or raise T; in a few-spike
+  network what k bits lose: raise k.
 - unevenness: the rest. Spikes that came at the wrong time for their number to be right, and the errors of the
-  layers before, handed on.
+  layers before, handed on. A few-spike neuron waits for all of its input, so its own is only what was handed on.
 """
 
 from __future__ import annotations
@@ -27,13 +29,19 @@ from .backend.compiled import Recording, track
 from .backend.onnxruntime import CompiledAnalog, CompiledEngine
 from .ir import (
     DataError,
+    FewSpikeInput,
+    FewSpikeNeuron,
     Identity,
     Images,
     IntegrateFire,
+    IntegrateFireInput,
     Network,
+    PoissonInput,
     Population,
     Shape,
     Softmax,
+    SpikeEncoding,
+    SpikeInput,
     SpikingNeuron,
     as_inputs,
 )
@@ -59,8 +67,8 @@ class LayerProfile:
     `population` and `analog` are the two names, `origin` the user's layers. Activations and errors are in the
     ANN's units: `mean_activation` and `mean_error` are means of absolute values over images and neurons,
     `largest_error` the largest absolute one; `clipping`, `quantisation` and `unevenness` the mean absolute parts.
-    `correlation` is Pearson's, None where either side does not vary. `threshold` is the smallest and the largest λ,
-    `rate` the spikes per neuron and step; both None for a readout, which integrates and never fires.
+    `correlation` is Pearson's, None where either side does not vary. `threshold` is the smallest and the largest λ (α
+    of few-spike neurons), `rate` the spikes per neuron and step; both None for a readout, which never fires.
     `sample` are at most 2000 (analog, decoded) pairs drawn at random, (points, 2).
     """
 
@@ -88,6 +96,8 @@ class LayerProfile:
 class Profile:
     """The layers of a spiking network in topological order, after `timesteps` steps, over `images` images.
 
+    Inputs are among them if they spike: what they decode to is compared with the images. In a few-spike network
+    `timesteps` is the length of a phase.
     `only_analog` and `only_spiking` name the populations that have no counterpart in the other network.
     """
 
@@ -120,7 +130,7 @@ def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = Tr
     ]
     with track(f"profiling {images} images for {timesteps} timesteps", images, progress) as advance:
         for part, activations in _batches(reference, inputs):
-            recording = engine.simulate(part, progress=False)
+            recording = engine.simulate(part, trains=spiking.is_phased, progress=False)
             for tally in tallies:
                 tally.add(activations[tally.analog.name], recording)
             advance(len(next(iter(part.values()))))
@@ -138,22 +148,47 @@ def error_parts(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Clipping, quantisation and unevenness of each activation, in the ANN's units; they sum to analog − decoded.
 
-    `analog` and `decoded` are (images, *population shape). With a the analog activation, an ideal neuron is driven
-    by a in every step and fires floor((a · T + v_init) / λ) times, between 0 and T; q is what that decodes to:
+    `analog` and `decoded` are (images, *population shape). With a the analog activation, c what of it the longest spike
+    train could say, and q what the neuron decodes to if a is what reaches it, the same in every step:
 
-        clipping = a − min(a, λ)    quantisation = min(a, λ) − q    unevenness = q − decoded
+        clipping = a − c    quantisation = c − q    unevenness = q − decoded
 
-    The staircase is that of the soft reset, exact for v_init ≥ 0. It is the ideal of the hard reset too, so the charge
-    that a hard reset throws away counts as unevenness. A readout neither clips nor quantises.
+    An integrate-and-fire neuron says from 0 to λ, and fires floor((a · T + v_init) / λ) times, between 0 and T. This
+    staircase is that of the soft reset, exact for v_init ≥ 0. It is the ideal of the hard reset too, so the charge
+    that a hard reset throws away counts as unevenness. A few-spike neuron says from 0 to α · (1 − 2^−k), in the
+    staircase of its docstring. Of a Poisson input, c and q are what it fires on average, so chance is unevenness. A
+    readout neither clips nor quantises.
     """
-    if not isinstance(neuron, IntegrateFire):
+    if not neuron.fires:
         return np.zeros_like(analog), np.zeros_like(analog), analog - decoded
-    threshold = np.asarray(neuron.v_thresh, np.float64)
-    clipped = np.minimum(analog, threshold)
-    charge = (analog * timesteps + np.asarray(neuron.v_init, np.float64)) / threshold
-    spikes = np.floor(charge) if neuron.comparison == ">=" else np.ceil(charge) - 1
-    ideal = threshold * np.clip(spikes, 0, timesteps) / timesteps
+    sign = np.sign(analog) if _is_signed(neuron) else 1.0
+    clipped, ideal = (sign * part for part in _said(np.maximum(sign * analog, 0), neuron, timesteps))
     return analog - clipped, clipped - ideal, ideal - decoded
+
+
+def _said(magnitude: np.ndarray, neuron: SpikingNeuron, timesteps: int) -> tuple[np.ndarray, np.ndarray]:
+    """What of each magnitude ≥ 0 the longest spike train could say, and what one of this length says at best."""
+    amplitude = np.asarray(neuron.amplitude, np.float64)
+    match neuron:
+        case IntegrateFire() | IntegrateFireInput():
+            charge = (magnitude * timesteps + np.asarray(neuron.v_init, np.float64)) / amplitude
+            spikes = np.floor(charge) if neuron.comparison == ">=" else np.ceil(charge) - 1
+            return np.minimum(magnitude, amplitude), amplitude * np.clip(spikes, 0, timesteps) / timesteps
+        case FewSpikeNeuron():
+            quantum = amplitude * 2.0**-neuron.k
+            quanta = np.floor((magnitude + np.asarray(neuron.v_init, np.float64)) / quantum)
+            return np.minimum(magnitude, amplitude - quantum), quantum * np.clip(quanta, 0, 2**neuron.k - 1)
+        case PoissonInput():
+            average = -amplitude * np.expm1(-magnitude / amplitude)
+            return average, average
+        case SpikeInput():
+            binary = amplitude * (magnitude > 0)
+            return binary, binary
+    raise DataError(f"cannot take apart the error of {type(neuron).__name__}: its code is not known")
+
+
+def _is_signed(neuron: SpikingNeuron) -> bool:
+    return isinstance(neuron, (SpikeEncoding, FewSpikeInput)) and neuron.signed
 
 
 def to_table(profile: Profile) -> Table:
@@ -241,8 +276,10 @@ def _join(analog: Network, spiking: Network) -> dict[str, str]:
     """The analog population of each spiking one that has a counterpart, in topological order.
 
     Joined by name; what is left, by origin. Where a pass made several populations of one, the last has its output.
+    Inputs that spike are joined with the images themselves.
     """
-    pairs = {
+    pairs = {name: name for name in spiking.inputs if _neuron(spiking.populations[name]).fires}
+    pairs |= {
         name: name
         for name in _computing(spiking)
         if name in _computing(analog) and analog.populations[name].shape == spiking.populations[name].shape
@@ -260,8 +297,13 @@ def _by_origin(network: Network, joined: Container[str]) -> dict[tuple[tuple[str
 
 
 def _computing(network: Network) -> list[str]:
-    """All populations but the inputs, which are the same in both networks."""
+    """All populations but the inputs, which have the same names in both networks."""
     return [name for name in network.order if not network.populations[name].neuron.is_input]
+
+
+def _neuron(population: Population) -> SpikingNeuron:
+    assert isinstance(population.neuron, SpikingNeuron)  # verified
+    return population.neuron
 
 
 def _unjoined(network: Network, joined: Container[str]) -> tuple[str, ...]:
@@ -283,10 +325,9 @@ class _Tally:
     """Running sums over one pair of populations, in float64."""
 
     def __init__(self, analog: Population, spiking: Population, timesteps: int, images: int):
-        assert isinstance(spiking.neuron, SpikingNeuron)
         self.analog = analog
         self._spiking = spiking
-        self._neuron = spiking.neuron
+        self._neuron = _neuron(spiking)
         self._timesteps = timesteps
         self._seen = 0  # activations
         self._spikes = 0
@@ -305,15 +346,23 @@ class _Tally:
         rows = max(1, CHUNK // self._spiking.size)
         for start in range(0, len(activations), rows):
             part = slice(start, start + rows)
-            self._add(activations[part].astype(np.float64), self._decode(recording, part))
-        if isinstance(self._neuron, IntegrateFire):
+            a = activations[part].astype(np.float64)
+            self._add(a, self._decode(a, recording, part))
+        if self._neuron.fires:
             self._spikes += int(recording.spike_counts[self._spiking.name].sum())
 
-    def _decode(self, recording: Recording, images: slice) -> np.ndarray:
-        if not isinstance(self._neuron, IntegrateFire):
-            return recording.potentials[self._spiking.name][images].astype(np.float64) / self._timesteps
-        counts = recording.spike_counts[self._spiking.name][images]
-        return np.asarray(self._neuron.v_thresh, np.float64) * counts / self._timesteps
+    def _decode(self, a: np.ndarray, recording: Recording, images: slice) -> np.ndarray:
+        name, neuron = self._spiking.name, self._neuron
+        if not neuron.fires:
+            return recording.decoded[name][-1, images].astype(np.float64)
+        amplitude = np.asarray(neuron.amplitude, np.float64)
+        if isinstance(neuron, FewSpikeNeuron):
+            assert recording.trains is not None
+            train = recording.trains[name][: neuron.k, images]
+            return amplitude * np.tensordot(0.5 ** np.arange(1, neuron.k + 1), train, 1)
+        counts = recording.spike_counts[name][images]
+        sign = np.sign(a) if _is_signed(neuron) else 1.0  # all spikes of a signed input have its sign
+        return sign * amplitude * counts / self._timesteps
 
     def _add(self, a: np.ndarray, d: np.ndarray) -> None:
         error = np.abs(a - d)
@@ -330,8 +379,8 @@ class _Tally:
     def result(self) -> LayerProfile:
         activation, error, clipping, quantisation, unevenness = (float(total) / self._seen for total in self._absolute)
         threshold, rate = None, None
-        if isinstance(self._neuron, IntegrateFire):
-            threshold = float(np.min(self._neuron.v_thresh)), float(np.max(self._neuron.v_thresh))
+        if self._neuron.fires:
+            threshold = float(np.min(self._neuron.amplitude)), float(np.max(self._neuron.amplitude))
             rate = self._spikes / (self._seen * self._timesteps)
         return LayerProfile(
             population=self._spiking.name,

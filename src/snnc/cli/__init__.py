@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from . import commands, tools
+from . import commands, sweep, tools
 from .app import app, err
 
 
@@ -27,4 +27,4 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-__all__ = ["app", "commands", "main", "tools"]
+__all__ = ["app", "commands", "main", "sweep", "tools"]

@@ -68,7 +68,12 @@ def evaluate(
     timesteps: Annotated[
         int | None, typer.Option("--timesteps", "-t", min=1, help="Run for this T, not the network's.")
     ] = None,
+    transient: Annotated[int, typer.Option(min=0, help="Start reading out only after this many steps.")] = 0,
     images: Annotated[int | None, typer.Option(min=1, help="Use at most this many images.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="GeNN on a CPU: simulate in so many processes.")] = None,
+    build_folder: Annotated[
+        Path | None, typer.Option(help="GeNN: keep what is compiled here, and do not compile it again.")
+    ] = None,
     scale: Scale = "1",
     plot: Annotated[Path | None, typer.Option(help="Draw accuracy against timesteps (.png, .svg, .pdf).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -83,6 +88,7 @@ def evaluate(
 
     from ..backend.onnxruntime import CompiledAnalog
     from ..datafiles import read_images, read_labels
+    from ..ir import DataError
 
     loaded = snnc.load(network)
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
@@ -91,9 +97,15 @@ def evaluate(
     if not loaded.is_spiking:
         _print_analog(CompiledAnalog(loaded).accuracy(x, y), as_json)
         return
+    if plot and loaded.is_phased:
+        raise DataError("a few-spike network answers once, so there is no curve to draw; see snnc sweep --plot")
+    if timesteps and loaded.is_phased:
+        raise DataError(f"{network} is a few-spike network, which runs for its own {loaded.timesteps} steps a phase")
     if timesteps:
         loaded = loaded.replace(timesteps=timesteps)
-    result = snnc.compile(loaded, backend.value).evaluate(x, y)  # type: ignore[union-attr]
+    options = {name: value for name, value in (("workers", workers), ("folder", build_folder)) if value}
+    compiled = snnc.compile(loaded, backend.value, **options)
+    result = compiled.evaluate(x, y, transient=transient)  # type: ignore[union-attr]
     if plot:
         from ..plot import plot_accuracy
 
@@ -105,11 +117,15 @@ def evaluate(
 def show(
     network: NetworkFile,
     html: Annotated[Path | None, typer.Option(help="Write a page with the graph to look at and search.")] = None,
+    backend: Annotated[
+        BackendName | None, typer.Option("--backend", "-b", help="Print how this backend would store the connections.")
+    ] = None,
 ) -> None:
     """Print a network as text, one line per population and connection.
 
     A line gives the shape, the neuron or the operators, and the layers it came from; arrays appear as type,
-    shape and hash. The text goes to stdout, a summary to stderr. With --html, a page is written instead.
+    shape and hash. The text goes to stdout, a summary to stderr. With --html, a page is written instead; with
+    --backend mlgenn, one line per connection tells how GeNN would store its synapses, and in how much memory.
     """
     import snnc
 
@@ -120,6 +136,8 @@ def show(
         from ..view import write_html
 
         write_html(loaded, html, network.stem)
+    elif backend == BackendName.mlgenn:
+        _print_edges(loaded)
     else:
         print(loaded, end="")
     err.print(summary(loaded), highlight=False, soft_wrap=True)
@@ -138,6 +156,20 @@ def demo(
     from ..demo import run
 
     run(out, timesteps, plot)
+
+
+def _print_edges(network: Network) -> None:
+    from ..backend.mlgenn import plan, readable
+
+    edges = plan(network)
+    width = max((len(str(edge.connection)) for edge in edges), default=0)
+    for edge in edges:
+        memory = readable(edge.bytes)
+        print(f"{edge.connection!s:{width}}  {edge.matrix_type:10}  {edge.synapses:>15,} synapses  {memory:>10}")
+    print(
+        f"{'in all':{width}}  {'':10}  {sum(edge.synapses for edge in edges):>15,} synapses  "
+        f"{readable(sum(edge.bytes for edge in edges)):>10}"
+    )
 
 
 def _print_analog(accuracy: dict[str, float], as_json: bool) -> None:
@@ -159,7 +191,12 @@ def _print_json(network: Network, result: Result) -> None:
 
 
 def _print_result(network: Network, result: Result) -> None:
-    out.print(accuracy_table(by_output(network, result.accuracy)))
+    curves = by_output(network, result.accuracy)
+    if network.is_phased:
+        for name, curve in curves.items():
+            out.print(f"accuracy of {name} after phases of {network.timesteps} steps: {curve[-1]:.1%}", highlight=False)
+    else:
+        out.print(accuracy_table(curves))
     table = Table("population", "neurons", "spikes per image", "rate per neuron and step")
     for name, counts in result.spike_counts.items():
         per_image = counts.sum() / result.images

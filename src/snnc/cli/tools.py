@@ -180,8 +180,9 @@ def profile(
 ) -> None:
     """Find the layer that loses accuracy: decoded activations against the ANN's.
 
-    Every layer's error is split into clipping (activations above λ), quantisation (finite T), and unevenness (what
-    remains: spikes that came at the wrong time, and errors handed on by earlier layers).
+    Every layer's error is split into clipping (activations above λ, or above what K bits of α say), quantisation (T
+    steps or K bits are finite), and unevenness (what remains: spikes that came at the wrong time, and errors handed on
+    by earlier layers).
 
     Example: `snnc profile model.keras net.snn --data test.npz --scale 1/255 --plot profile.png`
     """

@@ -1,0 +1,231 @@
+"""One population with its incoming connections, compiled: what the engine runs, and what calibration sweeps over.
+
+onnxruntime applies the linear maps to [steps · images] at once and a fused kernel runs the neurons. What graded
+inputs send, and biases, are the same in every step and computed once per image. A few-spike population is run
+for its whole phase at once: what it sends is one number, Σ 2^−step over its spikes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+
+from ...ir import (
+    Connection,
+    FewSpikeInput,
+    FewSpikeNeuron,
+    Integrate,
+    IntegrateFire,
+    IntegrateFireInput,
+    Network,
+    Neuron,
+    PhasedNeuron,
+    PoissonInput,
+    Population,
+    SpikeEncoding,
+    SpikeInput,
+    SpikingNeuron,
+)
+from ..weights import weighted
+from . import kernels
+from .emit import GraphBuilder, emit_max_pool, emit_operators, from_internal, internal_shape, per_position
+
+
+@dataclass
+class State:
+    """What a layer carries through the time of one batch, whose first image is number `first_image`: (images, neurons).
+
+    `constant` is the part of the summed input, before any pooling, that is the same in every step; `sign` that of a
+    signed input's spikes.
+    """
+
+    constant: np.ndarray
+    v: np.ndarray
+    counts: np.ndarray
+    sign: np.ndarray | None
+    first_image: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A population that fires or integrates, ready to run."""
+
+    population: Population
+    steady: onnxruntime.InferenceSession | None  # sums the connections from graded inputs
+    driven: onnxruntime.InferenceSession | None  # sums the connections from spikes
+    pooling: onnxruntime.InferenceSession | None  # takes the largest of each window of the summed input
+    steady_sources: tuple[str, ...]
+    spiking_sources: tuple[str, ...]
+
+    @classmethod
+    def of(cls, network: Network, name: str) -> Layer:
+        """Compile a population of a spiking network; what its sources' spikes stand for is folded into its weights."""
+        connections = network.incoming(name)
+        steady = [c for c in connections if is_graded(network.populations[c.source].neuron)]
+        driven = [c for c in connections if not is_graded(network.populations[c.source].neuron)]
+        return cls(
+            network.populations[name],
+            _session(network, steady),
+            _session(network, driven),
+            _pooling_session(network.populations[name]),
+            _sources(steady),
+            _sources(driven),
+        )
+
+    @property
+    def name(self) -> str:
+        return self.population.name
+
+    @property
+    def neuron(self) -> SpikingNeuron:
+        assert isinstance(self.population.neuron, SpikingNeuron)  # verified
+        return self.population.neuron
+
+    def external(self, x: np.ndarray) -> np.ndarray:
+        """(…, neurons) in internal order as (…, *population shape)."""
+        return from_internal(x.reshape(*x.shape[:-1], *internal_shape(self.population.shape)))
+
+    def source_size(self, name: str) -> int:
+        """How many neurons a spiking source has."""
+        assert self.driven is not None
+        return next(math.prod(value.shape[1:]) for value in self.driven.get_inputs() if value.name == name)
+
+    def start(self, inputs: Mapping[str, np.ndarray], first_image: int) -> State:
+        """The state before the first step, for `inputs` in internal order: (images, …) by input."""
+        images = len(next(iter(inputs.values())))
+        shape = (images, math.prod(self.population.input_shape))
+        constant = np.zeros(shape, np.float32)
+        sign = None
+        if self.neuron.is_input:
+            constant, sign = _encoded(self.neuron, inputs[self.name].reshape(shape))
+        if self.steady is not None:
+            constant += self.steady.run(None, {name: inputs[name] for name in self.steady_sources})[0].reshape(shape)
+        if self.population.bias is not None:
+            constant += per_position(self.population.bias, self.population.input_shape)
+        v = np.tile(per_position(getattr(self.neuron, "v_init", 0.0), self.population.shape), (images, 1))
+        return State(constant, v, np.zeros(v.shape, np.int32), sign, first_image)
+
+    def summed(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The whole input of every step, pooled where the neuron pools: (steps, images, neurons)."""
+        current, constant = self._input(steps, state, sent)
+        current += constant
+        return current
+
+    def _input(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The input in two parts: (steps, images, neurons) and, the same in every step, (images, neurons)."""
+        current = self._current(steps, state, sent)
+        if self.pooling is None:
+            return current, state.constant
+        current += state.constant
+        images = current.reshape(-1, *internal_shape(self.population.input_shape))
+        pooled = self.pooling.run(None, {"summed": images})[0]
+        return pooled.reshape(steps, *state.v.shape), np.zeros_like(state.v)
+
+    def _current(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The input that changes from step to step, that from spikes, before any pooling."""
+        images, neurons = state.constant.shape
+        if self.driven is None:
+            return np.zeros((steps, images, neurons), np.float32)
+        shapes = {value.name: value.shape[1:] for value in self.driven.get_inputs()}
+        feed = {name: sent[name].reshape(-1, *shapes[name]) for name in self.spiking_sources}
+        return self.driven.run(None, feed)[0].reshape(steps, images, neurons)
+
+    def step(self, steps: int, state: State, sent: Mapping[str, np.ndarray], first: int = 0) -> np.ndarray:
+        """Advance by `steps` from step `first`: what a population sends or, if it does not fire, its potentials.
+
+        `sent` has that of its sources, (steps, images, neurons).
+        """
+        result, constant = self._input(steps, state, sent)
+        neuron = self.neuron
+        match neuron:
+            case IntegrateFire() | IntegrateFireInput():
+                thresholds = per_position(neuron.v_thresh, self.population.shape)
+                soft, inclusive = neuron.reset == "subtract", neuron.comparison == ">="
+                kernels.integrate_fire(result, constant, thresholds, state.v, state.counts, soft, inclusive)
+            case Integrate():
+                kernels.integrate(result, constant, state.v)
+            case PoissonInput():
+                kernels.poisson(result, constant, state.counts, neuron.seed, state.first_image, first)
+            case SpikeInput():
+                result[:] = constant != 0
+                state.counts += steps * (constant != 0)
+            case FewSpikeNeuron():
+                state.v += result[0] + constant
+                alpha = per_position(neuron.alpha, self.population.shape)
+                kernels.few_spike(state.v, alpha, neuron.k, result[0], state.counts)
+            case PhasedNeuron():  # a readout
+                state.v += result[0] + constant
+                result[0] = state.v
+        if state.sign is not None:
+            result *= state.sign
+        return result
+
+    def decode(self, result: np.ndarray, counts_before: np.ndarray, first: int) -> np.ndarray:
+        """The activation decoded after each step, (steps, images, *shape); `first` steps came before."""
+        neuron = self.neuron
+        if neuron.phased:
+            return self.external(result * per_position(neuron.amplitude, self.population.shape))
+        time = np.arange(first + 1, first + 1 + len(result), dtype=np.float32)[:, None, None]
+        if neuron.fires:
+            counts = counts_before.astype(np.float32) + result.cumsum(0)
+            return self.external(per_position(neuron.amplitude, self.population.shape) * counts / time)
+        return self.external(result / time)
+
+    def trains(self, sent: np.ndarray, timesteps: int) -> np.ndarray:
+        """The spikes, 1 or −1, in what was sent: (steps, images, *shape), int8; a phase has `timesteps` steps."""
+        if not isinstance(self.neuron, FewSpikeNeuron):
+            return self.external(sent).astype(np.int8)
+        steps = np.arange(timesteps)[:, None, None]
+        bits = np.abs(sent) * np.float32(2**self.neuron.k)
+        shifted = bits.astype(np.int64) >> np.maximum(self.neuron.k - 1 - steps, 0)
+        spikes = np.where(steps < self.neuron.k, shifted & 1, 0) * np.sign(sent)
+        return self.external(spikes.astype(np.int8))
+
+
+def is_graded(neuron: Neuron) -> bool:
+    """Whether an input sends its value itself, the same for the whole window."""
+    return neuron.is_input and isinstance(neuron, SpikingNeuron) and not neuron.fires
+
+
+def _encoded(neuron: SpikingNeuron, x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """What an input's neurons take in each step, and the sign of their spikes if the input is signed."""
+    assert isinstance(neuron, (SpikeEncoding, FewSpikeInput))
+    magnitude = np.abs(x) if neuron.signed else np.maximum(x, 0)
+    if isinstance(neuron, PoissonInput):
+        magnitude = -np.expm1(-magnitude / np.float32(neuron.v_thresh))
+    return magnitude, np.where(x < 0, np.float32(-1), np.float32(1)) if neuron.signed else None
+
+
+def _sources(connections: list[Connection]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(connection.source for connection in connections))
+
+
+def _session(network: Network, connections: list[Connection]) -> onnxruntime.InferenceSession | None:
+    """Sums `connections` for a whole batch; a source's spikes, 0 or 1, count as its λ or α."""
+    if not connections:
+        return None
+    graph = GraphBuilder()
+    values = {
+        name: graph.input(name, internal_shape(network.populations[name].shape)) for name in _sources(connections)
+    }
+    terms = []
+    for connection in connections:
+        shape = network.populations[connection.source].shape
+        terms.append(emit_operators(graph, values[connection.source], weighted(network, connection), shape))
+    target = network.populations[connections[0].target]
+    graph.output(graph.total(terms), "current", internal_shape(target.input_shape))
+    return graph.session()
+
+
+def _pooling_session(population: Population) -> onnxruntime.InferenceSession | None:
+    pool = population.neuron.pooling if isinstance(population.neuron, SpikingNeuron) else None
+    if pool is None:
+        return None
+    graph = GraphBuilder()
+    summed = graph.input("summed", internal_shape(pool.image))
+    graph.output(emit_max_pool(graph, summed, pool), "pooled", internal_shape(population.shape))
+    return graph.session()

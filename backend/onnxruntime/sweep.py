@@ -1,0 +1,106 @@
+"""A spiking network run layer by layer over all images at once, so that a layer can be set from what reaches it.
+
+Whatever the depth, each layer is computed a fixed number of times: once for each look that the caller takes at it,
+and once more to hand its spikes on. Spikes are kept as bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...ir import Images, Network, Population, as_inputs, verify
+from ..compiled import track
+from .emit import to_internal
+from .layer import Layer, State
+from .spiking import chunk, last_use, stepped, time_slots
+
+Stored = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What reaches one population, everything before it having been run on all images; streamed at every look."""
+
+    layer: Layer
+    inputs: Mapping[str, np.ndarray]
+    sources: Mapping[str, Stored | Layer]
+    slots: int
+    batch: int
+
+    def currents(self) -> Iterator[np.ndarray]:
+        """Batch by batch the summed input of every step, bias included: (steps · images, channels, positions).
+
+        A few-spike population has one sum for its whole phase: steps is 1.
+        """
+        for state, sent in self._batches(self.layer):
+            current = self.layer.summed(self.slots, state, sent)
+            yield current.reshape(current.shape[0] * current.shape[1], self.layer.population.shape[-1], -1)
+
+    def decoded(self, population: Population) -> Iterator[np.ndarray]:
+        """Batch by batch what `population` in this place decodes after the whole run: (images, *shape)."""
+        layer = replace(self.layer, population=population)
+        for state, sent in self._batches(layer):
+            last = layer.step(self.slots, state, sent)[-1:]
+            yield layer.decode(last, state.counts - last[0].astype(np.int32), self.slots - 1)[0]
+
+    def stored(self, population: Population) -> Stored:
+        """The spikes of `population` in this place, batch by batch: as bits or, of a few-spike one, as numbers."""
+        layer = replace(self.layer, population=population)
+        sent = (layer.step(self.slots, state, sent) for state, sent in self._batches(layer))
+        return [batch if layer.neuron.phased else np.packbits(batch > 0, axis=-1) for batch in sent]
+
+    def _batches(self, layer: Layer) -> Iterator[tuple[State, Mapping[str, np.ndarray]]]:
+        images = len(next(iter(self.inputs.values())))
+        for number, start in enumerate(range(0, images, self.batch)):
+            part = {name: array[start : start + self.batch] for name, array in self.inputs.items()}
+            sent = {name: self._sent(name, number, part, start) for name in layer.spiking_sources}
+            yield layer.start(part, start), sent
+
+    def _sent(self, name: str, number: int, inputs: Mapping[str, np.ndarray], first_image: int) -> np.ndarray:
+        source = self.sources[name]
+        if isinstance(source, Layer):  # an input: cheaper to encode again than to keep
+            return source.step(self.slots, source.start(inputs, first_image), {})
+        batch = source[number]
+        if batch.dtype != np.uint8:
+            return batch
+        neurons = self.layer.source_size(name)
+        return np.unpackbits(batch, axis=-1, count=neurons).astype(np.float32)
+
+
+def sweep(
+    network: Network,
+    x: Images,
+    adjust: Callable[[Population, Drive], Population],
+    *,
+    progress: bool = True,
+) -> Network:
+    """The spiking `network` with every population that receives connections replaced by what `adjust` makes of it.
+
+    `adjust` is called in graph order, with the population and what reaches it from the images `x`, (images, *input
+    shape), after everything before it was adjusted. Raises DataError for images that do not fit and
+    VerificationError for a network that breaks its stage's rules.
+    """
+    verify(network, "spiking")
+    inputs = {name: to_internal(array) for name, array in as_inputs(network, x).items()}
+    batch, _ = chunk(network)
+    last = last_use(network)
+    sources: dict[str, Stored | Layer] = {}
+    order = stepped(network)
+    with track(f"sweeping over {len(order)} populations", len(order), progress) as advance:
+        for name in order:
+            layer = Layer.of(network, name)
+            if layer.neuron.is_input:
+                sources[name] = layer
+            else:
+                drive = Drive(layer, inputs, sources, time_slots(network), batch)
+                population = adjust(layer.population, drive)
+                network = network.replace(populations={**network.populations, name: population})
+                if name in last:
+                    sources[name] = drive.stored(population)
+                for spent in [source for source in sources if last.get(source) == name]:
+                    del sources[spent]
+            advance(1)
+    return network

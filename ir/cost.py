@@ -1,0 +1,44 @@
+"""What a spiking network's activity costs: synaptic operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from .network import Connection, Network
+from .operators import AveragePool2D, Conv2D, Dense, Operator, Scale
+from .windows import windows
+
+
+def synaptic_operations(network: Network, spike_counts: Mapping[str, np.ndarray]) -> int:
+    """How many synapses the spikes cross, `spike_counts` being population → spikes of each neuron, of its shape.
+
+    A spike crosses every synapse of its neuron once. Synapses are the weights that are not zero; a window of a pooling
+    has one per position, and a one-to-one edge one per neuron. Where an edge has several operators, every path through
+    them counts, as if it were a synapse: an average over 2 × 2 before a 3 × 3 convolution has one for each weight that
+    a pixel's average meets. What lies in the padding is no synapse. Graded inputs send no spikes, so their
+    multiplications are not counted.
+    """
+    counted = (c for c in network.connections if c.source in spike_counts)
+    return sum(_crossed(connection, spike_counts[connection.source]) for connection in counted)
+
+
+def _crossed(connection: Connection, counts: np.ndarray) -> int:
+    arriving = counts[None].astype(np.float64)  # exact up to 2^53, and matrix products are fast
+    for operator in connection.operators:
+        arriving = _paths(operator, arriving)
+    return int(arriving.sum())
+
+
+def _paths(operator: Operator, x: np.ndarray) -> np.ndarray:
+    """The operator with a 1 for each weight that is not zero, applied to `x`, (1, *shape)."""
+    match operator:
+        case Conv2D(weight) | Dense(weight):
+            return replace(operator, weight=weight != 0).apply(x)
+        case Scale(factor):
+            return x * (factor != 0)
+        case AveragePool2D(pool_size, strides, padding):
+            return windows(x, pool_size, strides, padding).sum((-1, -2))
+    return operator.apply(x)

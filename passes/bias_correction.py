@@ -1,0 +1,61 @@
+"""Biases that make up for what spikes systematically lose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..ir import Network, PipelineError, Population, Stage
+from .manager import Context, Drive, Pass
+
+
+@dataclass(frozen=True)
+class BiasCorrection(Pass):
+    """Shift each channel's bias by the mean error of its decoded activation on the calibration images.
+
+    In graph order, everything before being corrected already, the mean over images and positions of analog activation
+    minus decoded activation after T steps is added to the bias: the light calibration of [Li 2021,
+    https://proceedings.mlr.press/v139/li21d.html]. It follows the pass that converts, and is for runs of just that
+    pass's length. Readouts are corrected too.
+
+    - rounds: how often a population is measured and shifted before it is the next one's turn. A shift moves only the
+      neurons that fire, so one round leaves part of the error.
+    """
+
+    name: ClassVar[str] = "bias-correction"
+    requires: ClassVar[Stage] = "spiking"
+    ensures: ClassVar[Stage] = "spiking"
+    needs_analog: ClassVar[bool] = True
+
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise PipelineError(f"bias-correction: rounds is {self.rounds}; each population is measured at least once")
+
+    def run(self, network: Network, context: Context) -> Network:
+        assert context.analog is not None  # the manager sees to it
+        statistics = context.statistics(context.analog)
+
+        def correct(population: Population, drive: Drive) -> Population:
+            if population.name not in statistics:
+                return population
+            for _ in range(self.rounds):
+                error = (statistics[population.name].mean - _mean(drive, population)).astype(np.float32)
+                population = replace(population, bias=error if population.bias is None else population.bias + error)
+            return replace(population, origin=population.origin.by(self.name))
+
+        return context.adjusted(network, correct)
+
+
+def _mean(drive: Drive, population: Population) -> np.ndarray:
+    """The mean decoded activation of each channel, (C,)."""
+    total = np.zeros(population.shape[-1])
+    count = 0
+    for decoded in drive.decoded(population):
+        rows = decoded.reshape(-1, decoded.shape[-1])
+        total += rows.sum(0, dtype=np.float64)
+        count += len(rows)
+    return total / count

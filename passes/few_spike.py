@@ -1,0 +1,136 @@
+"""Few-spike conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ..ir import (
+    FewSpike,
+    FewSpikeInput,
+    FewSpikeReadout,
+    GradedInput,
+    Identity,
+    Input,
+    Network,
+    Neuron,
+    Origin,
+    PipelineError,
+    Population,
+    Softmax,
+)
+from ..ir.verify import LARGEST_K
+from .calibration import Statistics
+from .conversion import Conversion, clipped, per_layer_or_channel, pooling, positive
+from .manager import Context
+
+
+@dataclass(frozen=True)
+class FewSpikeConversion(Conversion):
+    """Few-spike neurons: each activation as a binary number of K spikes [Stöckl & Maass 2021,
+    https://doi.org/10.1038/s42256-021-00311-4].
+
+    A spike in step k of a phase of K steps stands for α · 2^−k, and a layer spikes one phase after the one before it.
+    α, its largest number, comes from the activations that the calibration images evoke. Sources of different α
+    are no trouble: α is folded into the weights. The network's timesteps are K, whatever the conversion is asked for.
+
+    - k: steps in a phase, and bits of an activation.
+    - alpha: `mse`, of least squared error on the activations, or `max`, so that the largest one is reached.
+    - per-channel: one α per channel instead of one per population.
+    - rounding: half a quantum of initial potential makes activations round; without it they are truncated.
+    - input: `graded`, the image itself once per phase, or a `few-spike` code of it.
+    - input-k: k of the few-spike code of the image, if not `k`.
+    - signed: negative numbers in the images become negative spikes; without it they are refused.
+    - layer-k: populations or layers with a k of their own, as in `layer-k=stem:4 head:6`.
+    """
+
+    name: ClassVar[str] = "few-spike"
+
+    k: int = 4
+    alpha: Literal["mse", "max"] = "mse"
+    per_channel: bool = False
+    rounding: bool = True
+    input: Literal["graded", "few-spike"] = "graded"
+    input_k: int = 0
+    signed: bool = False
+    layer_k: str = ""
+
+    def __post_init__(self) -> None:
+        if self.input == "graded" and (self.input_k or self.signed):
+            raise PipelineError("few-spike: input-k and signed=true are for input=few-spike; a graded input needs none")
+        for k in (self.k, self.input_k or self.k, *self._own_k().values()):
+            if not 1 <= k <= LARGEST_K:
+                raise PipelineError(f"few-spike: k is {k}; a phase has 1 to {LARGEST_K} steps")
+
+    def run(self, network: Network, context: Context) -> Network:
+        self.require_convertible(network)
+        k = self._k_by_population(network)
+        statistics = context.statistics(network)
+
+        def neuron(population: Population) -> Neuron:
+            match population.neuron:
+                case Input() if self.input == "graded":
+                    return GradedInput()
+                case Input():
+                    magnitudes = self.input_statistics(population, network, context, self.signed)
+                    return FewSpikeInput(*self._code(k[population.name], magnitudes, population), self.signed)
+                case Identity() | Softmax():
+                    return FewSpikeReadout()
+            code = self._code(k[population.name], statistics[population.name], population)
+            return FewSpike(*code, pool=pooling(population.neuron))
+
+        converted = self.converted(network, max(k.values()), neuron)
+        connections = [replace(c, delay=converted.aligned(c.source, c.target)) for c in network.connections]
+        return converted.replace(connections=connections)
+
+    def _code(
+        self, k: int, statistics: Statistics, population: Population
+    ) -> tuple[int, float | np.ndarray, float | np.ndarray]:
+        """k, α and initial potential."""
+        levels = 2**k - 1
+        if self.alpha == "mse":
+            largest = statistics.least_error(levels, 0.5 if self.rounding else 0.0, self.per_channel)
+        else:
+            largest = statistics.percentile(100, self.per_channel)
+        largest = clipped(positive(largest, statistics.maximum), population.neuron)
+        quantum = per_layer_or_channel(largest / np.float32(levels), self.per_channel)
+        return k, quantum * 2**k, 0.5 * quantum if self.rounding else 0.0
+
+    def _k_by_population(self, network: Network) -> Mapping[str, int]:
+        """K of each population that spikes. Raises PipelineError for an own k that belongs to none."""
+        own = self._own_k()
+        spiking = {
+            name: population
+            for name, population in network.populations.items()
+            if not isinstance(population.neuron, (Identity, Softmax))
+            and not (isinstance(population.neuron, Input) and self.input == "graded")
+        }
+        known = {key for name, population in spiking.items() for key in _keys(name, population.origin)}
+        unknown = sorted(set(own) - known)
+        if unknown:
+            raise PipelineError(
+                f"few-spike: layer-k names {', '.join(unknown)}; the populations that spike are {', '.join(spiking)}"
+            )
+        default = {name: self.input_k or self.k if name in network.inputs else self.k for name in spiking}
+        chosen = {
+            name: next((own[key] for key in _keys(name, population.origin) if key in own), default[name])
+            for name, population in spiking.items()
+        }
+        return chosen or {"": self.k}
+
+    def _own_k(self) -> Mapping[str, int]:
+        own = {}
+        for item in self.layer_k.split():
+            name, _, k = item.rpartition(":")
+            if not (name and k.isdigit()):
+                raise PipelineError(f"few-spike: cannot read layer-k {item!r}; expected layer:k layer:k")
+            own[name] = int(k)
+        return own
+
+
+def _keys(name: str, origin: Origin) -> tuple[str, ...]:
+    """What a user may call a population: its own name first, then the layers that it came from."""
+    return (name, *origin.layers)

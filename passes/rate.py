@@ -1,0 +1,97 @@
+"""What the rate-coded conversions share: integrate-and-fire neurons, encoded inputs, readouts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..ir import (
+    CurrentInput,
+    Identity,
+    Input,
+    Integrate,
+    IntegrateFire,
+    IntegrateFireInput,
+    Network,
+    Neuron,
+    PipelineError,
+    PoissonInput,
+    Population,
+    Softmax,
+    SpikeInput,
+)
+from .calibration import Statistics
+from .conversion import Conversion, clipped, per_layer_or_channel, pooling
+from .manager import Context
+
+
+@dataclass(frozen=True)
+class RateConversion(Conversion):
+    """A conversion to integrate-and-fire neurons.
+
+    - percentile: of what balances a population (or channel), zeros included; 100 is the largest.
+    - per-channel: one λ per channel instead of one per population.
+    - reset: `subtract` the threshold from the potential on a spike, or set it to `zero`.
+    - v-init: initial potential as a share of λ; a half makes spike counts round instead of truncate.
+    - input: the images as constant `current`, or as spikes: `integrate-fire` neurons, `poisson` spikes, or binary
+      `spikes` in every step wherever the image is not zero. A spike stands for the images' largest magnitude.
+    - signed: negative numbers in the images become negative spikes; without it they are refused.
+    - seed: of `poisson` spikes.
+    - readout: the last layer's membrane `potential`, which never fires, or the `spikes` that it fires.
+    """
+
+    percentile: float = 100.0
+    per_channel: bool = False
+    reset: Literal["subtract", "zero"] = "subtract"
+    v_init: float = 0.5
+    input: Literal["current", "integrate-fire", "poisson", "spikes"] = "current"
+    signed: bool = False
+    seed: int = 0
+    readout: Literal["potential", "spikes"] = "potential"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percentile <= 100:
+            raise PipelineError(f"{self.name}: percentile is {self.percentile}; it lies above 0 and up to 100")
+        if not 0 <= self.v_init < 1:
+            raise PipelineError(
+                f"{self.name}: v-init is {self.v_init}; it is a share of the threshold, from 0 to below 1"
+            )
+        if self.signed and self.input == "current":
+            raise PipelineError(f"{self.name}: a constant current has its sign anyway; leave out signed=true")
+
+    def require_timesteps(self, context: Context) -> int:
+        """T, or a PipelineError."""
+        if context.timesteps is None:
+            raise PipelineError(f"{self.name} needs to know how long the network runs: give timesteps=… (--timesteps)")
+        return context.timesteps
+
+    def unbalanced(self, population: Population, network: Network, context: Context) -> Neuron | None:
+        """The spiking neuron of an input or of a readout that does not fire; None for what needs a threshold."""
+        match population.neuron:
+            case Input():
+                return self._encoding(population, network, context)
+            case Identity() | Softmax() if self.readout == "potential":
+                return Integrate()
+        return None
+
+    def integrate_fire(self, v_thresh: np.ndarray, analog: Neuron) -> IntegrateFire:
+        """The neuron with thresholds λ, (C,) or (1,), in place of an `analog` one, which may clip or pool."""
+        threshold = per_layer_or_channel(clipped(v_thresh, analog), self.per_channel)
+        return IntegrateFire(threshold, self.v_init * threshold, self.reset, pool=pooling(analog))
+
+    def of_distribution(self, statistics: Statistics) -> np.ndarray:
+        """The percentile that the options ask for, (C,) or (1,)."""
+        return statistics.percentile(self.percentile, self.per_channel)
+
+    def _encoding(self, population: Population, network: Network, context: Context) -> Neuron:
+        if self.input == "current":
+            return CurrentInput()
+        largest = float(self.input_statistics(population, network, context, self.signed).maximum.max()) or 1.0
+        match self.input:
+            case "poisson":
+                return PoissonInput(largest, self.signed, self.seed)
+            case "spikes":
+                return SpikeInput(largest, self.signed)
+        return IntegrateFireInput(largest, self.signed, self.v_init * largest, self.reset)

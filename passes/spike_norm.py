@@ -1,0 +1,60 @@
+"""Threshold balancing on the spikes themselves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from ..ir import IntegrateFire, Network, Neuron, PipelineError, Population
+from .calibration import Statistics
+from .conversion import positive
+from .manager import Context, Drive
+from .rate import RateConversion
+
+
+@dataclass(frozen=True)
+class SpikeNorm(RateConversion):
+    """Integrate-and-fire neurons with λ, the threshold, from the input current that spikes bring.
+
+    A population's λ is the largest summed input of any step that the calibration images evoke in the spiking
+    network, all populations before it being balanced already [Sengupta 2019,
+    https://doi.org/10.3389/fnins.2019.00095]. No step then brings more charge than one spike carries off. The
+    network is swept over once, layer by layer, each layer run twice: once to look, once to fire.
+
+    - scale: λ is this share of the largest current; below 1 it fires more and answers sooner.
+    """
+
+    name: ClassVar[str] = "spike-norm"
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.scale < math.inf:
+            raise PipelineError(f"spike-norm: scale is {self.scale}; it is a positive share of the largest current")
+
+    def run(self, network: Network, context: Context) -> Network:
+        timesteps = self.require_timesteps(context)
+        self.require_convertible(network)
+
+        def neuron(population: Population) -> Neuron:
+            until_its_turn = self.integrate_fire(np.ones(population.shape[-1], np.float32), population.neuron)
+            return self.unbalanced(population, network, context) or until_its_turn
+
+        def balance(population: Population, drive: Drive) -> Population:
+            if not isinstance(population.neuron, IntegrateFire):
+                return population
+            analog = network.populations[population.name].neuron
+            return replace(population, neuron=self.integrate_fire(self._balance(population, drive), analog))
+
+        return context.adjusted(self.converted(network, timesteps, neuron), balance)
+
+    def _balance(self, population: Population, drive: Drive) -> np.ndarray:
+        """λ, (C,) or (1,)."""
+        statistics = Statistics(population.shape[-1])
+        for current in drive.currents():
+            statistics.update_planes(current, histogram=self.percentile < 100)
+        return np.float32(self.scale) * positive(self.of_distribution(statistics), statistics.maximum)
