@@ -14,6 +14,7 @@ from hypothesis import Phase, given, settings
 from record_genn_spikes import recorded
 
 import snnc
+from snnc import ir
 from snnc.backend.compiled import Recording
 
 needs_genn = pytest.mark.skipif(not (find_spec("pygenn") and find_spec("ml_genn")), reason="pygenn is not installed")
@@ -53,7 +54,7 @@ def test_the_engine_computes_the_equations_on_random_graphs(network):
 
 
 @needs_genn
-@settings(max_examples=4, derandomize=True, deadline=None, phases=[Phase.generate])  # each is a build of seconds
+@settings(max_examples=6, derandomize=True, deadline=None, phases=[Phase.generate])  # each is a build of seconds
 @given(dyadic.networks())
 def test_genn_computes_the_equations_on_random_graphs(network):
     images = dyadic.images(network)
@@ -64,3 +65,30 @@ def test_genn_computes_the_equations_on_random_graphs(network):
 def test_the_engine_does_what_genn_was_recorded_to_do(name):
     network = dyadic.NETWORKS[name]()
     assert_same(snnc.compile(network).simulate(dyadic.images(network), trains=True), recorded(name))
+
+
+@pytest.mark.parametrize("phased", [False, True], ids=["rate", "few-spike"])
+def test_the_engine_pools_before_the_neuron(phased):
+    """GeNN cannot: the largest current of each window, with biases, padding and what several sources send."""
+    pool = ir.MaxPool2D((5, 4, 3), (3, 2), (2, 2), ((1, 1), (0, 0)))
+    hidden = ir.FewSpike(3, 1.0, 0.0625, pool) if phased else ir.IntegrateFire(0.75, 0.25, pool=pool)
+    first = ir.FewSpike(3, 1.0, 0.0625) if phased else ir.IntegrateFire(0.5, 0.25)
+    network = dyadic.spiking(
+        [
+            ir.Population("x", (5, 4, 2), ir.GradedInput() if phased else ir.CurrentInput()),
+            ir.Population("first", (5, 4, 3), first),
+            ir.Population("pooled", pool.output_shape((5, 4, 3)), hidden, dyadic.dyadic(1, 5, 4, 3, limit=0.25)),
+            ir.Population("y", (3,), ir.FewSpikeReadout() if phased else ir.Integrate()),
+        ],
+        [
+            ir.Connection("x", "first", (ir.Conv2D(dyadic.dyadic(2, 1, 1, 2, 3)),)),
+            ir.Connection("x", "pooled", (ir.Conv2D(dyadic.dyadic(3, 3, 3, 2, 3), padding=dyadic.SAME_3X3),)),
+            ir.Connection("first", "pooled"),
+            ir.Connection("pooled", "y", (ir.Flatten(), ir.Dense(dyadic.dyadic(4, 18, 3)))),
+        ],
+        ["x"],
+        ["y"],
+        timesteps=3 if phased else 9,
+    )
+    images = dyadic.images(network)
+    assert_same(snnc.compile(network).simulate(images, trains=True), naive.simulate(network, images))

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import dyadic
+import naive
 import numpy as np
 import pytest
 from dyadic import dyadic as weights
@@ -17,9 +19,32 @@ from networks import operator_chains, residual
 
 import snnc
 from snnc import ir
-from snnc.ir import AveragePool2D, BackendError, Connection, Conv2D, CurrentInput, Dense, Flatten, Integrate, Population
+from snnc.backend.mlgenn import plan
+from snnc.ir import (
+    AveragePool2D,
+    BackendError,
+    Connection,
+    Conv2D,
+    CurrentInput,
+    Dense,
+    FewSpike,
+    FewSpikeReadout,
+    Flatten,
+    GradedInput,
+    Integrate,
+    PoissonInput,
+    Population,
+)
 
 needs_genn = pytest.mark.skipif(not (find_spec("pygenn") and find_spec("ml_genn")), reason="pygenn is not installed")
+
+
+def edge(operators, shape=(6, 6, 2), device="cpu", **options):
+    """How GeNN is to store a connection from a source of `shape`."""
+    target = Population("y", ir.output_shape(operators, shape), Integrate())
+    source = Population("x", shape, CurrentInput())
+    network = ir.Network([source, target], [Connection("x", "y", operators)], ["x"], ["y"], 4)
+    return plan(network, device=device, **options)[0]
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)
@@ -46,31 +71,76 @@ def test_a_matrix_has_an_entry_for_each_synapse_and_none_for_padding():
     assert matrix((same,), (3, 3, 1)).nnz == 7 * 7
 
 
-@needs_genn
 @pytest.mark.parametrize(
-    ("operators", "expected"),
+    ("operators", "kind", "matrix_type"),
     [
-        ((), "OneToOne"),
-        ((ir.Scale(np.full(2, 0.5)),), "OneToOne"),
-        ((ir.Scale(np.array([0.5, 1])),), "SparseMatrix"),
-        ((Conv2D(weights(1, 3, 3, 2, 4)),), "Conv2D"),
-        ((Conv2D(weights(1, 3, 5, 2, 4), padding=((1, 1), (2, 2))),), "Conv2D"),
-        ((Conv2D(weights(1, 2, 2, 2, 4), padding=((1, 0), (1, 0))),), "Conv2D"),
-        ((Conv2D(weights(1, 2, 2, 2, 4), padding=((0, 1), (0, 1))),), "SparseMatrix"),
-        ((Conv2D(weights(1, 3, 3, 2, 4), padding=((2, 2), (2, 2))),), "SparseMatrix"),
-        ((Conv2D(weights(1, 3, 3, 2, 4), (2, 2)),), "SparseMatrix"),
-        ((Conv2D(weights(1, 3, 3, 2, 4), dilation=(2, 2)),), "SparseMatrix"),
-        ((Conv2D(weights(1, 3, 3, 1, 4), groups=2),), "SparseMatrix"),
-        ((AveragePool2D((2, 2), (2, 2)),), "SparseMatrix"),
-        ((Flatten(),), "SparseMatrix"),
-        ((Dense(weights(1, 72, 3)),), "DenseMatrix"),
-        ((AveragePool2D((2, 2), (2, 2)), Dense(weights(1, 18, 3))), "DenseMatrix"),
+        ((), "OneToOne", "SPARSE"),
+        ((ir.Scale(np.full(2, 0.5)),), "OneToOne", "SPARSE"),
+        ((ir.Scale(np.array([0.5, 1])),), "SparseMatrix", "SPARSE"),
+        ((Conv2D(weights(1, 3, 3, 2, 4)),), "Conv2D", "TOEPLITZ"),
+        ((Conv2D(weights(1, 3, 5, 2, 4), padding=((1, 1), (2, 2))),), "Conv2D", "TOEPLITZ"),
+        ((Conv2D(weights(1, 2, 2, 2, 4), padding=((1, 0), (1, 0))),), "Conv2D", "TOEPLITZ"),
+        ((Conv2D(weights(1, 2, 2, 2, 4), padding=((0, 1), (0, 1))),), "SparseMatrix", "SPARSE"),
+        ((Conv2D(weights(1, 3, 3, 2, 4), padding=((2, 2), (2, 2))),), "SparseMatrix", "SPARSE"),
+        ((Conv2D(weights(1, 3, 3, 2, 4), (2, 2), ((0, 1), (0, 1))),), "SparseMatrix", "SPARSE"),
+        ((Conv2D(weights(1, 5, 5, 2, 4), (2, 2), ((2, 2), (1, 2))),), "DenseMatrix", "DENSE"),
+        ((Conv2D(weights(1, 3, 3, 2, 4), dilation=(2, 2)),), "SparseMatrix", "SPARSE"),
+        ((Conv2D(weights(1, 3, 3, 1, 4), groups=2),), "SparseMatrix", "SPARSE"),
+        ((Conv2D(weights(1, 3, 3, 1, 2), groups=2),), "SparseMatrix", "SPARSE"),
+        ((AveragePool2D((2, 2), (2, 2)),), "SparseMatrix", "SPARSE"),
+        ((AveragePool2D((3, 3), (2, 2), ((0, 1), (1, 1))),), "SparseMatrix", "SPARSE"),
+        ((AveragePool2D((2, 2), (2, 2)), Conv2D(weights(1, 1, 1, 2, 3))), "SparseMatrix", "SPARSE"),
+        ((Flatten(),), "SparseMatrix", "SPARSE"),
+        ((Dense(weights(1, 72, 3)),), "DenseMatrix", "DENSE"),
+        ((AveragePool2D((2, 2), (2, 2)), Dense(weights(1, 18, 3))), "DenseMatrix", "DENSE"),
     ],
 )
-def test_edges_use_mlgenns_own_connectivity_where_it_expresses_them(operators, expected):
-    from snnc.backend.mlgenn.connectivity import connect
+def test_each_edge_is_stored_as_small_as_may_be(operators, kind, matrix_type):
+    chosen = edge(operators)
+    assert (chosen.kind, chosen.matrix_type) == (kind, matrix_type)
 
-    assert type(connect(operators, (6, 6, 2), 0)).__name__ == expected
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(operator_chains())
+def test_synapses_are_counted_without_being_made(drawn):
+    pytest.importorskip("scipy")
+    from snnc.backend.mlgenn.fanout import fan_out
+    from snnc.backend.mlgenn.matrices import matrix
+
+    shape, operators = drawn
+    positive = tuple(_positive(operator) for operator in operators)  # so that no path cancels another
+    made = matrix(positive, shape)
+    has_matrix = any(isinstance(operator, Dense) for operator in operators)
+    expected = np.full(made.shape[0], made.shape[1]) if has_matrix else np.diff(made.indptr)
+    np.testing.assert_array_equal(fan_out(operators, shape), expected)
+
+
+def _positive(operator):
+    match operator:
+        case Conv2D(weight) | Dense(weight):
+            return replace(operator, weight=np.ones_like(weight))
+        case ir.Scale(factor):
+            return ir.Scale(np.ones_like(factor))
+    return operator
+
+
+def test_a_gpu_makes_large_strided_convolutions_from_their_kernel():
+    large = (Conv2D(weights(1, 3, 3, 64, 64), (2, 2), ((0, 1), (0, 1))),)
+    assert edge(large, (32, 32, 64), device="gpu").matrix_type == "PROCEDURAL"
+    assert edge(large, (32, 32, 64), device="gpu").bytes == 4 * 3 * 3 * 64 * 64
+    assert edge(large, (32, 32, 64)).matrix_type == "SPARSE"
+    assert edge(large, (4, 4, 64), device="gpu").matrix_type != "PROCEDURAL"
+
+
+def test_a_matrix_type_can_be_forced():
+    conv = (Conv2D(weights(1, 3, 3, 2, 4)),)
+    assert edge(conv, matrix_type="SPARSE").kind == "SparseMatrix"
+    assert edge(conv, matrix_type={"x -> y": "DENSE"}).kind == "DenseMatrix"
+    assert edge(conv, matrix_type={}).kind == "Conv2D"
+    with pytest.raises(BackendError, match="x -> y cannot be PROCEDURAL on a CPU, only TOEPLITZ or DENSE or SPARSE"):
+        edge(conv, matrix_type="PROCEDURAL")
+    with pytest.raises(BackendError, match="no connection 'x->y'; there are: x -> y"):
+        edge(conv, matrix_type={"x->y": "DENSE"})
 
 
 @needs_genn
@@ -108,6 +178,99 @@ def test_one_can_go_on_in_mlgenn():
         metrics, _ = compiled.mlgenn_compiled.evaluate(inputs, {value: labels}, callbacks=[])
     assert metrics[value].result == 5 / 8
     assert compiled.mlgenn_network.populations == list(compiled.populations.values())
+
+
+@pytest.fixture
+def few_spike():
+    """A few-spike network of depth 3, one input and one output, that is quick to build."""
+    return dyadic.spiking(
+        [
+            Population("x", (3,), GradedInput()),
+            Population("a", (4,), FewSpike(5, 1.0), weights(1, 4)),
+            Population("b", (4,), FewSpike(4, 0.5, 1 / 64)),
+            Population("y", (3,), FewSpikeReadout()),
+        ],
+        [
+            Connection("x", "a", (Dense(weights(2, 3, 4, limit=1)),)),
+            Connection("a", "b", (Dense(weights(3, 4, 4, limit=1)),)),
+            Connection("b", "y", (Dense(weights(4, 4, 3, limit=1)),)),
+            Connection("a", "y", (Dense(weights(5, 4, 3, limit=1)),)),
+        ],
+        ["x"],
+        ["y"],
+        timesteps=5,
+    )
+
+
+@needs_genn
+def test_few_spike_images_follow_one_another_a_phase_apart(few_spike, monkeypatch):
+    compiled = snnc.compile(few_spike, "mlgenn")
+    images = dyadic.images(few_spike, 5)
+    expected = naive.simulate(few_spike, images)
+    step_time, steps = compiled.mlgenn_compiled.step_time, []
+    monkeypatch.setattr(compiled.mlgenn_compiled, "step_time", lambda: steps.append(step_time()))
+    for count in (1, 2, 5):
+        steps.clear()
+        parts = []
+        for part in compiled._run({"x": images["x"][:count]}, True):
+            parts.append(part)
+            assert len(steps) == 5 * (3 + len(parts))
+        for kind, axis in (("trains", 1), ("spike_counts", 0), ("potentials", 0), ("decoded", 1)):
+            for name, values in getattr(expected, kind).items():
+                found = np.concatenate([getattr(part, kind)[name] for part in parts], axis)
+                np.testing.assert_array_equal(found, np.take(values, range(count), axis), f"{kind} of {name!r}")
+
+
+@needs_genn
+def test_one_can_go_on_in_mlgenn_with_a_few_spike_network(few_spike):
+    images = dyadic.images(few_spike, 8)["x"]
+    compiled = snnc.compile(few_spike, "mlgenn")
+    labels = compiled.predict(images).argmax(-1)
+    labels[:3] = (labels[:3] + 1) % 3
+    x, y = compiled.populations["x"], compiled.populations["y"]
+    with compiled.mlgenn_compiled:
+        metrics, _ = compiled.mlgenn_compiled.evaluate({x: images}, {y: labels}, callbacks=[])
+    assert metrics[y].result == 5 / 8
+
+
+def poisson(seed: int) -> ir.Network:
+    """Two Poisson inputs, signed and not, summed."""
+    return dyadic.spiking(
+        [
+            Population("signed", (6,), PoissonInput(0.5, signed=True, seed=seed)),
+            Population("unsigned", (6,), PoissonInput(2.0)),
+            Population("y", (6,), Integrate()),
+        ],
+        [Connection("signed", "y"), Connection("unsigned", "y")],
+        ["signed", "unsigned"],
+        ["y"],
+        timesteps=500,
+    )
+
+
+@needs_genn
+def test_poisson_spikes_come_at_their_rate_and_the_same_every_time():
+    x = np.tile(np.float32([0, -0.125, 0.5, 4, -1.5, 0.03125]), (8, 1))
+    compiled = snnc.compile(poisson(0), "mlgenn")
+    found = compiled.simulate({"signed": x, "unsigned": x}, trains=True)
+    shown = {"signed": (np.abs(x[0]) / 0.5, np.sign(x[0])), "unsigned": (np.maximum(x[0], 0) / 2, np.ones(6))}
+    for name, (magnitude, sign) in shown.items():
+        trains = found.trains[name]
+        probability = 1 - np.exp(-magnitude)
+        deviation = np.sqrt(probability * (1 - probability) / trains[..., 0].size)
+        assert (np.abs((trains * sign).mean((0, 1)) - probability) <= 5 * deviation).all()
+        assert (np.unique(trains * sign) == [0, 1]).all()
+        np.testing.assert_array_equal(found.spike_counts[name], np.abs(trains).sum(0))
+    assert (found.trains["signed"][:, 0] != found.trains["signed"][:, 1]).any()
+    sums = 0.5 * found.trains["signed"].sum(0) + 2 * found.trains["unsigned"].sum(0)
+    np.testing.assert_array_equal(found.potentials["y"], sums)
+
+    def trains(compiled):
+        return compiled.simulate({"signed": x[:1], "unsigned": x[:1]}, trains=True).trains["signed"]
+
+    np.testing.assert_array_equal(trains(compiled), found.trains["signed"][:, :1])
+    np.testing.assert_array_equal(trains(snnc.compile(poisson(0), "mlgenn")), trains(compiled))
+    assert (trains(snnc.compile(poisson(1), "mlgenn")) != trains(compiled)).any()
 
 
 @needs_genn

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ...ir import BackendError, Network, verify
+from ...ir import BackendError, Network, SpikingNeuron, verify
+from .connectivity import Edge, choose, readable
+from .options import Device, Forced, MatrixType, Options
 
 if TYPE_CHECKING:
     from .compiled import CompiledGenn
 
 
-def compile(network: Network) -> CompiledGenn:
+def compile(
+    network: Network,
+    *,
+    device: Device | None = None,
+    folder: str | PathLike[str] | None = None,
+    matrix_type: Forced | None = None,
+    workers: int = 1,
+    kernel_profiling: bool = False,
+    communicator: Any = None,
+) -> CompiledGenn:
     """Build a spiking network with GeNN; takes seconds to minutes.
 
-    Raises BackendError for an analog network, where pygenn, ml_genn or scipy is not installed, and where GeNN
-    cannot build the network; VerificationError for a network that breaks the rules of its stage.
+    `device`, "gpu" or "cpu", is the GPU where pygenn was built for one, unless said otherwise. `folder` keeps what is
+    built, of any number of networks: one that differs from an earlier one in arrays alone (weights, biases,
+    thresholds per channel) is not compiled again. `matrix_type`, "TOEPLITZ", "PROCEDURAL", "SPARSE" or "DENSE",
+    forces how GeNN stores all connections, or, as a mapping from "source -> target", some; `plan` tells what is
+    chosen otherwise. `workers` processes simulate side by side on a CPU, with the same results.
+    `kernel_profiling` measures the time in each of GeNN's kernels: `kernel_times`. `communicator` is mlGeNN's, for
+    several GPUs.
+
+    Raises BackendError for an analog network, for options that do not fit, where pygenn, ml_genn or scipy is not
+    installed, and where GeNN cannot build the network; VerificationError for a network that breaks the rules of its
+    stage.
     """
-    if not network.is_spiking:
-        raise BackendError(
-            "GeNN simulates spiking networks and this one is analog: convert it first, "
-            "or compile it with the backend 'onnxruntime'"
-        )
-    verify(network, "spiking")
+    options = Options(device, Path(folder) if folder else None, matrix_type, workers, kernel_profiling, communicator)
+    _require_runnable(network)
     try:
         from .compiled import CompiledGenn
     except ImportError as error:
@@ -29,7 +47,50 @@ def compile(network: Network) -> CompiledGenn:
             f"the mlgenn backend needs pygenn, ml_genn and scipy, which are not all here ({error}): "
             'the README says in its section "GeNN" how to install them'
         ) from None
-    return CompiledGenn(network)
+    return CompiledGenn(network, options)
 
 
-__all__ = ["compile"]
+def plan(network: Network, *, device: Device | None = None, matrix_type: Forced | None = None) -> list[Edge]:
+    """How `compile` would store each connection: matrix type, synapses, memory. Builds nothing and needs no GeNN.
+
+    `device` None is as for `compile`, and a CPU where pygenn is not installed. Errors are those of `compile`.
+    """
+    options = Options(device, matrix_type=matrix_type)
+    _require_runnable(network)
+    return choose(network, _is_gpu(options.device), options.matrix_type)
+
+
+def _is_gpu(device: Device | None) -> bool:
+    if device:
+        return device == "gpu"
+    try:
+        from .build import CPU, genn_backend
+    except ImportError:
+        return False
+    return genn_backend(None) != CPU
+
+
+def _require_runnable(network: Network) -> None:
+    if not network.is_spiking:
+        raise BackendError(
+            "GeNN simulates spiking networks and this one is analog: convert it first, "
+            "or compile it with the backend 'onnxruntime'"
+        )
+    verify(network, "spiking")
+    _require_no_pooling(network)
+
+
+def _require_no_pooling(network: Network) -> None:
+    pooling = [
+        repr(name)
+        for name, population in network.populations.items()
+        if isinstance(population.neuron, SpikingNeuron) and population.neuron.pooling
+    ]
+    if pooling:
+        raise BackendError(
+            f"GeNN's neurons cannot take the largest of a window, as those of {', '.join(pooling)} do: "
+            "run lower-max-pool without before-neuron"
+        )
+
+
+__all__ = ["Device", "Edge", "Forced", "MatrixType", "Options", "compile", "plan", "readable"]

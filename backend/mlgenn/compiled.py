@@ -2,93 +2,175 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
-import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
 
 import numpy as np
-from pygenn.genn_model import backend_modules
 
-from ...ir import BackendError, IntegrateFire, Network
+from ...ir import BackendError, Network, PoissonInput, SpikingNeuron
 from ..compiled import CompiledSpiking, Recording
+from .build import CPU, build, build_errors, fingerprint, free_memory, genn_backend, load_errors, private_folder
 from .compiler import WindowCompiler
+from .connectivity import choose, require_memory
 from .emit import emit
+from .options import Options
+from .pool import Pool
 
 GPU_BATCH = 128
+KERNELS = ("init", "init_sparse", "neuron_update", "presynaptic_update", "postsynaptic_update", "synapse_dynamics")
+
+
+@dataclass
+class _Reading:
+    """What is read of a batch of images on its way through the network, `steps` of which are done.
+
+    `counts` and `decoded` hold the arrays of one step each, `potentials` those of the last.
+    """
+
+    inputs: dict[str, np.ndarray]
+    steps: int = 0
+    counts: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    decoded: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    potentials: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class CompiledGenn(CompiledSpiking):
     """A spiking network on GeNN: on a GPU where pygenn was built for one, else on the CPU, one image at a time.
 
     `mlgenn_network` is the emitted mlGeNN network, `populations` its populations by their names in the IR, and
-    `mlgenn_compiled` what mlGeNN's compiler made of it. One can go on from there in mlGeNN: an output's readout
-    is its membrane potential or, where it fires, its spike count.
+    `mlgenn_compiled` what mlGeNN's compiler made of it; `edges` says how each connection is stored. One can go on
+    from there in mlGeNN: an output's readout is its membrane potential or, where it fires, its spike count, or the
+    sum of what its spikes count as. With metrics and callbacks of mlGeNN's, for instance:
+
+        inputs, labels = {compiled.populations["image"]: x}, {compiled.populations["digit"]: y}
+        with compiled.mlgenn_compiled:
+            metrics, recorded = compiled.mlgenn_compiled.evaluate(inputs, labels, metrics=…, callbacks=[…])
+
+    A batch of images is shown every period. In a rate network that is its whole run; the images of a few-spike
+    network follow one another a phase apart, so as many batches are on their way as the network is deep.
+
+    GeNN has one random generator, seeded with the seed of the first `PoissonInput`, and every evaluation seeds it anew.
+
+    `kernel_times` holds, with the option `kernel_profiling`, the seconds that the last evaluation spent in each
+    of GeNN's kernels.
     """
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, options: Options):
         super().__init__(network)
         assert network.timesteps is not None  # verified
         self._timesteps = network.timesteps
-        self._steps = network.timesteps + max(network.depth.values())
-        self._batch = 1 if next(iter(backend_modules)) == "single_threaded_cpu" else GPU_BATCH
-        self._firing = [name for name, p in network.populations.items() if isinstance(p.neuron, IntegrateFire)]
-        self.mlgenn_network, self.populations = emit(network)
-        folder = tempfile.mkdtemp(prefix="snnc-genn-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        with _build_errors(Path(folder, "build.log")):
-            self.mlgenn_compiled = WindowCompiler(self._steps, self._batch).compile(self.mlgenn_network, "snnc")
-            self.mlgenn_compiled.genn_model.build(folder)
+        deepest = max(network.depth.values())
+        self._period = self._timesteps + (0 if network.is_phased else deepest)
+        self._periods = 1 + (deepest if network.is_phased else 0)
+        self._firing = [name for name in network.populations if _neuron(network, name).fires]
+        self.kernel_times: dict[str, float] = {}
+        backend = genn_backend(options.device)
+        _require_possible(network, options, backend)
+        self._batch = 1 if backend == CPU else GPU_BATCH
+        self.edges = choose(network, backend != CPU, options.matrix_type)
+        require_memory(self.edges, free_memory(), options.workers)
+        private = private_folder(options.folder)
+        weakref.finalize(self, shutil.rmtree, private, ignore_errors=True)
+        kept = options.folder or (private / "shared" if options.workers > 1 else None)
+        with build_errors(private / "build.log", backend):
+            self.mlgenn_network, self.populations = emit(network, self.edges)
+            self.mlgenn_compiled = self._compiler(backend, options).compile(self.mlgenn_network, "snnc")
+            genn_model = self.mlgenn_compiled.genn_model
+            build(genn_model, private, kept, fingerprint(self.mlgenn_network, self.edges, genn_model))
+        self._pool = Pool(network, replace(options, workers=1, folder=kept), options.workers, private)
 
-    def _run(self, inputs: dict[str, np.ndarray], trains: bool) -> Iterator[Recording]:
-        images = len(next(iter(inputs.values())))
-        # not mlGeNN's context manager: it allows one network at a time, and none any more after a failure to load
-        self.mlgenn_compiled.genn_model.load()
-        try:
-            for start in range(0, images, self._batch):
-                yield self._run_batch({name: x[start : start + self._batch] for name, x in inputs.items()}, trains)
-        finally:
-            self.mlgenn_compiled.genn_model.unload()
-
-    def _run_batch(self, inputs: dict[str, np.ndarray], trains: bool) -> Recording:
-        images = len(next(iter(inputs.values())))
-        decoded = {name: self._empty(name, images, np.float32) for name in self.network.outputs}
-        counts = {name: self._empty(name, images, np.int32) for name in self._firing if trains}
-        self.mlgenn_compiled.set_input({self.populations[name]: x for name, x in inputs.items()})
-        self.mlgenn_compiled.genn_model.timestep = 0
-        for step in range(self._steps):
-            self.mlgenn_compiled.step_time()
-            for name, t in self._inside(decoded, step):
-                decoded[name][t] = self._decode(name, t + 1)[:images]
-            for name, t in self._inside(counts, step):
-                counts[name][t] = self._pull(name, "Count")[:images]
-        return Recording(
-            {name: self._pull(name, "Count")[:images].astype(np.int32) for name in self._firing},
-            {name: self._pull(name, "V")[:images] for name in self.populations if name not in self.network.inputs},
-            decoded,
-            {name: np.diff(after, axis=0, prepend=0) > 0 for name, after in counts.items()} if trains else None,
+    def _compiler(self, backend: str, options: Options) -> WindowCompiler:
+        depths = {self.populations[name]: depth for name, depth in self.network.depth.items()}
+        return WindowCompiler(
+            self._period,
+            self._batch,
+            _seed(self.network),
+            depths if self.network.is_phased else None,
+            kernel_profiling=options.kernel_profiling,
+            communicator=options.communicator,
+            backend=backend,
         )
 
-    def _inside(self, names: Iterable[str], step: int) -> Iterator[tuple[str, int]]:
-        """Those populations whose window holds the network's step `step`, and which step of the window it is."""
-        for name in names:
-            t = step - self.network.depth[name]
-            if 0 <= t < self._timesteps:
-                yield name, t
+    def _run(self, inputs: dict[str, np.ndarray], trains: bool) -> Iterator[Recording]:
+        if self._pool.size > 1:
+            yield from self._pool.run(inputs, trains)
+            return
+        with self.loaded():
+            yield from self.stream(inputs, trains)
 
-    def _empty(self, name: str, images: int, dtype: type) -> np.ndarray:
-        return np.empty((self._timesteps, images, *self.network.populations[name].shape), dtype)
+    @contextmanager
+    def loaded(self) -> Iterator[None]:
+        """The model in memory."""
+        # not mlGeNN's context manager: it allows one network at a time, and none any more after a failure to load
+        genn_model = self.mlgenn_compiled.genn_model
+        with load_errors(genn_model):
+            genn_model.load()
+        try:
+            yield
+        finally:
+            if genn_model.timing_enabled:
+                self.kernel_times = {name: getattr(genn_model, f"{name}_time") for name in KERNELS}
+            genn_model.unload()
+
+    def stream(self, inputs: dict[str, np.ndarray], trains: bool) -> Iterator[Recording]:
+        """Simulate the images with the model that is loaded."""
+        images = len(next(iter(inputs.values())))
+        batches = (
+            {name: x[start : start + self._batch] for name, x in inputs.items()}
+            for start in range(0, images, self._batch)
+        )
+        under_way: deque[_Reading] = deque()
+        for batch in chain(batches, repeat(None, self._periods - 1)):
+            if batch is not None:
+                self.mlgenn_compiled.set_input({self.populations[name]: x for name, x in batch.items()})
+                under_way.append(_Reading(batch))
+            self.mlgenn_compiled.genn_model.timestep = 0
+            for _ in range(self._period):
+                self.mlgenn_compiled.step_time()
+                for reading in under_way:
+                    self._read(reading, trains)
+            if under_way[0].steps == self._period * self._periods:
+                yield self._recording(under_way.popleft(), trains)
+
+    def _read(self, reading: _Reading, trains: bool) -> None:
+        """After a step: read the populations whose window holds it, before the next step changes what is to be read."""
+        images = len(next(iter(reading.inputs.values())))
+        for name in self.network.populations:
+            t = reading.steps - self.network.depth[name] * self.network.pace
+            if not 0 <= t < self._timesteps:
+                continue
+            is_last = t == self._timesteps - 1
+            if name in self._firing and (trains or is_last):
+                reading.counts[name].append(self._pull(name, "Count")[:images])
+            if name in self.network.outputs and (is_last or not self.network.is_phased):
+                reading.decoded[name].append(self._decode(name, t + 1)[:images])
+            if name not in self.network.inputs and is_last:
+                reading.potentials[name] = self._pull(name, "V")[:images]
+        reading.steps += 1
+
+    def _recording(self, reading: _Reading, trains: bool) -> Recording:
+        return Recording(
+            {name: reading.counts[name][-1].astype(np.int32) for name in self._firing},
+            reading.potentials,
+            {name: np.stack(reading.decoded[name]) for name in self.network.outputs},
+            {name: self._train(name, reading) for name in self._firing} if trains else None,
+        )
+
+    def _train(self, name: str, reading: _Reading) -> np.ndarray:
+        spikes = np.diff(np.stack(reading.counts[name]), axis=0, prepend=0).astype(np.int8)
+        is_signed = getattr(_neuron(self.network, name), "signed", False)
+        return np.where(reading.inputs[name] < 0, -spikes, spikes) if is_signed else spikes
 
     def _decode(self, name: str, steps: int) -> np.ndarray:
         """The activation of an output after `steps` steps of its window, (batch, *shape)."""
-        neuron = self.network.populations[name].neuron
-        if isinstance(neuron, IntegrateFire):
-            return np.float32(neuron.v_thresh) * self._pull(name, "Count").astype(np.float32) / np.float32(steps)
-        return self._pull(name, "V") / np.float32(steps)
+        total = self._pull(name, self.populations[name].neuron.output).astype(np.float32)
+        total = total * np.float32(_neuron(self.network, name).amplitude)
+        return total if self.network.is_phased else total / np.float32(steps)
 
     def _pull(self, name: str, variable: str) -> np.ndarray:
         """A copy of a population's GeNN variable, (batch, *shape)."""
@@ -97,35 +179,27 @@ class CompiledGenn(CompiledSpiking):
         return values.view.reshape(self._batch, *self.network.populations[name].shape).copy()
 
 
-@contextmanager
-def _build_errors(log: Path) -> Iterator[None]:
-    """What mlGeNN, GeNN and the C++ compiler write goes into `log`; their failure becomes a BackendError."""
-    try:
-        with _output_to(log):
-            yield
-    except Exception as error:
-        end = log.read_text(errors="replace").splitlines()[-10:]
-        raise BackendError("\n  ".join([f"GeNN could not build the network: {error}", *end])) from None
+def _neuron(network: Network, name: str) -> SpikingNeuron:
+    neuron = network.populations[name].neuron
+    assert isinstance(neuron, SpikingNeuron)  # verified
+    return neuron
 
 
-@contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    """Redirect the process's own stdout and stderr, where the compilers that GeNN starts write too."""
-    _flush()
-    originals = [os.dup(descriptor) for descriptor in (1, 2)]
-    with log.open("wb") as file:
-        try:
-            for descriptor in (1, 2):
-                os.dup2(file.fileno(), descriptor)
-            yield
-        finally:
-            _flush()
-            for descriptor, original in zip((1, 2), originals, strict=True):
-                os.dup2(original, descriptor)
-                os.close(original)
+def _seed(network: Network) -> int:
+    """What GeNN's random generator starts from. GeNN takes 0 for "any", so no seed may become that."""
+    seeds = [p.neuron.seed for p in network.populations.values() if isinstance(p.neuron, PoissonInput)]
+    return (seeds or [0])[0] % (2**32 - 1) + 1
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+def _require_possible(network: Network, options: Options, backend: str) -> None:
+    if options.communicator is not None and backend != "cuda":
+        raise BackendError(f"a communicator joins several GPUs, and this pygenn's backend is {backend!r}")
+    if options.workers == 1:
+        return
+    if backend != CPU:
+        raise BackendError("workers share the work of a CPU, and this is a GPU: compile with workers=1 or device='cpu'")
+    if any(isinstance(population.neuron, PoissonInput) for population in network.populations.values()):
+        raise BackendError(
+            "the spikes of Poisson inputs are drawn one image after the other, and workers would change them: "
+            "compile with workers=1"
+        )

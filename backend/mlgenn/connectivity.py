@@ -1,66 +1,152 @@
-"""Linear maps as mlGeNN connectivity: mlGeNN's own where it expresses the map, else an explicit sparse matrix."""
+"""How GeNN stores each connection: the matrix type is chosen here, and its memory is known before anything is built.
+
+Nothing here needs GeNN, so that one can look at the choice anywhere.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-from ml_genn import connectivity
-from ml_genn.connectivity.sparse_base import SparseBase
-from scipy.sparse import coo_array, csr_array
+from ...ir import NO_PADDING, BackendError, Connection, Conv2D, Dense, Network, Operator, Scale, Shape, output_shape
+from ..weights import weighted
+from .fanout import fan_out
+from .options import Forced, MatrixType
 
-from ...ir import NO_PADDING, Conv2D, Dense, Operator, Scale, Shape
-from .matrices import matrix
-
-
-class DenseMatrix(connectivity.Dense):
-    """mlGeNN's `Dense`, also from populations of shape (H, W, C), which count as flat with channels last."""
-
-    def connect(self, source: Any, target: Any) -> None:
-        pass
+PROCEDURAL_FROM = 64 * 2**20
+SPARSE_COPIES = 32  # bytes a synapse: weight and indices, their order, and copies of them on the way to GeNN
+DENSE_COPIES = 8  # the weight with λ folded in, and the copy that GeNN is given
 
 
-class SparseMatrix(SparseBase):
-    """One synapse for every entry of `matrix`, of shape (source neurons, target neurons)."""
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """A connection as GeNN is to store it.
 
-    def __init__(self, matrix: csr_array, delay: int = 0):
-        entries = matrix.tocoo()
-        if not entries.nnz:  # pygenn cannot load a connection without synapses
-            entries = coo_array(([np.float32(0)], ([0], [0])), shape=matrix.shape)
-        super().__init__(entries.data, delay)
-        self.pre_ind, self.post_ind = entries.coords
+    `operators` apply to spikes, λ folded in. `kind` is the class of mlGeNN, or of ours, that makes the
+    connection. `bytes` are those of GeNN's arrays of indices and weights, `host_bytes` all that is held here.
+    """
 
-    def connect(self, source: Any, target: Any) -> None:
-        pass
+    connection: Connection
+    operators: tuple[Operator, ...] = field(repr=False)
+    shape: Shape  # of the source
+    kind: str
+    matrix_type: MatrixType
+    synapses: int
+    bytes: int
+    host_bytes: int
 
-    def get_snippet(self, connection: Any, supported_matrix_type: Any) -> Any:
-        return self._get_snippet(supported_matrix_type, None)
+    def __str__(self) -> str:
+        return f"{self.connection}: {self.synapses:,} synapses, {self.matrix_type}, {readable(self.bytes)}"
 
 
-def connect(operators: tuple[Operator, ...], shape: Shape, delay: int) -> connectivity.Connectivity:
-    """`operators`, from a source of `shape`; spikes take `delay` steps more than the one that GeNN's always take."""
+def choose(network: Network, on_gpu: bool, matrix_type: Forced | None = None) -> list[Edge]:
+    """The matrix type of each connection of a spiking network, in the network's order.
+
+    `matrix_type` forces one on every connection, or on those named "source -> target". Raises BackendError where a
+    connection cannot have it.
+    """
+    names = {str(connection) for connection in network.connections}
+    forced = matrix_type or {}
+    if isinstance(forced, str):
+        forced = dict.fromkeys(names, forced)
+    unknown = sorted(forced.keys() - names)
+    faults = [f"there is no connection {name!r}; there are: {', '.join(sorted(names))}" for name in unknown]
+    edges = []
+    for connection in network.connections:
+        possible = _possible(network, connection, on_gpu)
+        wanted = forced.get(str(connection))
+        if wanted and wanted not in possible:
+            where = "a GPU" if on_gpu else "a CPU"
+            faults.append(f"{connection} cannot be {wanted} on {where}, only {' or '.join(possible)}")
+            continue
+        edges.append(possible[wanted] if wanted else next(iter(possible.values())))
+    if faults:
+        raise BackendError("matrix_type does not fit the network:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    return edges
+
+
+def is_one_to_one(operators: tuple[Operator, ...]) -> bool:
+    """Whether each neuron meets its counterpart, all with the same weight."""
     match operators:
         case ():
-            return connectivity.OneToOne(1.0, delay)
-        case (Scale(factor),) if (factor == factor.flat[0]).all():
-            return connectivity.OneToOne(float(factor.flat[0]), delay)
-        case (Dense(weight),):
-            return DenseMatrix(weight, delay)
-        case (Conv2D(weight) as conv,) if _is_toeplitz(conv):
-            mode = "valid" if conv.padding == NO_PADDING else "same"
-            return connectivity.Conv2D(weight, weight.shape[3], weight.shape[:2], conv_padding=mode, delay=delay)
-    composed = matrix(operators, shape)
-    if any(isinstance(operator, Dense) for operator in operators):
-        return DenseMatrix(composed.toarray(), delay)
-    return SparseMatrix(composed, delay)
+            return True
+        case (Scale(factor),):
+            return bool((factor == factor.flat[0]).all())
+    return False
 
 
-def _is_toeplitz(conv: Conv2D) -> bool:
-    """Whether GeNN's Toeplitz convolution computes `conv`.
+def require_memory(edges: Sequence[Edge], available: int, copies: int = 1) -> None:
+    """Raise BackendError, naming the largest connections, where `copies` of `edges` would exceed `available` bytes."""
+    needed = copies * sum(edge.host_bytes for edge in edges)
+    if needed <= available:
+        return
+    largest = sorted(edges, key=lambda edge: edge.host_bytes, reverse=True)[:5]
+    whose = f"in {copies} workers the connections" if copies > 1 else "the connections"
+    lines = [
+        f"{whose} need {readable(needed)} of memory, and {readable(available)} are free. The largest:",
+        *(f"  - {edge}" for edge in largest),
+        "Run the network with the backend 'onnxruntime', which makes no synapses, or with fewer workers. "
+        "Of convolutions without stride GeNN needs to keep only the kernel",
+    ]
+    raise BackendError("\n".join(lines))
+
+
+def readable(size: int) -> str:
+    """A number of bytes for people."""
+    if size < 1024:
+        return f"{size} B"
+    power = min(int(math.log2(size)) // 10, 4)
+    return f"{size / 1024**power:.1f} {'KMGT'[power - 1]}iB"
+
+
+def _possible(network: Network, connection: Connection, on_gpu: bool) -> dict[MatrixType, Edge]:
+    """Every way to store a connection, the best first.
+
+    A Toeplitz matrix keeps the kernel alone. Where there is none, each synapse is kept, in the smaller of a sparse and
+    a full matrix; unless that is large and a GPU can make the synapses of each spike anew, from the kernel.
+    """
+    operators, shape = weighted(network, connection), network.populations[connection.source].shape
+    rows = fan_out(operators, shape)
+    size, synapses = math.prod(output_shape(operators, shape)), max(int(rows.sum()), 1)
+    slots = len(rows) * max(int(rows.max()), 1)  # GeNN pads every row to the longest
+    kernel = operators[0].weight.size if operators and isinstance(operators[0], Conv2D) else 0
+
+    def edge(kind: str, matrix_type: MatrixType, count: int, held: int, copies: int) -> Edge:
+        return Edge(connection, operators, shape, kind, matrix_type, count, held, held + copies * count)
+
+    sparse = edge("SparseMatrix", "SPARSE", synapses, 4 * len(rows) + 8 * slots, SPARSE_COPIES)
+    copies = DENSE_COPIES if len(operators) == 1 and isinstance(operators[0], Dense) else SPARSE_COPIES
+    dense = edge("DenseMatrix", "DENSE", len(rows) * size, 4 * len(rows) * size, copies)
+    if is_one_to_one(operators):
+        sparse = edge("OneToOne", "SPARSE", synapses, 8 * len(rows), 0)
+    ways = [sparse, dense]
+    if any(isinstance(operator, Dense) for operator in operators) or dense.bytes < sparse.bytes:
+        ways = [dense, sparse]
+    if on_gpu and _is_procedural(operators):
+        procedural = edge("Convolution", "PROCEDURAL", synapses, 4 * kernel, 0)
+        ways.insert(0 if ways[0].bytes >= PROCEDURAL_FROM else len(ways), procedural)
+    if is_toeplitz(operators):
+        ways.insert(0, edge("Conv2D", "TOEPLITZ", synapses, 4 * kernel, 0))
+    return {way.matrix_type: way for way in ways}
+
+
+def is_toeplitz(operators: tuple[Operator, ...]) -> bool:
+    """Whether GeNN's Toeplitz convolution computes `operators`.
 
     It takes no padding argument: from the sizes it concludes how the padding of a `same` convolution is
     split, and for even kernels it gives the larger half to the top and left, where Keras gives the smaller.
     """
-    same = tuple((k // 2, (k - 1) // 2) for k in conv.weight.shape[:2])
-    plain = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
-    return plain and conv.padding in (NO_PADDING, same)
+    match operators:
+        case (Conv2D(weight, strides, padding),) if _is_procedural(operators):
+            same = tuple((k // 2, (k - 1) // 2) for k in weight.shape[:2])
+            return strides == (1, 1) and padding in (NO_PADDING, same)
+    return False
+
+
+def _is_procedural(operators: tuple[Operator, ...]) -> bool:
+    """Whether GeNN can make the synapses of `operators` from a kernel: any stride and padding, but whole channels."""
+    match operators:
+        case (Conv2D(_, _, _, dilation, groups),):
+            return dilation == (1, 1) and groups == 1
+    return False

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import ml_genn
 
 from ...ir import Network
-from ..weights import weighted
-from .connectivity import connect
+from .connectivity import Edge
 from .neurons import neuron
+from .snippets import connectivity_of
 
 
-def emit(network: Network) -> tuple[ml_genn.Network, dict[str, ml_genn.Population]]:
+def emit(network: Network, edges: Sequence[Edge]) -> tuple[ml_genn.Network, dict[str, ml_genn.Population]]:
     """The mlGeNN network with the meaning of a spiking network, and its populations by their names in the IR."""
     assert network.timesteps is not None  # verified
     emitted = ml_genn.Network()
@@ -20,12 +21,13 @@ def emit(network: Network) -> tuple[ml_genn.Network, dict[str, ml_genn.Populatio
     with emitted:
         for number, (name, population) in enumerate(network.populations.items()):
             readout = "var" if name in network.outputs else None
-            spiking = neuron(population, network.depth[name], network.timesteps, readout)
+            begin = 0 if network.is_phased else network.depth[name]  # every phase starts GeNN's time again
+            spiking = neuron(population, begin, network.timesteps, readout)
             populations[name] = ml_genn.Population(spiking, population.shape, name=genn_name("p", number, name))
-        for number, edge in enumerate(network.connections):
-            connectivity = connect(weighted(network, edge), network.populations[edge.source].shape, edge.delay)
-            ends = (populations[edge.source], populations[edge.target])
-            ml_genn.Connection(*ends, connectivity, name=genn_name("c", number, f"{edge.source}_to_{edge.target}"))
+        for number, edge in enumerate(edges):
+            source, target = edge.connection.source, edge.connection.target
+            ends = (populations[source], populations[target])
+            ml_genn.Connection(*ends, connectivity_of(edge), name=genn_name("c", number, f"{source}_to_{target}"))
     return emitted, populations
 
 

@@ -28,6 +28,7 @@ from ...ir import (
     Shape,
     output_shape,
 )
+from .fanout import windows_along
 
 ONE = np.ones((), np.float32)
 
@@ -94,21 +95,12 @@ def _windows(
     """Which pixel meets which: flat indices of tap, input pixel and output pixel, three of the same length."""
     befores = [before for before, _ in padding]
     axes = zip(shape[:2], output[:2], kernel, strides, befores, dilation, strict=True)
-    vertical, horizontal = (_windows_along(*axis) for axis in axes)
+    vertical, horizontal = (windows_along(*axis) for axis in axes)
     widths = (kernel[1], shape[1], output[1])
     taps, sources, targets = (
         (y[:, None] * np.int32(width) + x).reshape(-1) for y, x, width in zip(vertical, horizontal, widths, strict=True)
     )
     return taps, sources, targets
-
-
-def _windows_along(
-    size: int, count: int, kernel: int, stride: int, before: int, dilation: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    targets, taps = np.divmod(np.arange(count * kernel, dtype=np.int32), np.int32(kernel))
-    sources = targets * stride + taps * dilation - before
-    inside = (sources >= 0) & (sources < size)
-    return taps[inside], sources[inside], targets[inside]
 
 
 def _from_entries(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> csr_array:

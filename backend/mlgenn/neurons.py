@@ -1,12 +1,15 @@
 """The IR's spiking neurons as mlGeNN neurons.
 
-Each lives in the steps [begin, end) of an example: it sets itself up in the first of them and stands still outside.
-So examples can follow one another and nothing has to be reset in between. Parameters are numbers, or arrays with one
-number per neuron.
+Each lives in the steps [Begin, End) of GeNN's time: it sets itself up in the first of them and stands still outside. So
+images can follow one another and nothing has to be reset in between. Here stands the code of every neuron, in few
+words, which share the names of variables and parameters; a model has those that its code names. Parameters are numbers,
+or arrays with one number per neuron.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,108 +18,145 @@ from ml_genn.neurons.input import Input
 from ml_genn.utils.model import NeuronModel
 from pygenn import VarAccess
 
-from ...ir import BackendError, Population, Shape
+from ...ir import BackendError, Population, Shape, SpikingNeuron
 from ...ir import neurons as ir
 
 Value = float | np.ndarray
 
-INSIDE = "t >= Begin && t < End"
+VARIABLES = {
+    "V": ("scalar",),
+    "Arrived": ("scalar",),  # what a few-spike neuron has collected for its next phase
+    "Count": ("unsigned int",),  # spikes so far in the window
+    "Value": ("scalar",),  # what a spike counts as, where that is not 1
+    "Sum": ("scalar",),  # of the values of those spikes
+    "Input": ("scalar", VarAccess.READ_ONLY_DUPLICATE),
+}
+FIELDS = {"VThresh": "v_thresh", "VInit": "v_init", "Alpha": "alpha"}
+SIGN = "(Input < 0.0 ? -1.0 : 1.0)"
 
 
-class IntegrateFire(Neuron):
-    """`ir.IntegrateFire` with bias; GeNN variables `V` and `Count`, the spikes so far, which is its output variable."""
+@dataclass(frozen=True)
+class Code:
+    """What a neuron does.
 
-    def __init__(
-        self,
-        v_thresh: Value,
-        v_init: Value,
-        bias: Value,
-        begin: int,
-        end: int,
-        reset: str = "subtract",
-        comparison: str = ">=",
-        readout: Any = None,
-    ):
-        super().__init__(readout)
-        self.reset = reset
-        self.comparison = comparison
-        self.parameters = {"Begin": begin, "End": end, "VThresh": v_thresh, "VInit": v_init, "Bias": bias}
-
-    def get_model(self, population: Any, dt: float, batch_size: int) -> NeuronModel:
-        model = {
-            "params": [(name, "scalar") for name in self.parameters],
-            "vars": [("V", "scalar"), ("Count", "unsigned int")],
-            "sim_code": f"""
-            if (t == Begin) {{ V = VInit; Count = 0; }}
-            if ({INSIDE}) {{ V += Isyn + Bias; }}
-            """,
-            "threshold_condition_code": f"{INSIDE} && V {self.comparison} VThresh",
-            "reset_code": f"V = {'V - VThresh' if self.reset == 'subtract' else '0.0'}; Count++;",
-        }
-        return NeuronModel(model, "Count", dict(self.parameters), {"V": 0.0, "Count": 0}, {})
-
-
-class Integrate(Neuron):
-    """`ir.Integrate` with bias; GeNN variable `V`, which is its output variable."""
-
-    def __init__(self, bias: Value, begin: int, end: int, readout: Any = None):
-        super().__init__(readout)
-        self.parameters = {"Begin": begin, "End": end, "Bias": bias}
-
-    def get_model(self, population: Any, dt: float, batch_size: int) -> NeuronModel:
-        model = {
-            "params": [(name, "scalar") for name in self.parameters],
-            "vars": [("V", "scalar")],
-            "sim_code": f"""
-            if (t == Begin) {{ V = 0.0; }}
-            if ({INSIDE}) {{ V += Isyn + Bias; }}
-            """,
-        }
-        return NeuronModel(model, "V", dict(self.parameters), {"V": 0.0}, {})
-
-
-class CurrentInput(Neuron, Input):
-    """`ir.CurrentInput`: spikes in every step where its value, the GeNN variable `Input`, is not zero.
-
-    The value itself is read by the weight updates of its connections, see `compiler.py`.
+    `always` runs in every step, then `start` in the first of the window and `step` in each of the window. If
+    `condition` then holds, the neuron spikes and `spike` runs.
     """
 
-    def __init__(self, end: int):
-        super().__init__()
-        self.end = end
+    start: str
+    step: str = ""
+    condition: str = ""
+    spike: str = ""
+    always: str = ""
+
+    def names(self, name: str) -> bool:
+        """Whether a variable or parameter occurs."""
+        return re.search(rf"\b{name}\b", " ".join(vars(self).values())) is not None
+
+
+class WindowNeuron(Neuron):
+    """A neuron of the IR. `output` is the variable with its result; `sends_values`: its spikes count as `Value`."""
+
+    def __init__(self, code: Code, parameters: dict[str, Value], readout: str | None = None):
+        super().__init__(readout)
+        self.code = code
+        self.parameters = {"Begin": parameters["Begin"], "End": parameters["End"]}
+        self.parameters |= {name: value for name, value in parameters.items() if code.names(name)}
+        self.output = next((name for name in ("Sum", "Count", "V") if code.names(name)), None)
+        self.sends_values = code.names("Value")
 
     def get_model(self, population: Any, dt: float, batch_size: int) -> NeuronModel:
+        variables = [(name, *kind) for name, kind in VARIABLES.items() if self.code.names(name)]
         model = {
-            "params": [("End", "scalar")],
-            "vars": [("Input", "scalar", VarAccess.READ_ONLY_DUPLICATE)],
-            "threshold_condition_code": "t < End && Input != 0.0",
+            "params": [(name, "scalar") for name in self.parameters],
+            "vars": variables,
+            "sim_code": f"""
+            {self.code.always}
+            if (t == Begin) {{ {self.code.start} }}
+            if (t >= Begin && t < End) {{ {self.code.step} }}
+            """,
         }
-        return NeuronModel(model, None, {"End": self.end}, {"Input": 0.0}, {})
+        if self.code.condition:
+            model["threshold_condition_code"] = f"t >= Begin && t < End && {self.code.condition}"
+            model["reset_code"] = self.code.spike
+        return NeuronModel(model, self.output, dict(self.parameters), {name: 0 for name, *_ in variables}, {})
+
+
+class WindowInput(WindowNeuron, Input):
+    """A neuron of the IR that is an input: its image is the GeNN variable `Input`."""
 
     def set_input(self, genn_pop: Any, batch_size: int, shape: Shape, input: np.ndarray) -> None:
-        """Show `input`, (images, *shape) with at most `batch_size` images, in the coming example."""
+        """Show `input`, (images, *shape) with at most `batch_size` images, in the coming window."""
         variable = genn_pop.vars["Input"]
-        # where connections with delays read it, GeNN keeps one copy for each of the past steps
-        copies = variable.view.reshape(batch_size, -1, genn_pop.num_neurons)
-        copies[: len(input)] = input.reshape(len(input), 1, -1)
+        variable.view.reshape(batch_size, -1)[: len(input)] = input.reshape(len(input), -1)
         variable.push_to_device()
 
 
-def neuron(population: Population, begin: int, timesteps: int, readout: str | None) -> Neuron:
+def neuron(population: Population, begin: int, timesteps: int, readout: str | None) -> WindowNeuron:
     """The mlGeNN neuron of a population whose window begins at step `begin`."""
-    end = begin + timesteps
+    spiking = population.neuron
+    assert isinstance(spiking, SpikingNeuron)  # verified
     bias = 0.0 if population.bias is None else _per_neuron(population.bias, population.shape)
-    match population.neuron:
+    # a few-spike neuron with fewer bits than the phase has steps is silent in the rest
+    parameters: dict[str, Value] = {"Begin": begin, "End": begin + getattr(spiking, "k", timesteps), "Bias": bias}
+    for name, field in FIELDS.items():
+        if hasattr(spiking, field):
+            parameters[name] = _per_neuron(getattr(spiking, field), population.shape)
+    kind = WindowInput if spiking.is_input else WindowNeuron
+    return kind(_code(population.name, spiking), parameters, readout)
+
+
+def _code(name: str, neuron: SpikingNeuron) -> Code:
+    match neuron:
         case ir.CurrentInput():
-            return CurrentInput(end)
+            return Code("Value = Input;", condition="Value != 0.0")
+        case ir.SpikeInput():
+            return _rate(neuron, condition=f"{_drive(neuron)} != 0.0")
+        case ir.PoissonInput():
+            return _rate(neuron, condition=f"gennrand_uniform() > exp(-{_drive(neuron)} / VThresh)")
+        case ir.IntegrateFireInput() | ir.IntegrateFire():
+            after = "V - VThresh" if neuron.reset == "subtract" else "0.0"
+            fires = f"V {neuron.comparison} VThresh"
+            return _rate(neuron, "V = VInit;", f"V += {_drive(neuron)};", fires, f"V = {after};")
         case ir.Integrate():
-            return Integrate(bias, begin, end, readout)
-        case ir.IntegrateFire(v_thresh, v_init, reset, comparison):
-            thresholds, potentials = (_per_neuron(value, population.shape) for value in (v_thresh, v_init))
-            return IntegrateFire(thresholds, potentials, bias, begin, end, reset, comparison, readout)
-    raise BackendError(
-        f"the mlgenn backend does not know the neuron {type(population.neuron).__name__} of {population.name!r}"
+            return Code("V = 0.0;", f"V += {_drive(neuron)};")
+        case ir.GradedInput():
+            return Code("Value = Input;", condition="t == Begin && Value != 0.0")
+        case ir.FewSpikeNeuron():
+            return _few_spike(neuron)
+        case ir.FewSpikeReadout():
+            return Code("V = Arrived + Bias; Arrived = 0.0;", always="Arrived += Isyn;")
+    raise BackendError(f"the mlgenn backend does not know the neuron {type(neuron).__name__} of {name!r}")
+
+
+def _rate(neuron: SpikingNeuron, start: str = "", step: str = "", condition: str = "", spike: str = "") -> Code:
+    """Counts spikes, which are 1 or, of a signed input, have its sign."""
+    if not _is_signed(neuron):
+        return Code(f"{start} Count = 0;", step, condition, f"{spike} Count++;")
+    return Code(f"{start} Count = 0; Sum = 0.0; Value = {SIGN};", step, condition, f"{spike} Count++; Sum += Value;")
+
+
+def _few_spike(neuron: ir.FewSpikeNeuron) -> Code:
+    """A spike counts as 2^−k in step k. What arrives up to the first step of the window is for this window."""
+    sign = SIGN if _is_signed(neuron) else "1.0"
+    return Code(
+        f"V = Arrived + Bias + VInit; Arrived = 0.0; Count = 0; Sum = 0.0; Value = {sign};",
+        "Value *= 0.5;",
+        "V >= Alpha * fabs(Value)",
+        "V -= Alpha * fabs(Value); Count++; Sum += Value;",
+        always=f"Arrived = {_drive(neuron)};" if neuron.is_input else "Arrived += Isyn;",
     )
+
+
+def _drive(neuron: SpikingNeuron) -> str:
+    """What adds to the potential: an input's magnitude, or the current."""
+    if not neuron.is_input:
+        return "Isyn + Bias"
+    return "fabs(Input)" if _is_signed(neuron) else "fmax(Input, 0.0)"
+
+
+def _is_signed(neuron: SpikingNeuron) -> bool:
+    return bool(getattr(neuron, "signed", False))
 
 
 def _per_neuron(value: Value, shape: Shape) -> Value:

@@ -1,0 +1,184 @@
+"""The build: GeNN's code in a folder of its own, kept for the next time, and errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ml_genn
+from pygenn.genn_model import backend_modules
+
+from ...ir import BackendError
+from .connectivity import Edge
+from .options import Device
+
+CPU = "single_threaded_cpu"
+
+
+def genn_backend(device: Device | None) -> str:
+    """The GeNN backend for a device; None: the GPU where pygenn was built for one. Raises BackendError without one."""
+    gpus = [name for name in backend_modules if name != CPU]
+    if device != "cpu" and gpus:
+        return gpus[0]
+    if device == "gpu" or CPU not in backend_modules:
+        raise BackendError(
+            f"this pygenn was built without support for a {'CPU' if device == 'cpu' else 'GPU'}: "
+            'install the CUDA toolkit, set CUDA_PATH, and build pygenn anew (see the README\'s section "GeNN")'
+        )
+    return CPU
+
+
+def build(genn_model: Any, private: Path, kept: Path | None, key: str) -> None:
+    """Generate and compile a model's code in the folder `private`, from which it will be loaded.
+
+    Nothing is ever loaded from `kept`, as a library that is loaded twice shares its state. It keeps a copy of each
+    build by its `key`, which is put in place before GeNN looks, by the digest of all that its code depends on,
+    whether anything is left to be done. So a key that says too little costs time, but is never wrong.
+    """
+    code = private / f"{genn_model.name}_CODE"
+    store = kept / f"snnc-{key}" if kept else None
+    if store and store.is_dir():
+        try:
+            shutil.copytree(store, code)
+        except OSError:  # another process is replacing it
+            shutil.rmtree(code, ignore_errors=True)
+    before = _digest(code)
+    genn_model.build(str(private))
+    if store and before != _digest(code):
+        _keep(code, store)
+
+
+def fingerprint(emitted: ml_genn.Network, edges: Sequence[Edge], genn_model: Any) -> str:
+    """What tells apart the builds that a folder keeps: what GeNN writes into code, and who writes and compiles it.
+
+    Arrays, as of weights and thresholds per channel, are loaded when the model is; numbers stand in the code.
+    """
+    parts: list[Any] = [version("pygenn"), version("ml_genn"), os.environ.get("CXX"), genn_model.backend_name]
+    parts += [genn_model.batch_size, genn_model.seed, genn_model.timing_enabled]
+    for population in emitted.populations:
+        values = population.neuron.parameters.items()
+        numbers = [(name, value) for name, value in values if not getattr(value, "shape", ())]
+        parts += [population.name, population.shape, population.neuron.code, numbers]
+    for edge, connection in zip(edges, emitted.connections, strict=True):
+        weight = connection.connectivity.weight
+        shared = getattr(weight, "shape", weight) if edge.matrix_type != "SPARSE" or edge.kind == "OneToOne" else None
+        parts += [connection.name, edge.kind, edge.matrix_type, edge.connection.delay, edge.bytes, shared]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def free_memory() -> int:
+    """How many bytes this process can still have: of the machine, and of the container that it may run in."""
+    free = int(import_module("psutil").virtual_memory().available)  # a requirement of pygenn
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = next(line.split()[1] for line in (group / "memory.stat").open() if line.startswith("anon "))
+    except (OSError, ValueError, StopIteration):  # no such group, or without a limit
+        return free
+    return min(free, limit - int(used))
+
+
+def private_folder(kept: Path | None) -> Path:
+    """A new folder to build in. Raises BackendError where it, or the one that is to keep builds, cannot be written."""
+    try:
+        if kept:
+            kept.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=kept).close()
+        return Path(tempfile.mkdtemp(prefix="snnc-genn-"))
+    except OSError as error:
+        raise BackendError(f"GeNN's code cannot be written: {error}. Choose another folder") from None
+
+
+@contextmanager
+def build_errors(log: Path, backend: str) -> Iterator[None]:
+    """What mlGeNN, GeNN and the C++ compiler write goes into `log`; their failure becomes a BackendError."""
+    try:
+        with _output_to(log):
+            yield
+    except BackendError:
+        raise
+    except Exception as error:
+        end = log.read_text(errors="replace").splitlines()[-10:]
+        lines = [f"GeNN could not build the network: {_missing(backend) or error}", *end]
+        if backend != CPU:
+            lines.append("without a GPU that works, compile with device='cpu'")
+        raise BackendError("\n  ".join(lines)) from None
+
+
+@contextmanager
+def load_errors(genn_model: Any) -> Iterator[None]:
+    """A model that cannot be loaded becomes a BackendError, and gives back what memory it had got."""
+    if genn_model._loaded:
+        raise BackendError("the network is being run already: finish that run, or compile the network once more")
+    try:
+        yield
+    except Exception as error:
+        genn_model._runtime = None
+        cause = "too little memory is free" if isinstance(error, MemoryError) else f"{error}. Compile it anew"
+        raise BackendError(f"GeNN could not load the network: {cause}") from None
+
+
+def _missing(backend: str) -> str | None:
+    """Which program the build lacks, and what to do."""
+    compiler = shlex.split(os.environ.get("CXX") or "g++")[0]
+    needed = {"make": "make", compiler: "the C++ compiler"}
+    if backend == "cuda":
+        nvcc = Path(os.environ.get("CUDA_PATH", "/usr/local/cuda"), "bin", "nvcc")
+        needed[str(nvcc)] = "CUDA's compiler, which CUDA_PATH leads to,"
+    for program, what in needed.items():
+        if shutil.which(program) is None:
+            name = what if what == program else f"{what} {program}"
+            return f"{name} was not found; on Debian, apt-get install g++ make, or name another compiler in CXX"
+    return None
+
+
+def _digest(code: Path) -> str | None:
+    """GeNN's digest of the model whose code stands in a folder."""
+    file = code / "model.sha"
+    return file.read_text() if file.is_file() else None
+
+
+def _keep(code: Path, store: Path) -> None:
+    """Copy a finished build to `store`, as a whole or not at all."""
+    store.parent.mkdir(exist_ok=True)
+    copy = Path(tempfile.mkdtemp(prefix=".snnc-", dir=store.parent))
+    try:
+        shutil.copytree(code, copy / "new")
+        if store.exists():
+            store.rename(copy / "old")
+        (copy / "new").rename(store)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+@contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Redirect the process's own stdout and stderr, where the compilers that GeNN starts write too."""
+    _flush()
+    originals = [os.dup(descriptor) for descriptor in (1, 2)]
+    with log.open("wb") as file:
+        try:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+            yield
+        finally:
+            _flush()
+            for descriptor, original in zip((1, 2), originals, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()

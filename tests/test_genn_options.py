@@ -1,0 +1,407 @@
+"""The options of the mlGeNN backend: matrix types, kept builds, workers, profiling; and what it says when it cannot."""
+
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import dyadic
+import naive
+import numpy as np
+import pytest
+from dyadic import dyadic as weights
+
+import snnc
+from snnc import ir
+from snnc.ir import (
+    AveragePool2D,
+    BackendError,
+    Connection,
+    Conv2D,
+    CurrentInput,
+    Dense,
+    Flatten,
+    Integrate,
+    IntegrateFire,
+    PoissonInput,
+    Population,
+)
+
+needs_genn = pytest.mark.skipif(not (find_spec("pygenn") and find_spec("ml_genn")), reason="pygenn is not installed")
+
+
+def small(*, bias: float = 0.25, seed: int = 1, threshold: float | np.ndarray = 0.5, hidden: int = 6) -> ir.Network:
+    """Two layers: scalars and arrays to change, quick to build."""
+    return dyadic.spiking(
+        [
+            Population("x", (4,), CurrentInput()),
+            Population("h", (hidden,), IntegrateFire(threshold, 0.25), np.full(hidden, bias, np.float32)),
+            Population("y", (3,), Integrate()),
+        ],
+        [
+            Connection("x", "h", (Dense(weights(seed, 4, hidden)),)),
+            Connection("h", "y", (Dense(weights(seed + 1, hidden, 3)),)),
+        ],
+        ["x"],
+        ["y"],
+        timesteps=6,
+    )
+
+
+def every_edge() -> ir.Network:
+    """One output for each kind of edge, all from one population of spikes."""
+    pool = AveragePool2D((2, 2), (2, 2))
+    edges = {
+        "plain": (Conv2D(weights(1, 3, 3, 4, 2)),),
+        "asymmetric": (Conv2D(weights(2, 3, 2, 4, 2), padding=((2, 0), (0, 1))),),
+        "strided": (Conv2D(weights(3, 3, 3, 4, 2), (2, 2), ((0, 1), (0, 1))),),
+        "dilated": (Conv2D(weights(4, 2, 2, 4, 2), dilation=(2, 3), padding=((1, 1), (0, 2))),),
+        "grouped": (Conv2D(weights(5, 3, 3, 2, 6), groups=2, padding=dyadic.SAME_3X3),),
+        "depthwise": (Conv2D(weights(6, 3, 3, 1, 8), (1, 2), groups=4),),
+        "overlapping": (AveragePool2D((2, 2), (1, 1), ((0, 0), (0, 0))),),
+        "padded_pool": (AveragePool2D((2, 2), (2, 2), ((1, 1), (1, 1))),),
+        "pool_conv": (pool, Conv2D(weights(7, 3, 3, 4, 2), padding=dyadic.SAME_3X3)),
+        "pool_dense": (pool, Flatten(), Dense(weights(8, 36, 3))),
+        "picked": (ir.Pick(np.array([5, 0, 143, 5, 17])),),
+        "same": (),
+    }
+    source = Population("s", (6, 6, 4), IntegrateFire(0.5, 0.25))
+    outputs = [Population(name, ir.output_shape(edge, (6, 6, 4)), Integrate()) for name, edge in edges.items()]
+    return dyadic.spiking(
+        [Population("x", (6, 6, 4), CurrentInput()), source, *outputs],
+        [Connection("x", "s"), *(Connection("s", name, edge) for name, edge in edges.items())],
+        ["x"],
+        list(edges),
+        timesteps=8,
+    )
+
+
+def assert_same(found, expected) -> None:
+    for kind in ("trains", "spike_counts", "potentials", "decoded"):
+        for name, values in getattr(expected, kind).items():
+            ours = getattr(found, kind)[name]
+            np.testing.assert_array_equal(ours.astype(np.float32), values.astype(np.float32), f"{kind} of {name!r}")
+
+
+def run(network, **options):
+    """What GeNN does on a few images, and that it is right."""
+    images = dyadic.images(network)
+    compiled = snnc.compile(network, "mlgenn", **options)
+    assert_same(compiled.simulate(images, trains=True), naive.simulate(network, images))
+    return compiled
+
+
+# options
+
+
+def test_unknown_options_are_refused_with_those_that_there_are():
+    with pytest.raises(
+        BackendError, match=r"'mlgenn' has no option 'worker'; its options are .*workers.*folder|folder"
+    ):
+        snnc.compile(small(), "mlgenn", worker=2)
+    with pytest.raises(BackendError, match="'onnxruntime' has no option 'workers'; it has no options"):
+        snnc.compile(small(), workers=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers is a number of processes from 1 on, not 0"),
+        ({"matrix_type": "sparse"}, "matrix_type is one of .*'SPARSE'.* not 'sparse'"),
+        ({"matrix_type": {"x -> h": "sparse"}}, "matrix_type is one of"),
+        ({"device": "tpu"}, "device is one of None, 'gpu', 'cpu', not 'tpu'"),
+        ({"workers": 2, "kernel_profiling": True}, "kernel_profiling cannot be had together with workers"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(BackendError, match=message):
+        snnc.compile(small(), "mlgenn", **options)
+
+
+# matrix types
+
+
+@needs_genn
+@pytest.mark.parametrize("matrix_type", [None, "SPARSE", "DENSE"])
+def test_every_edge_is_right_in_every_matrix_type(matrix_type):
+    compiled = run(every_edge(), matrix_type=matrix_type)
+    expected = {matrix_type} if matrix_type else {"TOEPLITZ", "SPARSE", "DENSE"}
+    assert {edge.matrix_type for edge in compiled.edges} == expected
+
+
+@needs_genn
+def test_the_snippet_of_procedural_convolutions_makes_the_right_synapses():
+    """The CPU has no PROCEDURAL; what it would make of each spike is what the same snippet makes of a sparse matrix."""
+    from ml_genn.utils.connectivity import KernelInit
+    from pygenn import SynapseMatrixType
+
+    from snnc.backend.mlgenn import snippets
+
+    class Made(snippets.Convolution):
+        def get_snippet(self, connection, supported_matrix_type):
+            made = super().get_snippet(connection, supported_matrix_type)
+            assert made.matrix_type == SynapseMatrixType.PROCEDURAL_KERNELG
+            return made._replace(matrix_type=SynapseMatrixType.SPARSE, weight=KernelInit(made.weight))
+
+    conv = Conv2D(weights(3, 3, 2, 2, 4), (2, 3), ((0, 1), (1, 0)))
+    network = dyadic.spiking(
+        [Population("x", (6, 7, 2), CurrentInput()), Population("y", conv.output_shape((6, 7, 2)), Integrate())],
+        [Connection("x", "y", (conv,))],
+        ["x"],
+        ["y"],
+        timesteps=3,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("snnc.backend.mlgenn.emit.connectivity_of", lambda edge: Made(edge.operators[0]))
+        run(network)
+
+
+def test_the_plan_is_printed_without_building(tmp_path, snnc_command):
+    net = tmp_path / "net.snn"
+    snnc.save(every_edge(), net)
+    code, out, _ = snnc_command("show", net, "--backend", "mlgenn")
+    assert code == 0
+    lines = {line.rsplit("  ", 4)[0].split("  ")[0].strip(): line for line in out.splitlines()}
+    assert lines["s -> plain"].split()[3:] == ["TOEPLITZ", f"{16 * 9 * 4 * 2:,}", "synapses", "288", "B"]
+    assert lines["s -> pool_dense"].split()[3:6] == ["DENSE", f"{144 * 3}", "synapses"]
+    assert out.splitlines()[-1].startswith("in all")
+    assert len(out.splitlines()) == len(every_edge().connections) + 1
+
+
+def test_the_plan_needs_no_genn():
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(['pygenn', 'ml_genn', 'scipy']); import snnc.backend.mlgenn;"
+        "import test_genn_options; print(*snnc.backend.mlgenn.plan(test_genn_options.every_edge()), sep='\\n')"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    assert "s -> grouped: 3,072 synapses, SPARSE" in done.stdout
+
+
+# errors
+
+
+@needs_genn
+def test_a_missing_compiler_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BackendError, match=r"could not build the network: make was not found; .*apt-get install"):
+        snnc.compile(small(), "mlgenn")
+    (tmp_path / "make").symlink_to(shutil.which("make", path=os.defpath))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(BackendError, match=r"the C\+\+ compiler g\+\+ was not found"):
+        snnc.compile(small(), "mlgenn")
+    gc.collect()
+    assert [path.name for path in tmp_path.iterdir()] == ["make"]
+
+
+@needs_genn
+def test_a_network_too_large_is_refused_before_anything_is_made():
+    huge = (512, 512, 64)
+    conv = Conv2D(weights(1, 7, 7, 64, 64), (2, 2), ((2, 3), (2, 3)))
+    network = dyadic.spiking(
+        [
+            Population("x", huge, CurrentInput()),
+            Population("h", conv.output_shape(huge), IntegrateFire(1.0)),
+            Population("y", conv.output_shape(huge), Integrate()),
+        ],
+        [Connection("x", "h", (conv,)), Connection("h", "y")],
+        ["x"],
+        ["y"],
+        timesteps=4,
+    )
+    with pytest.raises(BackendError, match=r"need .* GiB of memory, and .* GiB are free.*\n  - x -> h: 13,.* SPARSE"):
+        snnc.compile(network, "mlgenn")
+
+
+@needs_genn
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BackendError, match=r"code cannot be written: .*file.*\. Choose another folder"):
+        snnc.compile(small(), "mlgenn", folder=tmp_path / "file" / "folder")
+
+
+@needs_genn
+def test_a_gpu_or_several_are_refused_where_there_is_none():
+    from pygenn.genn_model import backend_modules
+
+    if set(backend_modules) != {"single_threaded_cpu"}:
+        pytest.skip("this pygenn was built for a GPU")
+    with pytest.raises(BackendError, match="built without support for a GPU: install the CUDA toolkit"):
+        snnc.compile(small(), "mlgenn", device="gpu")
+    with pytest.raises(BackendError, match="a communicator joins several GPUs"):
+        snnc.compile(small(), "mlgenn", communicator=object())
+
+
+@needs_genn
+def test_a_model_that_does_not_load_leaves_nothing_loaded(monkeypatch):
+    compiled = run(small())
+    genn_model = compiled.mlgenn_compiled.genn_model
+
+    def fail() -> None:
+        raise MemoryError("std::bad_alloc")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(genn_model.neuron_populations["p1_h"], "_load", fail)
+        with pytest.raises(BackendError, match="could not load the network: too little memory is free"):
+            compiled.simulate(dyadic.images(small()))
+    assert genn_model._runtime is None
+    running = compiled._run(dyadic.images(small()), False)
+    next(running)
+    with pytest.raises(BackendError, match="is being run already"):
+        compiled.simulate(dyadic.images(small()))
+    assert len(list(running)) == 4
+
+
+# kept builds
+
+
+def builds(folder: Path) -> dict[str, int]:
+    """The libraries in a folder of kept builds, and when each was made."""
+    return {file.parent.name: file.stat().st_mtime_ns for file in folder.glob("*/librunner.so")}
+
+
+@needs_genn
+def test_a_kept_build_is_used_again_and_never_wrongly(tmp_path):
+    folder = tmp_path / "new" / "kept"
+    per_channel = np.linspace(0.25, 1.5, 6).astype(np.float32)
+    run(small(threshold=per_channel), folder=folder)
+    first = builds(folder)
+    assert len(first) == 1
+    # arrays are loaded with the model
+    run(small(threshold=per_channel), folder=folder)
+    run(small(threshold=per_channel[::-1].copy()), folder=folder)
+    run(small(threshold=per_channel, bias=-0.125, seed=7), folder=folder)
+    assert builds(folder) == first
+    # numbers stand in the code
+    run(small(threshold=0.5), folder=folder)
+    run(small(threshold=0.75), folder=folder)
+    run(small(threshold=0.5).replace(timesteps=9), folder=folder)
+    run(small(threshold=per_channel, hidden=6), folder=folder)
+    assert len(builds(folder)) == 4
+    assert first.items() <= builds(folder).items()
+    assert {path.name[:5] for path in folder.iterdir()} == {"snnc-"}
+
+
+@needs_genn
+def test_a_key_that_says_too_little_costs_time_but_is_never_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr("snnc.backend.mlgenn.compiled.fingerprint", lambda *_: "same")
+    for threshold in (0.5, 0.75, 0.75):
+        run(small(threshold=threshold), folder=tmp_path)
+    assert set(builds(tmp_path)) == {"snnc-same"}
+
+
+@needs_genn
+def test_networks_that_share_a_build_run_in_turns(tmp_path):
+    networks = [small(seed=seed) for seed in (1, 7)]
+    images = dyadic.images(networks[0])
+    running = [snnc.compile(network, "mlgenn", folder=tmp_path)._run(images, True) for network in networks]
+    parts = list(zip(*running, strict=True))
+    assert len(builds(tmp_path)) == 1
+    for network, found in zip(networks, zip(*parts, strict=True), strict=True):
+        counts = np.concatenate([part.spike_counts["h"] for part in found])
+        np.testing.assert_array_equal(counts, naive.simulate(network, images).spike_counts["h"])
+
+
+# workers
+
+
+@needs_genn
+@pytest.mark.parametrize("build", [small, dyadic.NETWORKS["few_spike_3"]])
+def test_workers_give_the_same_results_in_the_same_order(build):
+    network = build()
+    images = dyadic.images(network, 37)
+    expected = naive.simulate(network, images)
+    compiled = snnc.compile(network, "mlgenn", workers=2)
+    assert_same(compiled.simulate(images, trains=True), expected)
+    backwards = {name: x[::-1] for name, x in images.items()}
+    assert_same(compiled.simulate(backwards, trains=True), naive.simulate(network, backwards))
+    processes = [worker.process for worker in compiled._pool._workers]
+    assert len(processes) == 2
+    del compiled
+    gc.collect()
+    assert all(process.poll() is not None for process in processes)
+
+
+@needs_genn
+def test_a_worker_that_dies_is_an_error_and_the_next_run_starts_others():
+    network = small()
+    images = dyadic.images(network, 40)
+    compiled = snnc.compile(network, "mlgenn", workers=2)
+    run = compiled._run(images, False)
+    next(run)
+    for worker in compiled._pool._workers:
+        worker.process.kill()
+    with pytest.raises(BackendError, match="a worker ended by signal 9, perhaps for want of memory"):
+        list(run)
+    assert not compiled._pool._workers
+    assert len(list(compiled._run(images, False))) == 40
+
+
+@needs_genn
+def test_a_run_that_is_given_up_ends_its_workers_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    compiled = snnc.compile(small(), "mlgenn", workers=2)
+    run = compiled._run(dyadic.images(small(), 40), False)
+    next(run)
+    processes = [worker.process for worker in compiled._pool._workers]
+    run.close()
+    assert all(process.poll() is not None for process in processes)
+    del run, compiled
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+@needs_genn
+def test_ctrl_c_ends_the_workers():
+    """As a terminal does it: every process of the group is interrupted."""
+    code = (
+        "import os, snnc, dyadic, test_genn_options as t\n"
+        "compiled = snnc.compile(t.small(), 'mlgenn', workers=2)\n"
+        "run = compiled._run(dyadic.images(t.small(), 100_000), False)\n"
+        "next(run)\n"
+        "processes = [worker.process for worker in compiled._pool._workers]\n"
+        "try:\n"
+        "    print('running', flush=True)\n"
+        "    list(run)\n"
+        "except KeyboardInterrupt:\n"
+        "    run.close()  # it may not have been running just then\n"
+        "    print(all(process.poll() is not None for process in processes))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    started = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        start_new_session=True,
+    )
+    assert started.stdout.readline() == "running\n"
+    os.killpg(started.pid, signal.SIGINT)
+    assert started.communicate(timeout=60) == ("True\n", "")
+
+
+@needs_genn
+def test_workers_do_not_draw_poisson_spikes():
+    network = small()
+    poisson = replace(network.populations["x"], neuron=PoissonInput(1.0))
+    network = network.replace(populations={**network.populations, "x": poisson})
+    with pytest.raises(BackendError, match=r"Poisson inputs .* compile with workers=1"):
+        snnc.compile(network, "mlgenn", workers=2)
+
+
+# profiling
+
+
+@needs_genn
+def test_kernels_are_timed():
+    compiled = run(small(), kernel_profiling=True)
+    assert compiled.kernel_times["neuron_update"] > 0
+    assert compiled.kernel_times["presynaptic_update"] > 0
+    assert run(small()).kernel_times == {}
