@@ -1,0 +1,137 @@
+"""mlGeNN's compilers for networks of `snnc.converters.neurons`; other neurons they treat as mlGeNN does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_genn import compilers as mlgenn
+from ml_genn.compilers.compiler import SupportedMatrixType
+from ml_genn.utils.model import WeightUpdateModel
+from pygenn import SynapseMatrixType
+
+from ..ir import BackendError
+from .connectivity import on_gpu
+from .neurons import Windowed, depth, window
+
+
+class SpikeValues:
+    """What both compilers share: spikes that count as values, and matrix types that the machine has."""
+
+    def limit_matrix_types(self, prefer_in_memory_connect: bool) -> None:
+        """Leave out procedural connectivity where it is not wanted or, on a CPU, does not exist.
+
+        TOEPLITZ comes first, as two SPARSE convolutions of different kernel shape in one network do not build.
+        """
+        order = [SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrixType.DENSE]
+        if prefer_in_memory_connect or not on_gpu():
+            self.supported_matrix_type = SupportedMatrixType(order)
+
+    def build_weight_update_model(self, connection: Any, connect_snippet: Any, compile_state: Any) -> WeightUpdateModel:
+        """As mlGeNN's, but a spike counts as its source's amplitude times its `Value`, where the source has one."""
+        source = connection.source().neuron
+        if not getattr(source, "sends_values", False):
+            return super().build_weight_update_model(connection, connect_snippet, compile_state)  # type: ignore[misc]
+        model = {
+            "params": [("g", "scalar"), ("Amplitude", "scalar")],
+            "pre_neuron_var_refs": [("Value", "scalar")],
+            "pre_spike_syn_code": "addToPost(g * Amplitude * Value);",
+        }
+        values = {"g": connect_snippet.weight, "Amplitude": source.amplitude}
+        return WeightUpdateModel(model, values, pre_neuron_var_refs={"Value": "Value"})
+
+
+class InferenceCompiler(SpikeValues, mlgenn.InferenceCompiler):
+    """Rate-coded networks: shows each example for `evaluate_timesteps`, T, and until the last layer has seen all.
+
+    A network of depth D takes T + D steps, in which every population has T steps of its own.
+    """
+
+    def __init__(
+        self,
+        evaluate_timesteps: int,
+        dt: float = 1.0,
+        batch_size: int = 1,
+        rng_seed: int = 0,
+        kernel_profiling: bool = False,
+        prefer_in_memory_connect: bool = True,
+        reset_time_between_batches: bool = True,
+        reset_vars_between_batches: bool = True,
+        reset_in_syn_between_batches: bool = False,
+        communicator: Any = None,
+        **genn_kwargs: Any,
+    ):
+        super().__init__(
+            evaluate_timesteps,
+            dt,
+            batch_size,
+            rng_seed,
+            kernel_profiling,
+            prefer_in_memory_connect,
+            reset_time_between_batches,
+            reset_vars_between_batches,
+            reset_in_syn_between_batches,
+            communicator,
+            **{"optimize_code": True, **genn_kwargs},  # GeNN compiles without optimisation unless told otherwise
+        )
+        self.limit_matrix_types(prefer_in_memory_connect)
+
+    def build_neuron_model(self, pop: Any, model: Any, compile_state: Any) -> Any:
+        """As mlGeNN's; closes the population's window after T steps."""
+        model = super().build_neuron_model(pop, model, compile_state)
+        if isinstance(pop.neuron, Windowed):
+            if not self.reset_time_between_batches:
+                raise BackendError(
+                    f"population {pop.name!r} counts time from the start of each example: "
+                    "leave out reset_time_between_batches=False"
+                )
+            model.param_vals |= window(depth(pop), self.evaluate_timesteps, self.dt)
+        return model
+
+    def create_compiled_network(
+        self, genn_model: Any, neuron_populations: Any, connection_populations: Any, compile_state: Any
+    ) -> Any:
+        """As mlGeNN's, with the steps that the last spikes need to arrive."""
+        compiled = super().create_compiled_network(
+            genn_model, neuron_populations, connection_populations, compile_state
+        )
+        lag = max((depth(pop) for pop in neuron_populations if isinstance(pop.neuron, Windowed)), default=0)
+        compiled.evaluate_timesteps += lag
+        compiled.num_recording_timesteps += lag
+        return compiled
+
+
+class FewSpikeCompiler(SpikeValues, mlgenn.FewSpikeCompiler):
+    """Few-spike networks. A population at depth d collects in the phases before phase d, and spikes in phase d."""
+
+    def __init__(
+        self,
+        k: int = 10,
+        dt: float = 1.0,
+        batch_size: int = 1,
+        rng_seed: int = 0,
+        kernel_profiling: bool = False,
+        prefer_in_memory_connect: bool = True,
+        communicator: Any = None,
+        **genn_kwargs: Any,
+    ):
+        super().__init__(
+            k,
+            dt,
+            batch_size,
+            rng_seed,
+            kernel_profiling,
+            prefer_in_memory_connect,
+            communicator,
+            **{"optimize_code": True, **genn_kwargs},
+        )
+        self.limit_matrix_types(prefer_in_memory_connect)
+
+    def pre_compile(self, network: Any, genn_model: Any, inputs: Any, outputs: Any, **kwargs: Any) -> Any:
+        """As mlGeNN's, where a readout is complete one phase earlier, but for its last bit."""
+        state = super().pre_compile(network, genn_model, inputs, outputs, **kwargs)
+        windowed = [isinstance(population.neuron, Windowed) for population in network.populations]
+        if any(windowed) and not all(windowed):
+            raise BackendError("a few-spike network has either snnc's neurons or mlGeNN's: do not mix them")
+        if not any(windowed):
+            return state
+        return state._replace(pop_pipeline_depth={population: depth(population) for population in network.populations})
