@@ -1,14 +1,17 @@
-"""Accuracy against timesteps, and cost, of one model under several pipelines.
+"""Accuracy of one model under every way of balancing it, each with settings chosen on training images.
 
-    python benchmarks/accuracy.py MODEL DATA.npz --scale 1/255 [--json FILE]
+    python benchmarks/accuracy.py MODEL DATA.npz --scale 1/255 [--methods rate few-spike …] [--json FILE]
 
-DATA holds x_train, y_train, x_test, y_test. Calibration uses the first images of x_train only. Cost is the
-spiking network's time over that of T passes of the analog network on onnxruntime, in the same run.
+DATA holds x_train, y_train, x_test, y_test. The first images of x_train calibrate. For each method, and each number of
+timesteps, every candidate pipeline is tried on the images of x_train that follow, and the one whose class probabilities
+are nearest to the ANN's is then run on the test images. Cost is the time of the run over that of one pass of the
+analog network on onnxruntime, in the same process.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,55 +19,112 @@ import machine
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.special import log_softmax
 
 import snnc
+from snnc.ir import MaxPool2D
+from snnc.passes.calibration import with_logits
 
-PIPELINES = (
-    "data-norm",
-    "data-norm{per-channel=true}",
-    "data-norm{percentile=99.9}",
-    "data-norm{percentile=99.9,per-channel=true}",
-    "data-norm{percentile=99.0,per-channel=true}",
-    "data-norm{reset=zero,v-init=0.0}",
-)
+LOWERING = "lower-max-pool,lower-leaky-relu,"
+POOLING = "lower-max-pool{before-neuron=true},lower-leaky-relu,"
+TIMESTEPS = (4, 8, 16, 32, 64)
+
+CORRECTIONS = ("", ",bias-correction", ",bias-correction{rounds=4}")
+
+# By method the candidate pipelines; {k} stands for each of `--k`, and the others run for each of `--timesteps`.
+METHODS: Mapping[str, tuple[str, ...]] = {
+    "rate": tuple(
+        f"data-norm{{{option},per-channel=true}}{correction}"
+        for option in ("percentile=99.9", "percentile=99.0", "threshold=mse", "percentile=99.9,v-init=0.25")
+        for correction in CORRECTIONS
+    ),
+    "spike-norm": tuple(
+        f"spike-norm{options}{correction}"
+        for options in ("", "{percentile=99.9}", "{percentile=99.9,per-channel=true}")
+        for correction in CORRECTIONS[:2]
+    ),
+    "few-spike": tuple(
+        f"few-spike{{k={{k}}{option}}}{correction}"
+        for option in ("", ",per-channel=true")
+        for correction in CORRECTIONS
+    ),
+    "few-spike input": tuple(
+        f"few-spike{{k={{k}},input=few-spike{option}}}{correction}"
+        for option in ("", ",per-channel=true")
+        for correction in CORRECTIONS
+    ),
+    "largest activation, reset to zero": ("data-norm{reset=zero,v-init=0.0}",),
+    "the same, Poisson input": ("data-norm{reset=zero,v-init=0.0,input=poisson}",),
+    "few-spike, largest, truncating": ("few-spike{k={k},alpha=max,rounding=false,input=few-spike}",),
+}
 
 
 def main() -> None:
     options = parse_arguments()
     data = np.load(options.data, allow_pickle=False)
     scale = np.float32(Fraction(options.scale))
-    x_train = data["x_train"][: options.calibration].astype(np.float32) * scale
-    x, y = data["x_test"][: options.images].astype(np.float32) * scale, data["y_test"][: options.images]
-
+    x_train = data["x_train"][: options.calibration + options.selection].astype(np.float32) * scale
+    x, y = data["x_test"][: options.images].astype(np.float32) * scale, data["y_test"][: options.images].reshape(-1)
+    calibration, selection = x_train[: options.calibration], x_train[options.calibration :]
     network = snnc.load(options.model)
+    ann, forward = run_analog(network, x, y)
+    rows = []
+    for method in options.methods:
+        for steps, pipeline in choose(network, method, calibration, selection, options).items():
+            point = snnc.sweep(network, [pipeline], x, y, calibration=calibration, timesteps=[steps]).points[0]
+            rows.append(
+                {
+                    "method": method,
+                    "pipeline": pipeline,
+                    "timesteps": steps,
+                    "accuracy": next(iter(point.accuracy.values())),
+                    "cost": point.seconds / forward,
+                    "spikes_per_image": point.spikes_per_image,
+                    "synaptic_operations_per_image": point.synaptic_operations_per_image,
+                }
+            )
+    report = {"machine": machine.describe(), "model": options.model.name, "images": len(x), "ann": ann, "rows": rows}
+    print(markdown(report)) if options.markdown else show(report)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+def run_analog(network: snnc.Network, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Accuracy of the analog network, and the seconds of a forward pass."""
     analog = snnc.compile(network)
     analog.predict(x[:128])
     started = time.perf_counter()
-    ann = float((analog.predict(x).argmax(-1) == y.reshape(-1)).mean())
-    forward = time.perf_counter() - started
+    accuracy = float((analog.predict(x).argmax(-1) == y).mean())
+    return accuracy, time.perf_counter() - started
 
-    rows = []
-    for pipeline in options.pipelines:
-        started = time.perf_counter()
-        snn = snnc.convert(network, pipeline, calibration=x_train, timesteps=options.timesteps)
-        converting = time.perf_counter() - started
-        compiled = snnc.compile(snn)
-        compiled.evaluate(x[:2], y[:2])  # just-in-time compilation
-        result = compiled.evaluate(x, y)
-        rows.append(
-            {
-                "pipeline": pipeline,
-                "accuracy": result.accuracy.tolist(),
-                "convert_seconds": converting,
-                "seconds": result.seconds,
-                "cost": result.seconds / (options.timesteps * forward),
-                "spikes_per_image": sum(int(c.sum()) for c in result.spike_counts.values()) / len(x),
-            }
-        )
-    report = {"machine": machine.describe(), "model": options.model.name, "images": len(x), "ann": ann, "rows": rows}
-    show(report, options.timesteps)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1))
+
+def choose(
+    network: snnc.Network, method: str, calibration: np.ndarray, x: np.ndarray, options: argparse.Namespace
+) -> dict[int, str]:
+    """For each number of timesteps the candidate whose outputs on `x` are nearest to the analog network's."""
+    lowerings = [LOWERING]
+    if "few-spike" in method and any(isinstance(p.neuron, MaxPool2D) for p in network.populations.values()):
+        lowerings.append(POOLING)  # exact there, and with fewer populations
+    candidates = [lowering + text for lowering in lowerings for text in METHODS[method]]
+    if "{k}" in candidates[0]:
+        tries = {k: [text.replace("{k}", str(k)) for text in candidates] for k in options.k}
+    else:
+        tries = dict.fromkeys(options.timesteps, candidates)
+    if len(candidates) == 1:
+        return {steps: pipelines[0] for steps, pipelines in tries.items()}
+    wanted = snnc.compile(with_logits(network)).predict(x)
+
+    def loss(pipeline: str, steps: int) -> float:
+        snn = snnc.convert(network, pipeline, calibration=calibration, timesteps=steps)
+        return divergence(wanted, snnc.compile(snn).predict(x))
+
+    return {steps: min(pipelines, key=lambda text: loss(text, steps)) for steps, pipelines in tries.items()}
+
+
+def divergence(wanted: np.ndarray, found: np.ndarray) -> float:
+    """The mean Kullback-Leibler divergence of the class probabilities of `found` logits from those of `wanted` ones."""
+    wanted, found = (log_softmax(logits.astype(np.float64), axis=-1) for logits in (wanted, found))
+    return float((np.exp(wanted) * (wanted - found)).sum(-1).mean())
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,24 +132,49 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--scale", default="1")
-    parser.add_argument("--timesteps", type=int, default=64)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=tuple(METHODS))
+    parser.add_argument("--timesteps", nargs="+", type=int, default=TIMESTEPS)
+    parser.add_argument("--k", nargs="+", type=int, default=(2, 3, 4, 6, 8))
+    parser.add_argument("--images", type=int, help="test images; all by default")
     parser.add_argument("--calibration", type=int, default=512)
-    parser.add_argument("--pipelines", nargs="+", default=PIPELINES)
+    parser.add_argument("--selection", type=int, default=1000, help="training images that settings are chosen on")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", action="store_true", help="print the table as documents have it")
     return parser.parse_args()
 
 
-def show(report: dict, timesteps: int) -> None:
-    console = Console(width=160)
+def show(report: dict) -> None:
+    console = Console(width=150)
     console.print(", ".join(f"{key} {value}" for key, value in report["machine"].items()), highlight=False)
-    steps = [2**k for k in range(2, timesteps.bit_length())]
-    title = f"{report['model']}: ANN {report['ann']:.2%} on {report['images']} images; SNN accuracy after t timesteps"
-    table = Table("pipeline", *(f"t={t}" for t in steps), "time / (T × ANN)", "spikes per image", title=title)
+    title = f"{report['model']}: ANN {report['ann']:.2%} on {report['images']} test images"
+    table = Table("method", "T or k", "accuracy", "− ANN", "time / ANN", "spikes per image", "pipeline", title=title)
     for row in report["rows"]:
-        accuracies = (f"{row['accuracy'][t - 1]:.2%}" for t in steps)
-        table.add_row(row["pipeline"], *accuracies, f"{row['cost']:.2f}", f"{row['spikes_per_image']:.0f}")
+        table.add_row(
+            row["method"],
+            str(row["timesteps"]),
+            f"{row['accuracy']:.2%}",
+            f"{100 * (row['accuracy'] - report['ann']):+.2f}",
+            f"{row['cost']:.1f}",
+            f"{row['spikes_per_image']:.0f}",
+            row["pipeline"].removeprefix(LOWERING),
+        )
     console.print(table)
+
+
+def markdown(report: dict) -> str:
+    lines = [
+        f"{report['model']}, {report['images']} test images, ANN {report['ann']:.2%}",
+        "",
+        "| Method | T or k | Accuracy | − ANN | Spikes per image | Pipeline chosen |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in report["rows"]:
+        difference = f"{100 * (row['accuracy'] - report['ann']):+.2f}".replace("-", "−")
+        lines.append(
+            f"| {row['method']} | {row['timesteps']} | {row['accuracy']:.2%} | {difference} "
+            f"| {row['spikes_per_image']:.0f} | `{row['pipeline'].removeprefix(LOWERING)}` |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
