@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..ir import DataError, Images, Network, Softmax, as_inputs, as_labels
+from ..ir import DataError, Images, Network, Population, Softmax, SpikingNeuron, as_inputs, as_labels
 
 PerOutput = np.ndarray | Mapping[str, np.ndarray]
+Recorded = frozenset[str]  # names of populations
+
+NOTHING: Recorded = frozenset()
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,8 @@ class Recording:
     `potentials`: population that integrates → membrane potential after the last step, (images, *shape).
     `decoded`: output → activation decoded after each step, (T, images, *shape), in the ANN's units. A few-spike
     network has its answer only when a phase is over: (1, images, *shape).
-    `trains`: population that fires → spikes, (T, images, *shape), int8: 1, or −1 for a negative spike; None unless
-    asked for. Step t of a train is step t of the population's own window.
+    `trains`: population that fires and was recorded → spikes, (T, images, *shape), int8: 1, or −1 for a negative
+    spike; None where nothing was. Step t of a train is step t of the population's own window.
     """
 
     spike_counts: Mapping[str, np.ndarray]
@@ -60,8 +63,8 @@ class CompiledSpiking(ABC):
         self.network = network
 
     @abstractmethod
-    def _run(self, inputs: dict[str, np.ndarray], trains: bool) -> Iterator[Recording]:
-        """Simulate the images in order, a few at a time."""
+    def _run(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
+        """Simulate the images in order, a few at a time, and keep every spike of the populations `recorded`."""
 
     def evaluate(self, x: Images, y: Any, *, transient: int = 0, progress: bool = True) -> Result:
         """Classify the images `x`, (images, *input shape), and compare with the labels `y`, (images,).
@@ -77,7 +80,7 @@ class CompiledSpiking(ABC):
         started = time.perf_counter()
         predictions: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
         spike_counts: dict[str, np.ndarray] = {}
-        for part in self._parts(inputs, False, progress):
+        for part in self._parts(inputs, NOTHING, progress):
             for name, decoded in part.decoded.items():
                 after = _delayed(decoded, transient)
                 predictions[name].append(after.reshape(*after.shape[:2], -1).argmax(-1))
@@ -96,22 +99,36 @@ class CompiledSpiking(ABC):
         With `probabilities` its softmax over the classes. `transient` and errors are those of `evaluate`.
         """
         self._require_shorter(transient)
-        parts = [part.decoded for part in self._parts(as_inputs(self.network, x), False, progress)]
+        parts = [part.decoded for part in self._parts(as_inputs(self.network, x), NOTHING, progress)]
         last = {name: np.concatenate([_delayed(part[name], transient)[-1] for part in parts]) for name in parts[0]}
         return per_output({name: Softmax().apply(logits) for name, logits in last.items()} if probabilities else last)
 
-    def simulate(self, x: Images, *, trains: bool = False, progress: bool = True) -> Recording:
-        """Everything about a few images: counts, potentials and, with `trains`, every spike.
+    def simulate(self, x: Images, *, record: bool | Collection[str] = False, progress: bool = True) -> Recording:
+        """Everything about a few images: counts, potentials and every spike of the populations to `record`.
 
-        Memory grows with the number of images and neurons (and, with `trains`, with T).
+        `record` names populations, or your own layers; True means all that fire. Memory grows with the number of
+        images and neurons and, for what is recorded, with T. Raises DataError for data that does not fit and for
+        names of what does not fire.
         """
-        parts = list(self._parts(as_inputs(self.network, x), trains, progress))
+        recorded = self._recorded(record)
+        parts = list(self._parts(as_inputs(self.network, x), recorded, progress))
         return Recording(
             _join([part.spike_counts for part in parts], axis=0),
             _join([part.potentials for part in parts], axis=0),
             _join([part.decoded for part in parts], axis=1),
-            _join([part.trains or {} for part in parts], axis=1) if trains else None,
+            _join([part.trains or {} for part in parts], axis=1) if recorded else None,
         )
+
+    def _recorded(self, record: bool | Collection[str]) -> Recorded:
+        firing = {name: p.origin.layers for name, p in self.network.populations.items() if _fires(p)}
+        if isinstance(record, bool):
+            return frozenset(firing) if record else NOTHING
+        wanted = {record} if isinstance(record, str) else set(record)
+        chosen = {name for name, layers in firing.items() if name in wanted or (wanted - firing.keys()) & set(layers)}
+        unknown = wanted - chosen - {layer for name in chosen for layer in firing[name]}
+        if unknown:
+            raise DataError(f"cannot record {', '.join(sorted(unknown))}: what fires is {', '.join(firing)}")
+        return frozenset(chosen)
 
     def _require_shorter(self, transient: int) -> None:
         steps = 1 if self.network.is_phased else self.network.timesteps or 1
@@ -119,10 +136,10 @@ class CompiledSpiking(ABC):
             answers = "answers once" if self.network.is_phased else f"runs for {steps} timesteps"
             raise DataError(f"transient is {transient}, but the network {answers}")
 
-    def _parts(self, inputs: dict[str, np.ndarray], trains: bool, progress: bool) -> Iterator[Recording]:
+    def _parts(self, inputs: dict[str, np.ndarray], recorded: Recorded, progress: bool) -> Iterator[Recording]:
         images = len(next(iter(inputs.values())))
         with track(f"simulating {images} images for {self.network.timesteps} timesteps", images, progress) as advance:
-            for part in self._run(inputs, trains):
+            for part in self._run(inputs, recorded):
                 yield part
                 advance(next(iter(part.decoded.values())).shape[1])
 
@@ -137,6 +154,10 @@ def track(what: str, total: int, progress: bool) -> Iterator[Callable[[float], N
     with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def _fires(population: Population) -> bool:
+    return isinstance(population.neuron, SpikingNeuron) and population.neuron.fires
 
 
 def _delayed(decoded: np.ndarray, transient: int) -> np.ndarray:

@@ -27,7 +27,7 @@ for pipeline in ("data-norm", "data-norm{percentile=99.9}", "data-norm{percentil
     print(f"{pipeline}: {after} timesteps; {spikes:.0f} spikes per image")
 
 # A few images in full: every spike, every potential, and what the spikes of a layer stand for.
-recording = snnc.compile(snn).simulate(x_test[:5], trains=True)
+recording = snnc.compile(snn).simulate(x_test[:5], record=True)
 print("spikes of 'hidden' in the first eight steps of the first image:")
 print(recording.trains["hidden"][:8, 0].astype(int))
 neuron = snn.populations["hidden"].neuron

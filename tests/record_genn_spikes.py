@@ -28,7 +28,7 @@ def recorded(name: str) -> Recording:
 def record(name: str) -> None:
     """Let GeNN run a network, and keep everything."""
     network = dyadic.NETWORKS[name]()
-    recording = snnc.compile(network, "mlgenn").simulate(dyadic.images(network), trains=True)
+    recording = snnc.compile(network, "mlgenn").simulate(dyadic.images(network), record=True)
     arrays = {
         f"{kind}:{population}": values
         for kind in KINDS

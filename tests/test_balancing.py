@@ -95,7 +95,7 @@ def convert(network: Network, pipeline: str, images, timesteps: int = 16) -> Net
 
 def decoded(network: Network, images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What every population but rate-coded inputs decodes to at the end of a run: (images, *shape)."""
-    recording = snnc.compile(network).simulate(images, trains=network.is_phased)
+    recording = snnc.compile(network).simulate(images, record=network.is_phased)
     said = {name: values[-1] for name, values in recording.decoded.items()}
     for name, counts in recording.spike_counts.items():
         neuron = network.populations[name].neuron
@@ -461,12 +461,12 @@ def poisson(seed: int = 0, timesteps: int = 16) -> Network:
 
 
 def test_poisson_spikes_depend_on_the_seed_alone(monkeypatch):
-    first = snnc.compile(poisson()).simulate(IMAGES, trains=True)
-    other = snnc.compile(poisson(seed=1)).simulate(IMAGES, trains=True)
+    first = snnc.compile(poisson()).simulate(IMAGES, record=True)
+    other = snnc.compile(poisson(seed=1)).simulate(IMAGES, record=True)
     assert (first.trains["image"] != other.trains["image"]).mean() > 0.1
     for name, value in {"LARGEST_BATCH": 7, "MEMORY_BYTES": 2**15}.items():  # fewer images; and a few steps at a time
         monkeypatch.setattr(spiking, name, value)
-        again = snnc.compile(poisson()).simulate(IMAGES, trains=True)
+        again = snnc.compile(poisson()).simulate(IMAGES, record=True)
         np.testing.assert_array_equal(again.trains["image"], first.trains["image"])
         np.testing.assert_allclose(again.decoded["digit"], first.decoded["digit"], atol=1e-5)
     assert spiking.chunk(poisson()) < (7, 16)
@@ -476,7 +476,7 @@ def test_poisson_spikes_are_independent_and_of_the_right_rate():
     timesteps = 1024
     snn = poisson(timesteps=timesteps)
     images = IMAGES[:8]
-    spikes = snnc.compile(snn).simulate(images, trains=True).trains["image"]
+    spikes = snnc.compile(snn).simulate(images, record=True).trains["image"]
     probability = -np.expm1(-np.abs(images) / snn.populations["image"].neuron.v_thresh)
     np.testing.assert_array_equal(np.sign(spikes.sum(0)), np.where(spikes.any(0), np.sign(images), 0))
     deviation = (np.abs(spikes) - probability) / np.sqrt(np.maximum(probability * (1 - probability), 1e-9))

@@ -89,9 +89,9 @@ def test_decoded_activations_lie_within_the_staircase_of_the_analog_ones():
 @pytest.mark.parametrize("budget", [1, 2**16, 2**20])
 def test_chunks_change_nothing(budget, monkeypatch):
     snn = converted()
-    whole = CompiledEngine(snn).simulate(IMAGES, trains=True)
+    whole = CompiledEngine(snn).simulate(IMAGES, record=True)
     monkeypatch.setattr(spiking, "MEMORY_BYTES", budget)
-    cut = CompiledEngine(snn).simulate(IMAGES, trains=True)
+    cut = CompiledEngine(snn).simulate(IMAGES, record=True)
     for kind in ("spike_counts", "trains"):
         for name, expected in getattr(whole, kind).items():
             assert (getattr(cut, kind)[name] != expected).mean() < 1e-3  # float weights: sums may round apart
@@ -151,7 +151,7 @@ def test_results_of_several_inputs_and_outputs_go_by_name():
 def test_spike_counts_sum_over_images():
     compiled = snnc.compile(converted())
     result = compiled.evaluate(IMAGES, np.zeros(40, int))
-    recorded = compiled.simulate(IMAGES, trains=True)
+    recorded = compiled.simulate(IMAGES, record=True)
     assert set(result.spike_counts) == {"stem", "branch", "merged"}
     for name, counts in result.spike_counts.items():
         assert counts.shape == (8, 8, 8)
@@ -162,3 +162,19 @@ def test_spike_counts_sum_over_images():
 def test_an_unknown_backend_is_refused():
     with pytest.raises(ir.BackendError, match="onnxruntime, mlgenn"):
         snnc.compile(residual(), "brian")
+
+
+def test_what_is_recorded_is_named_by_population_or_layer():
+    snn = snnc.convert(residual(), "data-norm", calibration=IMAGES, timesteps=8, progress=False)
+    compiled = snnc.compile(snn)
+    everything = compiled.simulate(IMAGES[:3], record=True)
+    assert set(everything.trains) == {"stem", "branch", "merged"}
+    assert compiled.simulate(IMAGES[:3]).trains is None
+    for record, expected in ((["stem"], {"stem"}), (["stem_bn", "merged"], {"stem", "merged"}), ("branch", {"branch"})):
+        found = compiled.simulate(IMAGES[:3], record=record)
+        assert set(found.trains) == expected
+        assert set(found.spike_counts) == set(everything.spike_counts)
+        for name in expected:
+            np.testing.assert_array_equal(found.trains[name], everything.trains[name])
+    with pytest.raises(ir.DataError, match="cannot record digit, stm: what fires is stem, branch, merged"):
+        compiled.simulate(IMAGES, record=["stm", "digit", "stem"])

@@ -93,7 +93,7 @@ def run(network, **options):
     """What GeNN does on a few images, and that it is right."""
     images = dyadic.images(network)
     compiled = snnc.compile(network, "mlgenn", **options)
-    assert_same(compiled.simulate(images, trains=True), naive.simulate(network, images))
+    assert_same(compiled.simulate(images, record=True), naive.simulate(network, images))
     return compiled
 
 
@@ -116,6 +116,7 @@ def test_unknown_options_are_refused_with_those_that_there_are():
         ({"matrix_type": "sparse"}, "matrix_type is one of .*'SPARSE'.* not 'sparse'"),
         ({"matrix_type": {"x -> h": "sparse"}}, "matrix_type is one of"),
         ({"device": "tpu"}, "device is one of None, 'gpu', 'cpu', not 'tpu'"),
+        ({"batch_size": 0}, "batch_size is a number of images from 1 on, not 0"),
         ({"workers": 2, "kernel_profiling": True}, "kernel_profiling cannot be had together with workers"),
     ],
 )
@@ -236,6 +237,8 @@ def test_a_gpu_or_several_are_refused_where_there_is_none():
         snnc.compile(small(), "mlgenn", device="gpu")
     with pytest.raises(BackendError, match="a communicator joins several GPUs"):
         snnc.compile(small(), "mlgenn", communicator=object())
+    with pytest.raises(BackendError, match="on a CPU GeNN simulates one image at a time"):
+        snnc.compile(small(), "mlgenn", batch_size=32)
 
 
 @needs_genn
@@ -251,7 +254,7 @@ def test_a_model_that_does_not_load_leaves_nothing_loaded(monkeypatch):
         with pytest.raises(BackendError, match="could not load the network: too little memory is free"):
             compiled.simulate(dyadic.images(small()))
     assert genn_model._runtime is None
-    running = compiled._run(dyadic.images(small()), False)
+    running = compiled._run(dyadic.images(small()), frozenset())
     next(running)
     with pytest.raises(BackendError, match="is being run already"):
         compiled.simulate(dyadic.images(small()))
@@ -300,7 +303,7 @@ def test_a_key_that_says_too_little_costs_time_but_is_never_wrong(tmp_path, monk
 def test_networks_that_share_a_build_run_in_turns(tmp_path):
     networks = [small(seed=seed) for seed in (1, 7)]
     images = dyadic.images(networks[0])
-    running = [snnc.compile(network, "mlgenn", folder=tmp_path)._run(images, True) for network in networks]
+    running = [snnc.compile(network, "mlgenn", folder=tmp_path)._run(images, frozenset("h")) for network in networks]
     parts = list(zip(*running, strict=True))
     assert len(builds(tmp_path)) == 1
     for network, found in zip(networks, zip(*parts, strict=True), strict=True):
@@ -318,9 +321,9 @@ def test_workers_give_the_same_results_in_the_same_order(build):
     images = dyadic.images(network, 37)
     expected = naive.simulate(network, images)
     compiled = snnc.compile(network, "mlgenn", workers=2)
-    assert_same(compiled.simulate(images, trains=True), expected)
+    assert_same(compiled.simulate(images, record=True), expected)
     backwards = {name: x[::-1] for name, x in images.items()}
-    assert_same(compiled.simulate(backwards, trains=True), naive.simulate(network, backwards))
+    assert_same(compiled.simulate(backwards, record=True), naive.simulate(network, backwards))
     processes = [worker.process for worker in compiled._pool._workers]
     assert len(processes) == 2
     del compiled
@@ -333,21 +336,21 @@ def test_a_worker_that_dies_is_an_error_and_the_next_run_starts_others():
     network = small()
     images = dyadic.images(network, 40)
     compiled = snnc.compile(network, "mlgenn", workers=2)
-    run = compiled._run(images, False)
+    run = compiled._run(images, frozenset())
     next(run)
     for worker in compiled._pool._workers:
         worker.process.kill()
     with pytest.raises(BackendError, match="a worker ended by signal 9, perhaps for want of memory"):
         list(run)
     assert not compiled._pool._workers
-    assert len(list(compiled._run(images, False))) == 40
+    assert len(list(compiled._run(images, frozenset()))) == 40
 
 
 @needs_genn
 def test_a_run_that_is_given_up_ends_its_workers_and_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     compiled = snnc.compile(small(), "mlgenn", workers=2)
-    run = compiled._run(dyadic.images(small(), 40), False)
+    run = compiled._run(dyadic.images(small(), 40), frozenset())
     next(run)
     processes = [worker.process for worker in compiled._pool._workers]
     run.close()
@@ -363,7 +366,7 @@ def test_ctrl_c_ends_the_workers():
     code = (
         "import os, snnc, dyadic, test_genn_options as t\n"
         "compiled = snnc.compile(t.small(), 'mlgenn', workers=2)\n"
-        "run = compiled._run(dyadic.images(t.small(), 100_000), False)\n"
+        "run = compiled._run(dyadic.images(t.small(), 100_000), frozenset())\n"
         "next(run)\n"
         "processes = [worker.process for worker in compiled._pool._workers]\n"
         "try:\n"

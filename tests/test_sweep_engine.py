@@ -110,7 +110,7 @@ def test_poisson_spikes_are_those_of_a_simulation(signed, monkeypatch):
     images = weights(1, 9, 8, 8, 2) if signed == "true" else np.abs(weights(1, 9, 8, 8, 2))
     pipeline = f"data-norm{{input=poisson,seed=3,signed={signed}}}"
     network = snnc.convert(residual(), pipeline, calibration=images, timesteps=8)
-    trains = snnc.compile(network).simulate(images, trains=True).trains
+    trains = snnc.compile(network).simulate(images, record=True).trains
     monkeypatch.setattr(spiking, "LARGEST_BATCH", 4)
     current, _ = looks(network, images)["stem"]
     expected = currents(network, {"image": images}, trains, "stem").reshape(8, 9, 64, 8).swapaxes(2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ def compile(
     device: Device | None = None,
     folder: str | PathLike[str] | None = None,
     matrix_type: Forced | None = None,
+    batch_size: int | None = None,
     workers: int = 1,
+    record_spikes: Collection[str] = (),
     kernel_profiling: bool = False,
     communicator: Any = None,
 ) -> CompiledGenn:
@@ -30,7 +33,9 @@ def compile(
     built, of any number of networks: one that differs from an earlier one in arrays alone (weights, biases,
     thresholds per channel) is not compiled again. `matrix_type`, "TOEPLITZ", "PROCEDURAL", "SPARSE" or "DENSE",
     forces how GeNN stores all connections, or, as a mapping from "source -> target", some; `plan` tells what is
-    chosen otherwise. `workers` processes simulate side by side on a CPU, with the same results.
+    chosen otherwise. `batch_size` images are simulated at once on a GPU, 128 if not said otherwise; a CPU takes one,
+    and there `workers` processes simulate side by side, with the same results. `record_spikes` names populations on
+    which mlGeNN's SpikeRecorder is to work, in `mlgenn_evaluate`; `simulate` records any without it.
     `kernel_profiling` measures the time in each of GeNN's kernels: `kernel_times`. `communicator` is mlGeNN's, for
     several GPUs.
 
@@ -38,7 +43,10 @@ def compile(
     installed, and where GeNN cannot build the network; VerificationError for a network that breaks the rules of its
     stage.
     """
-    options = Options(device, Path(folder) if folder else None, matrix_type, workers, kernel_profiling, communicator)
+    kept = Path(folder) if folder else None
+    options = Options(
+        device, kept, matrix_type, batch_size, workers, frozenset(record_spikes), kernel_profiling, communicator
+    )
     _require_runnable(network)
     try:
         from .compiled import CompiledGenn

@@ -68,7 +68,7 @@ def fingerprint(emitted: ml_genn.Network, edges: Sequence[Edge], genn_model: Any
     for population in emitted.populations:
         values = population.neuron.parameters.items()
         numbers = [(name, value) for name, value in values if not getattr(value, "shape", ())]
-        parts += [population.name, population.shape, population.neuron.code, numbers]
+        parts += [population.name, population.shape, population.neuron.code, numbers, population.record_spikes]
     for edge, connection in zip(edges, emitted.connections, strict=True):
         weight = connection.connectivity.weight
         shared = getattr(weight, "shape", weight) if edge.matrix_type != "SPARSE" or edge.kind == "OneToOne" else None

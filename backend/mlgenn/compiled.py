@@ -5,15 +5,16 @@ from __future__ import annotations
 import shutil
 import weakref
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
+from typing import Any
 
 import numpy as np
 
-from ...ir import BackendError, Network, PoissonInput, SpikingNeuron
-from ..compiled import CompiledSpiking, Recording
+from ...ir import BackendError, Images, Network, PoissonInput, SpikingNeuron, as_inputs, as_labels
+from ..compiled import CompiledSpiking, Recorded, Recording
 from .build import CPU, build, build_errors, fingerprint, free_memory, genn_backend, load_errors, private_folder
 from .compiler import WindowCompiler
 from .connectivity import choose, require_memory
@@ -45,11 +46,7 @@ class CompiledGenn(CompiledSpiking):
     `mlgenn_network` is the emitted mlGeNN network, `populations` its populations by their names in the IR, and
     `mlgenn_compiled` what mlGeNN's compiler made of it; `edges` says how each connection is stored. One can go on
     from there in mlGeNN: an output's readout is its membrane potential or, where it fires, its spike count, or the
-    sum of what its spikes count as. With metrics and callbacks of mlGeNN's, for instance:
-
-        inputs, labels = {compiled.populations["image"]: x}, {compiled.populations["digit"]: y}
-        with compiled.mlgenn_compiled:
-            metrics, recorded = compiled.mlgenn_compiled.evaluate(inputs, labels, metrics=…, callbacks=[…])
+    sum of what its spikes count as. `mlgenn_evaluate` takes mlGeNN's metrics and callbacks.
 
     A batch of images is shown every period. In a rate network that is its whole run; the images of a few-spike
     network follow one another a phase apart, so as many batches are on their way as the network is deep.
@@ -67,22 +64,46 @@ class CompiledGenn(CompiledSpiking):
         deepest = max(network.depth.values())
         self._period = self._timesteps + (0 if network.is_phased else deepest)
         self._periods = 1 + (deepest if network.is_phased else 0)
+        self._records = bool(options.record_spikes)
         self._firing = [name for name in network.populations if _neuron(network, name).fires]
         self.kernel_times: dict[str, float] = {}
         backend = genn_backend(options.device)
         _require_possible(network, options, backend)
-        self._batch = 1 if backend == CPU else GPU_BATCH
+        self._batch = options.batch_size or (1 if backend == CPU else GPU_BATCH)
         self.edges = choose(network, backend != CPU, options.matrix_type)
         require_memory(self.edges, free_memory(), options.workers)
         private = private_folder(options.folder)
         weakref.finalize(self, shutil.rmtree, private, ignore_errors=True)
         kept = options.folder or (private / "shared" if options.workers > 1 else None)
         with build_errors(private / "build.log", backend):
-            self.mlgenn_network, self.populations = emit(network, self.edges)
+            self.mlgenn_network, self.populations = emit(network, self.edges, options.record_spikes)
             self.mlgenn_compiled = self._compiler(backend, options).compile(self.mlgenn_network, "snnc")
             genn_model = self.mlgenn_compiled.genn_model
             build(genn_model, private, kept, fingerprint(self.mlgenn_network, self.edges, genn_model))
         self._pool = Pool(network, replace(options, workers=1, folder=kept), options.workers, private)
+
+    def mlgenn_evaluate(
+        self,
+        x: Images,
+        y: Any,
+        *,
+        metrics: Any = "sparse_categorical_accuracy",
+        callbacks: Sequence[Any] = ("batch_progress_bar",),
+    ) -> tuple[dict[str, Any], dict[Any, Any]]:
+        """Evaluate with mlGeNN's own loop: its metrics by output, and what its callbacks recorded.
+
+        `x` and `y` are as for `evaluate`; `metrics` is one of mlGeNN's metrics for all outputs, and `callbacks` are
+        mlGeNN's, as `SpikeRecorder(compiled.populations["conv"], key="conv")` where the network was compiled with
+        `record_spikes=["conv"]`. mlGeNN reads an output that fires by its spikes, whatever they stand for: where each
+        channel has its own threshold, its classes are not those of `evaluate`. Raises DataError for data that does not
+        fit.
+        """
+        inputs = as_inputs(self.network, x)
+        labels = as_labels(self.network, y, len(next(iter(inputs.values()))))
+        shown, wanted = ({self.populations[name]: values for name, values in part.items()} for part in (inputs, labels))
+        with self.mlgenn_compiled:
+            found, recorded = self.mlgenn_compiled.evaluate(shown, wanted, metrics=metrics, callbacks=[*callbacks])
+        return {name: found[self.populations[name]] for name in labels}, recorded
 
     def _compiler(self, backend: str, options: Options) -> WindowCompiler:
         depths = {self.populations[name]: depth for name, depth in self.network.depth.items()}
@@ -96,12 +117,12 @@ class CompiledGenn(CompiledSpiking):
             backend=backend,
         )
 
-    def _run(self, inputs: dict[str, np.ndarray], trains: bool) -> Iterator[Recording]:
+    def _run(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
         if self._pool.size > 1:
-            yield from self._pool.run(inputs, trains)
+            yield from self._pool.run(inputs, recorded)
             return
         with self.loaded():
-            yield from self.stream(inputs, trains)
+            yield from self.stream(inputs, recorded)
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
@@ -109,7 +130,7 @@ class CompiledGenn(CompiledSpiking):
         # not mlGeNN's context manager: it allows one network at a time, and none any more after a failure to load
         genn_model = self.mlgenn_compiled.genn_model
         with load_errors(genn_model):
-            genn_model.load()
+            genn_model.load(num_recording_timesteps=self._period if self._records else None)
         try:
             yield
         finally:
@@ -117,7 +138,7 @@ class CompiledGenn(CompiledSpiking):
                 self.kernel_times = {name: getattr(genn_model, f"{name}_time") for name in KERNELS}
             genn_model.unload()
 
-    def stream(self, inputs: dict[str, np.ndarray], trains: bool) -> Iterator[Recording]:
+    def stream(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
         """Simulate the images with the model that is loaded."""
         images = len(next(iter(inputs.values())))
         batches = (
@@ -133,11 +154,11 @@ class CompiledGenn(CompiledSpiking):
             for _ in range(self._period):
                 self.mlgenn_compiled.step_time()
                 for reading in under_way:
-                    self._read(reading, trains)
+                    self._read(reading, recorded)
             if under_way[0].steps == self._period * self._periods:
-                yield self._recording(under_way.popleft(), trains)
+                yield self._recording(under_way.popleft(), recorded)
 
-    def _read(self, reading: _Reading, trains: bool) -> None:
+    def _read(self, reading: _Reading, recorded: Recorded) -> None:
         """After a step: read the populations whose window holds it, before the next step changes what is to be read."""
         images = len(next(iter(reading.inputs.values())))
         for name in self.network.populations:
@@ -145,7 +166,7 @@ class CompiledGenn(CompiledSpiking):
             if not 0 <= t < self._timesteps:
                 continue
             is_last = t == self._timesteps - 1
-            if name in self._firing and (trains or is_last):
+            if name in recorded or (name in self._firing and is_last):
                 reading.counts[name].append(self._pull(name, "Count")[:images])
             if name in self.network.outputs and (is_last or not self.network.is_phased):
                 reading.decoded[name].append(self._decode(name, t + 1)[:images])
@@ -153,12 +174,12 @@ class CompiledGenn(CompiledSpiking):
                 reading.potentials[name] = self._pull(name, "V")[:images]
         reading.steps += 1
 
-    def _recording(self, reading: _Reading, trains: bool) -> Recording:
+    def _recording(self, reading: _Reading, recorded: Recorded) -> Recording:
         return Recording(
             {name: reading.counts[name][-1].astype(np.int32) for name in self._firing},
             reading.potentials,
             {name: np.stack(reading.decoded[name]) for name in self.network.outputs},
-            {name: self._train(name, reading) for name in self._firing} if trains else None,
+            {name: self._train(name, reading) for name in self._firing if name in recorded} if recorded else None,
         )
 
     def _train(self, name: str, reading: _Reading) -> np.ndarray:
@@ -192,8 +213,13 @@ def _seed(network: Network) -> int:
 
 
 def _require_possible(network: Network, options: Options, backend: str) -> None:
+    silent = [name for name in options.record_spikes if name not in network.populations]
+    if silent:
+        raise BackendError(f"record_spikes names {', '.join(silent)}; there are: {', '.join(network.populations)}")
     if options.communicator is not None and backend != "cuda":
         raise BackendError(f"a communicator joins several GPUs, and this pygenn's backend is {backend!r}")
+    if backend == CPU and (options.batch_size or 1) > 1:
+        raise BackendError("on a CPU GeNN simulates one image at a time: leave out batch_size, and give workers=…")
     if options.workers == 1:
         return
     if backend != CPU:

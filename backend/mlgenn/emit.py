@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import ml_genn
 
@@ -13,8 +13,13 @@ from .neurons import neuron
 from .snippets import connectivity_of
 
 
-def emit(network: Network, edges: Sequence[Edge]) -> tuple[ml_genn.Network, dict[str, ml_genn.Population]]:
-    """The mlGeNN network with the meaning of a spiking network, and its populations by their names in the IR."""
+def emit(
+    network: Network, edges: Sequence[Edge], record_spikes: Collection[str] = ()
+) -> tuple[ml_genn.Network, dict[str, ml_genn.Population]]:
+    """The mlGeNN network with the meaning of a spiking network, and its populations by their names in the IR.
+
+    Those named in `record_spikes` can be recorded with mlGeNN's SpikeRecorder.
+    """
     assert network.timesteps is not None  # verified
     emitted = ml_genn.Network()
     populations: dict[str, ml_genn.Population] = {}
@@ -23,7 +28,9 @@ def emit(network: Network, edges: Sequence[Edge]) -> tuple[ml_genn.Network, dict
             readout = "var" if name in network.outputs else None
             begin = 0 if network.is_phased else network.depth[name]  # every phase starts GeNN's time again
             spiking = neuron(population, begin, network.timesteps, readout)
-            populations[name] = ml_genn.Population(spiking, population.shape, name=genn_name("p", number, name))
+            populations[name] = ml_genn.Population(
+                spiking, population.shape, record_spikes=name in record_spikes, name=genn_name("p", number, name)
+            )
         for number, edge in enumerate(edges):
             source, target = edge.connection.source, edge.connection.target
             ends = (populations[source], populations[target])

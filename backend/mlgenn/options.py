@@ -21,7 +21,9 @@ class Options:
     device: Device | None = None
     folder: Path | None = None
     matrix_type: Forced | None = None
+    batch_size: int | None = None
     workers: int = 1
+    record_spikes: frozenset[str] = frozenset()
     kernel_profiling: bool = False
     communicator: Any = None
 
@@ -32,6 +34,8 @@ class Options:
             _require("matrix_type", matrix_type, (None, *get_args(MatrixType)))
         if not isinstance(self.workers, int) or self.workers < 1:
             raise BackendError(f"workers is a number of processes from 1 on, not {self.workers!r}")
+        if self.batch_size is not None and (not isinstance(self.batch_size, int) or self.batch_size < 1):
+            raise BackendError(f"batch_size is a number of images from 1 on, not {self.batch_size!r}")
         alone = [name for name in ("kernel_profiling", "communicator") if getattr(self, name)]
         if self.workers > 1 and alone:
             raise BackendError(f"{' and '.join(alone)} cannot be had together with workers: compile with workers=1")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ...ir import Network, verify
-from ..compiled import CompiledSpiking, Recording
+from ..compiled import CompiledSpiking, Recorded, Recording
 from .emit import to_internal
 from .layer import Layer, is_graded
 
@@ -32,18 +32,18 @@ class CompiledEngine(CompiledSpiking):
         self._layers = [Layer.of(network, name) for name in stepped(network)]
         self._last_use = last_use(network)
 
-    def _run(self, inputs: dict[str, np.ndarray], trains: bool) -> Iterator[Recording]:
+    def _run(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
         images = len(next(iter(inputs.values())))
         batch, steps = chunk(self.network)
         for start in range(0, images, batch):
             part = {name: to_internal(array[start : start + batch]) for name, array in inputs.items()}
-            yield self._run_batch(part, start, steps, trains)
+            yield self._run_batch(part, start, steps, recorded)
 
-    def _run_batch(self, inputs: dict[str, np.ndarray], first_image: int, steps: int, trains: bool) -> Recording:
+    def _run_batch(self, inputs: dict[str, np.ndarray], first_image: int, steps: int, recorded: Recorded) -> Recording:
         slots = time_slots(self.network)
         states = {layer.name: layer.start(inputs, first_image) for layer in self._layers}
         decoded: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
-        recorded: dict[str, list[np.ndarray]] = {}
+        trains: dict[str, list[np.ndarray]] = {}
         for first in range(0, slots, steps):
             sent: dict[str, np.ndarray] = {}
             for layer in self._layers:
@@ -53,15 +53,15 @@ class CompiledEngine(CompiledSpiking):
                 sent[layer.name] = result
                 if layer.name in decoded:
                     decoded[layer.name].append(layer.decode(result, counts_before, first))
-                if trains and layer.neuron.fires:
-                    recorded.setdefault(layer.name, []).append(layer.trains(result, self.network.timesteps or 1))
+                if layer.name in recorded:
+                    trains.setdefault(layer.name, []).append(layer.trains(result, self.network.timesteps or 1))
                 for name in _spent(layer.name, sent, self._last_use):
                     del sent[name]
         return Recording(
             {layer.name: layer.external(states[layer.name].counts) for layer in self._layers if layer.neuron.fires},
             {layer.name: layer.external(states[layer.name].v) for layer in self._layers if not layer.neuron.is_input},
             {name: np.concatenate(parts) for name, parts in decoded.items()},
-            {name: np.concatenate(parts) for name, parts in recorded.items()} if trains else None,
+            {name: np.concatenate(parts) for name, parts in trains.items()} if recorded else None,
         )
 
 

@@ -130,7 +130,7 @@ def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = Tr
     ]
     with track(f"profiling {images} images for {timesteps} timesteps", images, progress) as advance:
         for part, activations in _batches(reference, inputs):
-            recording = engine.simulate(part, trains=spiking.is_phased, progress=False)
+            recording = engine.simulate(part, record=spiking.is_phased, progress=False)
             for tally in tallies:
                 tally.add(activations[tally.analog.name], recording)
             advance(len(next(iter(part.values()))))
