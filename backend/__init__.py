@@ -19,7 +19,7 @@ def compile(network: Network, backend: Backend = "onnxruntime", **options: Any) 
     """Make `network` ready to run.
 
     `onnxruntime` is the embedded engine, for analog and spiking networks; `mlgenn` emits an mlGeNN network, which GeNN
-    compiles, for spiking ones. `options` are the backend's own: see `snnc.backend.mlgenn.compile`. Raises
+    compiles, for spiking ones. `options` are the backend's own: see `compile` of `snnc.backend.onnxruntime` and of `snnc.backend.mlgenn`. Raises
     BackendError where the backend is unknown, is not installed, has no such option or cannot run the network,
     and VerificationError for a network that breaks its stage's rules.
     """
@@ -29,8 +29,7 @@ def compile(network: Network, backend: Backend = "onnxruntime", **options: Any) 
     known = list(signature(module.compile).parameters)[1:]
     unknown = ", ".join(repr(name) for name in options if name not in known)
     if unknown:
-        there_are = f"its options are {', '.join(known)}" if known else "it has no options"
-        raise BackendError(f"the backend {backend!r} has no option {unknown}; {there_are}")
+        raise BackendError(f"the backend {backend!r} has no option {unknown}; its options are {', '.join(known)}")
     compiled: CompiledSpiking | CompiledAnalog = module.compile(network, **options)
     return compiled
 

@@ -12,8 +12,9 @@ from test_sweep_engine import currents, decode
 
 import snnc
 from snnc import ir
-from snnc.backend.onnxruntime import spiking
+from snnc.backend.onnxruntime import resources, spiking
 from snnc.backend.onnxruntime.layer import Layer
+from snnc.backend.onnxruntime.resources import Resources
 from snnc.ir import Connection, Network, Origin, Population
 from snnc.passes import BiasCorrection, Canonicalise, Context, parse, run
 from snnc.profile import profile
@@ -200,7 +201,7 @@ def test_spike_norm_looks_at_each_layer_twice_whatever_the_depth(monkeypatch):
             return method(self, *arguments)
 
         monkeypatch.setattr(Layer, name, counted)
-    monkeypatch.setattr(spiking, "LARGEST_BATCH", 4)
+    monkeypatch.setattr(resources, "LARGEST_BATCH", 4)
     for depth in (4, 8, 16):
         calls.clear()
         convert(chain(depth), "spike-norm", np.abs(weights(0, 10, 4)), timesteps=5)
@@ -460,16 +461,15 @@ def poisson(seed: int = 0, timesteps: int = 16) -> Network:
     return convert(residual(), f"data-norm{{input=poisson,signed=true,seed={seed}}}", IMAGES, timesteps)
 
 
-def test_poisson_spikes_depend_on_the_seed_alone(monkeypatch):
+def test_poisson_spikes_depend_on_the_seed_alone():
     first = snnc.compile(poisson()).simulate(IMAGES, record=True)
     other = snnc.compile(poisson(seed=1)).simulate(IMAGES, record=True)
     assert (first.trains["image"] != other.trains["image"]).mean() > 0.1
-    for name, value in {"LARGEST_BATCH": 7, "MEMORY_BYTES": 2**15}.items():  # fewer images; and a few steps at a time
-        monkeypatch.setattr(spiking, name, value)
-        again = snnc.compile(poisson()).simulate(IMAGES, record=True)
+    for options in ({"memory": 2**15}, {"threads": 1}, {"threads": 3}):  # a few steps at a time; other images at once
+        again = snnc.compile(poisson(), **options).simulate(IMAGES, record=True)
         np.testing.assert_array_equal(again.trains["image"], first.trains["image"])
         np.testing.assert_allclose(again.decoded["digit"], first.decoded["digit"], atol=1e-5)
-    assert spiking.chunk(poisson()) < (7, 16)
+    assert spiking.chunk_of(poisson(), Resources.of(2**15), 40).steps < 16
 
 
 def test_poisson_spikes_are_independent_and_of_the_right_rate():

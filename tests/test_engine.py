@@ -1,5 +1,6 @@
 """The embedded backend: its analog network against numpy, its spiking engine against itself and the equations."""
 
+import dyadic
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,8 @@ from reference import analog
 
 import snnc
 from snnc import ir
-from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine, layer, spiking
+from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine, layer
+from snnc.backend.onnxruntime.resources import Chunk, Resources
 from snnc.ir import Connection, Network, Population
 
 IMAGES = weights(100, 40, 8, 8, 2)
@@ -86,23 +88,36 @@ def test_decoded_activations_lie_within_the_staircase_of_the_analog_ones():
     assert error <= snn.populations["y"].neuron.v_thresh / 32 / 2 * 1.001
 
 
-@pytest.mark.parametrize("budget", [1, 2**16, 2**20])
-def test_chunks_change_nothing(budget, monkeypatch):
+@pytest.mark.parametrize(
+    "options", [{"memory": 1}, {"memory": 2**16}, {"threads": 1}, {"threads": 3, "memory": "1 MB"}, {"threads": 100}]
+)
+def test_chunks_and_threads_change_nothing(options):
     snn = converted()
     whole = CompiledEngine(snn).simulate(IMAGES, record=True)
-    monkeypatch.setattr(spiking, "MEMORY_BYTES", budget)
-    cut = CompiledEngine(snn).simulate(IMAGES, record=True)
+    cut = snnc.compile(snn, **options).simulate(IMAGES, record=True)
     for kind in ("spike_counts", "trains"):
         for name, expected in getattr(whole, kind).items():
             assert (getattr(cut, kind)[name] != expected).mean() < 1e-3  # float weights: sums may round apart
     np.testing.assert_allclose(cut.decoded["digit"], whole.decoded["digit"], atol=0.05)
 
 
+@pytest.mark.parametrize("build", dyadic.NETWORKS.values(), ids=dyadic.NETWORKS)
+def test_chunks_and_threads_change_no_bit_of_exact_sums(build):
+    network = build()
+    images = dyadic.images(network, 7)
+    expected = snnc.compile(network, threads=1).simulate(images, record=True)
+    for options in ({"memory": 1, "threads": 1}, {"memory": 2**12, "threads": 2}, {"threads": 3}, {"threads": 20}):
+        found = snnc.compile(network, **options).simulate(images, record=True)
+        for kind in ("trains", "spike_counts", "potentials", "decoded"):
+            for name, values in getattr(expected, kind).items():
+                np.testing.assert_array_equal(getattr(found, kind)[name], values, f"{kind} of {name!r}, {options}")
+
+
 @pytest.mark.parametrize(("timesteps", "images"), [(16, 40), (400, 3)])
-def test_memory_stays_within_the_budget(timesteps, images, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_stays_within_the_budget(timesteps, images, threads, monkeypatch):
     """What layers hold at once, onnxruntime's results included, is measured at every step."""
     budget = 2**20
-    monkeypatch.setattr(spiking, "MEMORY_BYTES", budget)
     held = []
     step = layer.Layer.step
 
@@ -112,8 +127,30 @@ def test_memory_stays_within_the_budget(timesteps, images, monkeypatch):
         return result
 
     monkeypatch.setattr(layer.Layer, "step", measured)
-    snnc.compile(converted(timesteps)).simulate(IMAGES[:images])
-    assert budget / 4 < max(held) <= budget
+    snnc.compile(converted(timesteps), memory=budget, threads=threads).simulate(IMAGES[:images])
+    assert budget / 4 / threads < max(held) <= budget / threads
+
+
+def test_threads_without_images_of_their_own_help_with_linear_maps():
+    assert Resources(2**30, 8).chunk(3, 10, 100) == Chunk(1, 10, 2)
+    assert Resources(2**30, 8).chunk(1, 10, 100) == Chunk(1, 10, 8)
+    assert Resources(2**30, 8).chunk(100, 10, 100).threads == 1
+    assert Resources(1, 2).chunk(100, 10, 100) == Chunk(1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("memory", "size"), [(5, 5), ("7", 7), ("2GB", 2**31), ("1.5 MiB", 3 * 2**19), ("64k", 2**16), (" 3 b ", 3)]
+)
+def test_memory_is_given_in_bytes_or_words(memory, size):
+    assert Resources.of(memory).memory == size
+
+
+@pytest.mark.parametrize(
+    "options", [{"memory": "much"}, {"memory": 0}, {"memory": -1}, {"threads": 0}, {"threads": "2"}, {"memory": "2PB"}]
+)
+def test_resources_that_there_are_not_are_refused(options):
+    with pytest.raises(ir.BackendError, match=r"memory is a number of bytes, or|threads is a number from 1 on"):
+        snnc.compile(converted(), **options)
 
 
 def test_results_of_several_inputs_and_outputs_go_by_name():

@@ -105,7 +105,7 @@ def test_unknown_options_are_refused_with_those_that_there_are():
         BackendError, match=r"'mlgenn' has no option 'worker'; its options are .*workers.*folder|folder"
     ):
         snnc.compile(small(), "mlgenn", worker=2)
-    with pytest.raises(BackendError, match="'onnxruntime' has no option 'workers'; it has no options"):
+    with pytest.raises(BackendError, match="'onnxruntime' has no option 'workers'; its options are memory, threads"):
         snnc.compile(small(), workers=2)
 
 

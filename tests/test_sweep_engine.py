@@ -8,7 +8,7 @@ from networks import residual, weights
 
 import snnc
 from snnc import ir
-from snnc.backend.onnxruntime import spiking, sweep
+from snnc.backend.onnxruntime import resources, sweep
 from snnc.ir import Network
 
 
@@ -79,7 +79,7 @@ def test_cutting_the_images_into_batches_changes_nothing(build, monkeypatch):
     network = build()
     images = dyadic.images(network)
     whole = looks(network, images)
-    monkeypatch.setattr(spiking, "LARGEST_BATCH", 2)
+    monkeypatch.setattr(resources, "LARGEST_BATCH", 2)
     for name, pair in looks(network, images).items():
         for found, expected in zip(pair, whole[name], strict=True):
             np.testing.assert_array_equal(found, expected, name)
@@ -111,7 +111,7 @@ def test_poisson_spikes_are_those_of_a_simulation(signed, monkeypatch):
     pipeline = f"data-norm{{input=poisson,seed=3,signed={signed}}}"
     network = snnc.convert(residual(), pipeline, calibration=images, timesteps=8)
     trains = snnc.compile(network).simulate(images, record=True).trains
-    monkeypatch.setattr(spiking, "LARGEST_BATCH", 4)
+    monkeypatch.setattr(resources, "LARGEST_BATCH", 4)
     current, _ = looks(network, images)["stem"]
     expected = currents(network, {"image": images}, trains, "stem").reshape(8, 9, 64, 8).swapaxes(2, 3)
     np.testing.assert_allclose(current, expected, atol=1e-5)

@@ -78,12 +78,13 @@ class GraphBuilder:
         """The sum of one or more values."""
         return values[0] if len(values) == 1 else self.node("Sum", values)
 
-    def session(self) -> onnxruntime.InferenceSession:
-        """The graph, loaded into onnxruntime on the CPU. Raises BackendError."""
+    def session(self, threads: int = 0) -> onnxruntime.InferenceSession:
+        """The graph, loaded into onnxruntime on the CPU; 0 threads are all that there are. Raises BackendError."""
         graph = helper.make_graph(self._nodes, "snnc", self._inputs, self._outputs, self._arrays)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not starve numba
         try:
             return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

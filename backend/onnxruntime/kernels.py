@@ -1,16 +1,16 @@
 """The neurons' time loops, compiled with numba.
 
 All arrays are (timesteps, images, neurons) or (images, neurons), float32 and contiguous. The loops run over
-time inside one image, so that its membrane potentials stay in cache, and images run in parallel.
+time inside one image, so that its membrane potentials stay in cache; other threads run other images.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, cache=True)
 def integrate_fire(
     current: np.ndarray,
     constant: np.ndarray,
@@ -26,34 +26,36 @@ def integrate_fire(
     `counts` (int32) are carried on in place.
     """
     timesteps, images, neurons = current.shape
-    for image in prange(images):
+    for image in range(images):
+        held, steady, counted = v[image], constant[image], counts[image]  # with one index, the loops are vectorised
         for t in range(timesteps):
+            now = current[t, image]
             for i in range(neurons):
-                potential = v[image, i] + (current[t, image, i] + constant[image, i])
+                potential = held[i] + (now[i] + steady[i])
                 threshold = v_thresh[i]
                 fires = potential >= threshold if fires_at_threshold else potential > threshold
                 rest = potential - threshold if subtract else np.float32(0.0)
-                v[image, i] = rest if fires else potential
-                current[t, image, i] = np.float32(1.0) if fires else np.float32(0.0)
-                counts[image, i] += 1 if fires else 0
+                held[i] = rest if fires else potential
+                now[i] = np.float32(1.0) if fires else np.float32(0.0)
+                counted[i] += 1 if fires else 0
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, cache=True)
 def integrate(current: np.ndarray, constant: np.ndarray, v: np.ndarray) -> None:
     """Step readouts that never fire; `current` holds their input and, on return, their potential after each step."""
     timesteps, images, neurons = current.shape
-    for image in prange(images):
+    for image in range(images):
         for t in range(timesteps):
             for i in range(neurons):
                 v[image, i] += current[t, image, i] + constant[image, i]
                 current[t, image, i] = v[image, i]
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, cache=True)
 def few_spike(v: np.ndarray, alpha: np.ndarray, k: int, sent: np.ndarray, counts: np.ndarray) -> None:
     """Fire few-spike neurons for a whole phase: `sent` becomes Σ 2^−step over the spikes, `v` what is left of it."""
     images, neurons = v.shape
-    for image in prange(images):
+    for image in range(images):
         sent[image] = 0
         share = np.float32(1.0)
         for _ in range(k):
@@ -66,7 +68,7 @@ def few_spike(v: np.ndarray, alpha: np.ndarray, k: int, sent: np.ndarray, counts
                 counts[image, i] += 1 if fires else 0
 
 
-@njit(parallel=True, cache=True)
+@njit(nogil=True, cache=True)
 def poisson(
     sent: np.ndarray, probability: np.ndarray, counts: np.ndarray, seed: int, first_image: int, first_step: int
 ) -> None:
@@ -76,7 +78,7 @@ def poisson(
     images and steps are cut into chunks changes nothing.
     """
     timesteps, images, neurons = sent.shape
-    for image in prange(images):
+    for image in range(images):
         for t in range(timesteps):
             stream = _mixed(
                 _mixed(_mixed(np.uint64(seed)) + np.uint64(first_image + image)) + np.uint64(first_step + t)

@@ -62,16 +62,19 @@ class Layer:
     spiking_sources: tuple[str, ...]
 
     @classmethod
-    def of(cls, network: Network, name: str) -> Layer:
-        """Compile a population of a spiking network; what its sources' spikes stand for is folded into its weights."""
+    def of(cls, network: Network, name: str, threads: int) -> Layer:
+        """Compile a population of a spiking network; what its sources' spikes stand for is folded into its weights.
+
+        Linear maps are computed by so many threads.
+        """
         connections = network.incoming(name)
         steady = [c for c in connections if is_graded(network.populations[c.source].neuron)]
         driven = [c for c in connections if not is_graded(network.populations[c.source].neuron)]
         return cls(
             network.populations[name],
-            _session(network, steady),
-            _session(network, driven),
-            _pooling_session(network.populations[name]),
+            _session(network, steady, threads),
+            _session(network, driven, threads),
+            _pooling_session(network.populations[name], threads),
             _sources(steady),
             _sources(driven),
         )
@@ -204,7 +207,7 @@ def _sources(connections: list[Connection]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(connection.source for connection in connections))
 
 
-def _session(network: Network, connections: list[Connection]) -> onnxruntime.InferenceSession | None:
+def _session(network: Network, connections: list[Connection], threads: int) -> onnxruntime.InferenceSession | None:
     """Sums `connections` for a whole batch; a source's spikes, 0 or 1, count as its λ or α."""
     if not connections:
         return None
@@ -218,14 +221,14 @@ def _session(network: Network, connections: list[Connection]) -> onnxruntime.Inf
         terms.append(emit_operators(graph, values[connection.source], weighted(network, connection), shape))
     target = network.populations[connections[0].target]
     graph.output(graph.total(terms), "current", internal_shape(target.input_shape))
-    return graph.session()
+    return graph.session(threads)
 
 
-def _pooling_session(population: Population) -> onnxruntime.InferenceSession | None:
+def _pooling_session(population: Population, threads: int) -> onnxruntime.InferenceSession | None:
     pool = population.neuron.pooling if isinstance(population.neuron, SpikingNeuron) else None
     if pool is None:
         return None
     graph = GraphBuilder()
     summed = graph.input("summed", internal_shape(pool.image))
     graph.output(emit_max_pool(graph, summed, pool), "pooled", internal_shape(population.shape))
-    return graph.session()
+    return graph.session(threads)

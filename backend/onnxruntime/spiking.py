@@ -1,8 +1,8 @@
 """The embedded spiking engine: layer by layer over time.
 
 Every population sees exactly T aligned steps, so a layer's whole input over time can be computed before the next
-layer is looked at. Images, and where one image is still too much its timesteps, are cut into chunks that fit a
-memory budget; potentials are carried from chunk to chunk, so cutting changes nothing.
+layer is looked at. Images, and where one image is still too much its timesteps, are cut into chunks
+(`resources.py`); potentials are carried from chunk to chunk, so cutting changes nothing.
 """
 
 from __future__ import annotations
@@ -16,37 +16,45 @@ from ...ir import Network, verify
 from ..compiled import CompiledSpiking, Recorded, Recording
 from .emit import to_internal
 from .layer import Layer, is_graded
-
-# For spikes and currents; onnxruntime's own workspace comes on top (measured: about four times as much, whatever the
-# number of images and timesteps).
-MEMORY_BYTES = 256 * 2**20
-LARGEST_BATCH = 256
+from .resources import Chunk, Resources, side_by_side
 
 
 class CompiledEngine(CompiledSpiking):
     """A spiking network on the embedded engine."""
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, resources: Resources | None = None):
         verify(network, "spiking")
         super().__init__(network)
-        self._layers = [Layer.of(network, name) for name in stepped(network)]
+        self._resources = resources or Resources.of()
+        self._layers: dict[int, list[Layer]] = {}  # by the threads for each linear map
         self._last_use = last_use(network)
 
     def _run(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
         images = len(next(iter(inputs.values())))
-        batch, steps = chunk(self.network)
-        for start in range(0, images, batch):
-            part = {name: to_internal(array[start : start + batch]) for name, array in inputs.items()}
-            yield self._run_batch(part, start, steps, recorded)
+        chunk = chunk_of(self.network, self._resources, images)
+        layers = self._compiled(chunk.threads)
 
-    def _run_batch(self, inputs: dict[str, np.ndarray], first_image: int, steps: int, recorded: Recorded) -> Recording:
+        def run(start: int) -> Recording:
+            part = {name: to_internal(array[start : start + chunk.images]) for name, array in inputs.items()}
+            return self._run_batch(layers, part, start, chunk.steps, recorded)
+
+        return side_by_side(run, range(0, images, chunk.images), self._resources.threads // chunk.threads)
+
+    def _compiled(self, threads: int) -> list[Layer]:
+        if threads not in self._layers:
+            self._layers[threads] = [Layer.of(self.network, name, threads) for name in stepped(self.network)]
+        return self._layers[threads]
+
+    def _run_batch(
+        self, layers: list[Layer], inputs: dict[str, np.ndarray], first_image: int, steps: int, recorded: Recorded
+    ) -> Recording:
         slots = time_slots(self.network)
-        states = {layer.name: layer.start(inputs, first_image) for layer in self._layers}
+        states = {layer.name: layer.start(inputs, first_image) for layer in layers}
         decoded: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
         trains: dict[str, list[np.ndarray]] = {}
         for first in range(0, slots, steps):
             sent: dict[str, np.ndarray] = {}
-            for layer in self._layers:
+            for layer in layers:
                 state = states[layer.name]
                 counts_before = state.counts.copy() if layer.name in decoded else state.counts
                 result = layer.step(min(steps, slots - first), state, sent, first)
@@ -58,8 +66,8 @@ class CompiledEngine(CompiledSpiking):
                 for name in _spent(layer.name, sent, self._last_use):
                     del sent[name]
         return Recording(
-            {layer.name: layer.external(states[layer.name].counts) for layer in self._layers if layer.neuron.fires},
-            {layer.name: layer.external(states[layer.name].v) for layer in self._layers if not layer.neuron.is_input},
+            {layer.name: layer.external(states[layer.name].counts) for layer in layers if layer.neuron.fires},
+            {layer.name: layer.external(states[layer.name].v) for layer in layers if not layer.neuron.is_input},
             {name: np.concatenate(parts) for name, parts in decoded.items()},
             {name: np.concatenate(parts) for name, parts in trains.items()} if recorded else None,
         )
@@ -80,12 +88,9 @@ def last_use(network: Network) -> Mapping[str, str]:
     return {edge.source: name for name in network.order for edge in network.incoming(name)}
 
 
-def chunk(network: Network) -> tuple[int, int]:
-    """How many images, and how many of their time slots, are run at once within the memory budget."""
-    slots = time_slots(network)
-    bytes_per_slot = 4 * _live_neurons(network)
-    batch = int(np.clip(MEMORY_BYTES // (bytes_per_slot * slots), 1, LARGEST_BATCH))
-    return batch, int(np.clip(MEMORY_BYTES // bytes_per_slot, 1, slots))
+def chunk_of(network: Network, resources: Resources, images: int) -> Chunk:
+    """How a run of so many images is cut."""
+    return resources.chunk(images, time_slots(network), 4 * _live_neurons(network))
 
 
 def _live_neurons(network: Network) -> int:

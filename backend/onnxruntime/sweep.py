@@ -15,9 +15,11 @@ from ...ir import Images, Network, Population, as_inputs, verify
 from ..compiled import track
 from .emit import to_internal
 from .layer import Layer, State
-from .spiking import chunk, last_use, stepped, time_slots
+from .resources import Resources, side_by_side
+from .spiking import chunk_of, last_use, stepped, time_slots
 
 Stored = list[np.ndarray]
+Sent = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,35 +31,51 @@ class Drive:
     sources: Mapping[str, Stored | Layer]
     slots: int
     batch: int
+    threads: int
 
     def currents(self) -> Iterator[np.ndarray]:
         """Batch by batch the summed input of every step, bias included: (steps · images, channels, positions).
 
         A few-spike population has one sum for its whole phase: steps is 1.
         """
-        for state, sent in self._batches(self.layer):
+
+        def summed(state: State, sent: Sent) -> np.ndarray:
             current = self.layer.summed(self.slots, state, sent)
-            yield current.reshape(current.shape[0] * current.shape[1], self.layer.population.shape[-1], -1)
+            return current.reshape(current.shape[0] * current.shape[1], self.layer.population.shape[-1], -1)
+
+        return self._batches(self.layer, summed)
 
     def decoded(self, population: Population) -> Iterator[np.ndarray]:
         """Batch by batch what `population` in this place decodes after the whole run: (images, *shape)."""
         layer = replace(self.layer, population=population)
-        for state, sent in self._batches(layer):
+
+        def decoded(state: State, sent: Sent) -> np.ndarray:
             last = layer.step(self.slots, state, sent)[-1:]
-            yield layer.decode(last, state.counts - last[0].astype(np.int32), self.slots - 1)[0]
+            return layer.decode(last, state.counts - last[0].astype(np.int32), self.slots - 1)[0]
+
+        return self._batches(layer, decoded)
 
     def stored(self, population: Population) -> Stored:
         """The spikes of `population` in this place, batch by batch: as bits or, of a few-spike one, as numbers."""
         layer = replace(self.layer, population=population)
-        sent = (layer.step(self.slots, state, sent) for state, sent in self._batches(layer))
-        return [batch if layer.neuron.phased else np.packbits(batch > 0, axis=-1) for batch in sent]
 
-    def _batches(self, layer: Layer) -> Iterator[tuple[State, Mapping[str, np.ndarray]]]:
+        def stored(state: State, sent: Sent) -> np.ndarray:
+            spikes = layer.step(self.slots, state, sent)
+            return spikes if layer.neuron.phased else np.packbits(spikes > 0, axis=-1)
+
+        return list(self._batches(layer, stored))
+
+    def _batches(self, layer: Layer, look: Callable[[State, Sent], np.ndarray]) -> Iterator[np.ndarray]:
+        """What `look` sees of each batch, in order, from the state before the first step and what sources sent."""
         images = len(next(iter(self.inputs.values())))
-        for number, start in enumerate(range(0, images, self.batch)):
+
+        def at(number: int) -> np.ndarray:
+            start = number * self.batch
             part = {name: array[start : start + self.batch] for name, array in self.inputs.items()}
             sent = {name: self._sent(name, number, part, start) for name in layer.spiking_sources}
-            yield layer.start(part, start), sent
+            return look(layer.start(part, start), sent)
+
+        return side_by_side(at, range(-(-images // self.batch)), self.threads)
 
     def _sent(self, name: str, number: int, inputs: Mapping[str, np.ndarray], first_image: int) -> np.ndarray:
         source = self.sources[name]
@@ -85,17 +103,19 @@ def sweep(
     """
     verify(network, "spiking")
     inputs = {name: to_internal(array) for name, array in as_inputs(network, x).items()}
-    batch, _ = chunk(network)
+    resources = Resources.of()
+    chunk = chunk_of(network, resources, len(next(iter(inputs.values()))))
+    threads = resources.threads // chunk.threads
     last = last_use(network)
     sources: dict[str, Stored | Layer] = {}
     order = stepped(network)
     with track(f"sweeping over {len(order)} populations", len(order), progress) as advance:
         for name in order:
-            layer = Layer.of(network, name)
+            layer = Layer.of(network, name, chunk.threads)
             if layer.neuron.is_input:
                 sources[name] = layer
             else:
-                drive = Drive(layer, inputs, sources, time_slots(network), batch)
+                drive = Drive(layer, inputs, sources, time_slots(network), chunk.images, threads)
                 population = adjust(layer.population, drive)
                 network = network.replace(populations={**network.populations, name: population})
                 if name in last:

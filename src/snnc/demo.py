@@ -23,7 +23,7 @@ GENN_IS_MISSING = """\
 GeNN is not installed, so this step is skipped. It is built from source and needs a C++ compiler, libffi's headers
 and pkg-config. In a clone of snnc:
     echo "pybind11<3" > pybind11.txt
-    PIP_CONSTRAINT=pybind11.txt pip install --group genn    (pip 25.1 or newer)"""
+    pip install --build-constraint pybind11.txt --group genn    (pip 25.3 or newer)"""
 
 
 def run(console: Console, timesteps: int, plot: Path) -> None:
