@@ -19,9 +19,9 @@ def compile(network: Network, backend: Backend = "onnxruntime", **options: Any) 
     """Make `network` ready to run.
 
     `onnxruntime` is the embedded engine, for analog and spiking networks; `mlgenn` emits an mlGeNN network, which GeNN
-    compiles, for spiking ones. `options` are the backend's own: see `compile` of `snnc.backend.onnxruntime` and of `snnc.backend.mlgenn`. Raises
-    BackendError where the backend is unknown, is not installed, has no such option or cannot run the network,
-    and VerificationError for a network that breaks its stage's rules.
+    compiles, for spiking ones. `options` are the backend's own: see `compile` of `snnc.backend.onnxruntime` and of
+    `snnc.backend.mlgenn`. Raises BackendError where the backend is unknown, is not installed, has no such option or
+    cannot run the network, and VerificationError for a network that breaks its stage's rules.
     """
     if backend not in get_args(Backend):
         raise BackendError(f"there is no backend {backend!r}; there are: {', '.join(get_args(Backend))}")
