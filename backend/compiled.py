@@ -15,9 +15,6 @@ import numpy as np
 from ..ir import DataError, Images, Network, Population, Softmax, SpikingNeuron, as_inputs, as_labels
 
 PerOutput = np.ndarray | Mapping[str, np.ndarray]
-Recorded = frozenset[str]  # names of populations
-
-NOTHING: Recorded = frozenset()
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,20 @@ class Recording:
     potentials: Mapping[str, np.ndarray]
     decoded: Mapping[str, np.ndarray]
     trains: Mapping[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run is to keep: the trains of some populations, by name, and whether counts and potentials of each image.
+
+    Without those of each image, counts are summed over the images of a part, (1, *shape), and there are no potentials.
+    """
+
+    trains: frozenset[str] = frozenset()
+    each_image: bool = True
+
+
+TOTALS = Wanted(each_image=False)
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,8 @@ class CompiledSpiking(ABC):
         self.network = network
 
     @abstractmethod
-    def _run(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
-        """Simulate the images in order, a few at a time, and keep every spike of the populations `recorded`."""
+    def _run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
+        """Simulate the images in order, a few at a time, and keep what is wanted."""
 
     def evaluate(self, x: Images, y: Any, *, transient: int = 0, progress: bool = True) -> Result:
         """Classify the images `x`, (images, *input shape), and compare with the labels `y`, (images,).
@@ -80,7 +91,7 @@ class CompiledSpiking(ABC):
         started = time.perf_counter()
         predictions: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
         spike_counts: dict[str, np.ndarray] = {}
-        for part in self._parts(inputs, NOTHING, progress):
+        for part in self._parts(inputs, TOTALS, progress):
             for name, decoded in part.decoded.items():
                 after = _delayed(decoded, transient)
                 predictions[name].append(after.reshape(*after.shape[:2], -1).argmax(-1))
@@ -99,7 +110,7 @@ class CompiledSpiking(ABC):
         With `probabilities` its softmax over the classes. `transient` and errors are those of `evaluate`.
         """
         self._require_shorter(transient)
-        parts = [part.decoded for part in self._parts(as_inputs(self.network, x), NOTHING, progress)]
+        parts = [part.decoded for part in self._parts(as_inputs(self.network, x), TOTALS, progress)]
         last = {name: np.concatenate([_delayed(part[name], transient)[-1] for part in parts]) for name in parts[0]}
         return per_output({name: Softmax().apply(logits) for name, logits in last.items()} if probabilities else last)
 
@@ -110,19 +121,19 @@ class CompiledSpiking(ABC):
         images and neurons and, for what is recorded, with T. Raises DataError for data that does not fit and for
         names of what does not fire.
         """
-        recorded = self._recorded(record)
-        parts = list(self._parts(as_inputs(self.network, x), recorded, progress))
+        wanted = Wanted(self._recorded(record))
+        parts = list(self._parts(as_inputs(self.network, x), wanted, progress))
         return Recording(
             _join([part.spike_counts for part in parts], axis=0),
             _join([part.potentials for part in parts], axis=0),
             _join([part.decoded for part in parts], axis=1),
-            _join([part.trains or {} for part in parts], axis=1) if recorded else None,
+            _join([part.trains or {} for part in parts], axis=1) if wanted.trains else None,
         )
 
-    def _recorded(self, record: bool | Collection[str]) -> Recorded:
+    def _recorded(self, record: bool | Collection[str]) -> frozenset[str]:
         firing = {name: p.origin.layers for name, p in self.network.populations.items() if _fires(p)}
         if isinstance(record, bool):
-            return frozenset(firing) if record else NOTHING
+            return frozenset(firing if record else ())
         wanted = {record} if isinstance(record, str) else set(record)
         chosen = {name for name, layers in firing.items() if name in wanted or (wanted - firing.keys()) & set(layers)}
         unknown = wanted - chosen - {layer for name in chosen for layer in firing[name]}
@@ -136,10 +147,10 @@ class CompiledSpiking(ABC):
             answers = "answers once" if self.network.is_phased else f"runs for {steps} timesteps"
             raise DataError(f"transient is {transient}, but the network {answers}")
 
-    def _parts(self, inputs: dict[str, np.ndarray], recorded: Recorded, progress: bool) -> Iterator[Recording]:
+    def _parts(self, inputs: dict[str, np.ndarray], wanted: Wanted, progress: bool) -> Iterator[Recording]:
         images = len(next(iter(inputs.values())))
         with track(f"simulating {images} images for {self.network.timesteps} timesteps", images, progress) as advance:
-            for part in self._run(inputs, recorded):
+            for part in self._run(inputs, wanted):
                 yield part
                 advance(next(iter(part.decoded.values())).shape[1])
 

@@ -19,6 +19,7 @@ from dyadic import dyadic as weights
 
 import snnc
 from snnc import ir
+from snnc.backend.compiled import TOTALS, Wanted
 from snnc.ir import (
     AveragePool2D,
     BackendError,
@@ -254,7 +255,7 @@ def test_a_model_that_does_not_load_leaves_nothing_loaded(monkeypatch):
         with pytest.raises(BackendError, match="could not load the network: too little memory is free"):
             compiled.simulate(dyadic.images(small()))
     assert genn_model._runtime is None
-    running = compiled._run(dyadic.images(small()), frozenset())
+    running = compiled._run(dyadic.images(small()), TOTALS)
     next(running)
     with pytest.raises(BackendError, match="is being run already"):
         compiled.simulate(dyadic.images(small()))
@@ -303,7 +304,9 @@ def test_a_key_that_says_too_little_costs_time_but_is_never_wrong(tmp_path, monk
 def test_networks_that_share_a_build_run_in_turns(tmp_path):
     networks = [small(seed=seed) for seed in (1, 7)]
     images = dyadic.images(networks[0])
-    running = [snnc.compile(network, "mlgenn", folder=tmp_path)._run(images, frozenset("h")) for network in networks]
+    running = [
+        snnc.compile(network, "mlgenn", folder=tmp_path)._run(images, Wanted(frozenset("h"))) for network in networks
+    ]
     parts = list(zip(*running, strict=True))
     assert len(builds(tmp_path)) == 1
     for network, found in zip(networks, zip(*parts, strict=True), strict=True):
@@ -336,21 +339,21 @@ def test_a_worker_that_dies_is_an_error_and_the_next_run_starts_others():
     network = small()
     images = dyadic.images(network, 40)
     compiled = snnc.compile(network, "mlgenn", workers=2)
-    run = compiled._run(images, frozenset())
+    run = compiled._run(images, TOTALS)
     next(run)
     for worker in compiled._pool._workers:
         worker.process.kill()
     with pytest.raises(BackendError, match="a worker ended by signal 9, perhaps for want of memory"):
         list(run)
     assert not compiled._pool._workers
-    assert len(list(compiled._run(images, frozenset()))) == 40
+    assert len(list(compiled._run(images, TOTALS))) == 40
 
 
 @needs_genn
 def test_a_run_that_is_given_up_ends_its_workers_and_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     compiled = snnc.compile(small(), "mlgenn", workers=2)
-    run = compiled._run(dyadic.images(small(), 40), frozenset())
+    run = compiled._run(dyadic.images(small(), 40), TOTALS)
     next(run)
     processes = [worker.process for worker in compiled._pool._workers]
     run.close()
@@ -366,7 +369,7 @@ def test_ctrl_c_ends_the_workers():
     code = (
         "import os, snnc, dyadic, test_genn_options as t\n"
         "compiled = snnc.compile(t.small(), 'mlgenn', workers=2)\n"
-        "run = compiled._run(dyadic.images(t.small(), 100_000), frozenset())\n"
+        "run = compiled._run(dyadic.images(t.small(), 100_000), t.TOTALS)\n"
         "next(run)\n"
         "processes = [worker.process for worker in compiled._pool._workers]\n"
         "try:\n"

@@ -19,6 +19,7 @@ from networks import operator_chains, residual
 
 import snnc
 from snnc import ir
+from snnc.backend.compiled import TOTALS, Wanted
 from snnc.backend.mlgenn import plan
 from snnc.ir import (
     AveragePool2D,
@@ -216,7 +217,7 @@ def test_few_spike_images_follow_one_another_a_phase_apart(few_spike, monkeypatc
     for count in (1, 2, 5):
         steps.clear()
         parts = []
-        for part in compiled._run({"x": images["x"][:count]}, frozenset("ab")):
+        for part in compiled._run({"x": images["x"][:count]}, Wanted(frozenset("ab"))):
             parts.append(part)
             assert len(steps) == 5 * (3 + len(parts))
         for kind, axis in (("trains", 1), ("spike_counts", 0), ("potentials", 0), ("decoded", 1)):
@@ -263,7 +264,7 @@ def test_a_failing_build_says_why(tiny, monkeypatch):
 def test_two_networks_can_be_run_in_turns(tiny):
     first, second = (snnc.compile(tiny, "mlgenn") for _ in range(2))
     x = weights(2, 2, 3)
-    runs = [compiled._run({"x": x}, frozenset()) for compiled in (first, second)]
+    runs = [compiled._run({"x": x}, TOTALS) for compiled in (first, second)]
     for ours, theirs in zip(*runs, strict=True):
         np.testing.assert_array_equal(ours.decoded["y"], theirs.decoded["y"])
 

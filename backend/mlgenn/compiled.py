@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...ir import BackendError, Images, Network, PoissonInput, SpikingNeuron, as_inputs, as_labels
-from ..compiled import CompiledSpiking, Recorded, Recording
+from ..compiled import CompiledSpiking, Recording, Wanted
 from .build import CPU, build, build_errors, fingerprint, free_memory, genn_backend, load_errors, private_folder
 from .compiler import WindowCompiler
 from .connectivity import choose, require_memory
@@ -117,12 +117,12 @@ class CompiledGenn(CompiledSpiking):
             backend=backend,
         )
 
-    def _run(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
+    def _run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         if self._pool.size > 1:
-            yield from self._pool.run(inputs, recorded)
+            yield from self._pool.run(inputs, wanted)
             return
         with self.loaded():
-            yield from self.stream(inputs, recorded)
+            yield from self.stream(inputs, wanted)
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
@@ -138,7 +138,7 @@ class CompiledGenn(CompiledSpiking):
                 self.kernel_times = {name: getattr(genn_model, f"{name}_time") for name in KERNELS}
             genn_model.unload()
 
-    def stream(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
+    def stream(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         """Simulate the images with the model that is loaded."""
         images = len(next(iter(inputs.values())))
         batches = (
@@ -154,11 +154,11 @@ class CompiledGenn(CompiledSpiking):
             for _ in range(self._period):
                 self.mlgenn_compiled.step_time()
                 for reading in under_way:
-                    self._read(reading, recorded)
+                    self._read(reading, wanted)
             if under_way[0].steps == self._period * self._periods:
-                yield self._recording(under_way.popleft(), recorded)
+                yield self._recording(under_way.popleft(), wanted)
 
-    def _read(self, reading: _Reading, recorded: Recorded) -> None:
+    def _read(self, reading: _Reading, wanted: Wanted) -> None:
         """After a step: read the populations whose window holds it, before the next step changes what is to be read."""
         images = len(next(iter(reading.inputs.values())))
         for name in self.network.populations:
@@ -166,20 +166,23 @@ class CompiledGenn(CompiledSpiking):
             if not 0 <= t < self._timesteps:
                 continue
             is_last = t == self._timesteps - 1
-            if name in recorded or (name in self._firing and is_last):
+            if name in wanted.trains or (name in self._firing and is_last):
                 reading.counts[name].append(self._pull(name, "Count")[:images])
             if name in self.network.outputs and (is_last or not self.network.is_phased):
                 reading.decoded[name].append(self._decode(name, t + 1)[:images])
-            if name not in self.network.inputs and is_last:
+            if wanted.each_image and name not in self.network.inputs and is_last:
                 reading.potentials[name] = self._pull(name, "V")[:images]
         reading.steps += 1
 
-    def _recording(self, reading: _Reading, recorded: Recorded) -> Recording:
+    def _recording(self, reading: _Reading, wanted: Wanted) -> Recording:
+        counts = {name: reading.counts[name][-1].astype(np.int32) for name in self._firing}
+        if not wanted.each_image:
+            counts = {name: each.sum(0, dtype=np.int64, keepdims=True) for name, each in counts.items()}
         return Recording(
-            {name: reading.counts[name][-1].astype(np.int32) for name in self._firing},
+            counts,
             reading.potentials,
             {name: np.stack(reading.decoded[name]) for name in self.network.outputs},
-            {name: self._train(name, reading) for name in self._firing if name in recorded} if recorded else None,
+            {name: self._train(name, reading) for name in wanted.trains} if wanted.trains else None,
         )
 
     def _train(self, name: str, reading: _Reading) -> np.ndarray:

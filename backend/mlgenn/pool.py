@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...ir import BackendError, Network, save
-from ..compiled import Recorded, Recording
+from ..compiled import Recording, Wanted
 from .options import Options
 
 SHARD = 32
@@ -36,7 +36,7 @@ class Pool:
         self._workers: list[_Worker] = []
         weakref.finalize(self, _end, self._workers)
 
-    def run(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
+    def run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         """Simulate the images in shards; the recordings come in the order of the images."""
         images = len(next(iter(inputs.values())))
         shard = max(1, min(SHARD, -(-images // (4 * self.size))))
@@ -45,7 +45,7 @@ class Pool:
         under_way: deque[Future[list[Recording]]] = deque()
         try:
             for start in range(0, images, shard):
-                request = ({name: x[start : start + shard] for name, x in inputs.items()}, recorded)
+                request = ({name: x[start : start + shard] for name, x in inputs.items()}, wanted)
                 under_way.append(executor.submit(_ask, idle, request))
                 if len(under_way) > 2 * self.size:
                     yield from under_way.popleft().result()

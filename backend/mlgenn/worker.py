@@ -21,10 +21,10 @@ def main() -> None:
     with compiled.loaded():
         while True:
             try:
-                inputs, recorded = pickle.load(sys.stdin.buffer)
+                inputs, wanted = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
-            pickle.dump(list(compiled.stream(inputs, recorded)), answers, pickle.HIGHEST_PROTOCOL)
+            pickle.dump(list(compiled.stream(inputs, wanted)), answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
 
 

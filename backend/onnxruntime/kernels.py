@@ -1,7 +1,8 @@
 """The neurons' time loops, compiled with numba.
 
-All arrays are (timesteps, images, neurons) or (images, neurons), float32 and contiguous. The loops run over
-time inside one image, so that its membrane potentials stay in cache; other threads run other images.
+All arrays are (timesteps, images, neurons) or (images, neurons), float32 and contiguous; `constant` and `counts` may
+have one row for all images. The loops run over time inside one image, so that its membrane potentials stay in cache;
+other threads run other images. The innermost ones index with one number, so that they are vectorised.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ def integrate_fire(
 ) -> None:
     """Step integrate-and-fire neurons; `current` holds their input and, on return, their spikes (0 or 1).
 
-    `constant`, (images, neurons), is added to the input in every step. The potentials `v` and the spike
-    `counts` (int32) are carried on in place.
+    `constant` is added to the input in every step. The potentials `v` and the spike `counts` (int32) are carried on in
+    place.
     """
     timesteps, images, neurons = current.shape
     for image in range(images):
-        held, steady, counted = v[image], constant[image], counts[image]  # with one index, the loops are vectorised
+        held, steady, counted = v[image], constant[image % len(constant)], counts[image % len(counts)]
         for t in range(timesteps):
             now = current[t, image]
             for i in range(neurons):
@@ -47,25 +48,52 @@ def integrate(current: np.ndarray, constant: np.ndarray, v: np.ndarray) -> None:
     for image in range(images):
         for t in range(timesteps):
             for i in range(neurons):
-                v[image, i] += current[t, image, i] + constant[image, i]
+                v[image, i] += current[t, image, i] + constant[image % len(constant), i]
                 current[t, image, i] = v[image, i]
 
 
 @njit(nogil=True, cache=True)
-def few_spike(v: np.ndarray, alpha: np.ndarray, k: int, sent: np.ndarray, counts: np.ndarray) -> None:
-    """Fire few-spike neurons for a whole phase: `sent` becomes Σ 2^−step over the spikes, `v` what is left of it."""
-    images, neurons = v.shape
+def few_spike(
+    current: np.ndarray,
+    constant: np.ndarray,
+    alpha: np.ndarray,
+    v_init: np.ndarray,
+    k: int,
+    v: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Fire few-spike neurons for a whole phase: `current` holds the input and, on return, Σ 2^−step over the spikes.
+
+    `v` becomes what is left of the potential. The spikes are the bits of a whole number of quanta, so they come without
+    a loop over steps: subtracting a height from a potential below twice the height rounds nothing, so it is the number
+    of quanta that fit in. Single precision finds it to within one, double precision exactly.
+    """
+    images, neurons = current.shape
+    share = np.float32(0.5) ** np.float32(k)
+    quanta = alpha * share
+    inverse = np.float32(1.0) / quanta
+    most = np.float32(2**k - 1)
     for image in range(images):
-        sent[image] = 0
-        share = np.float32(1.0)
-        for _ in range(k):
-            share *= np.float32(0.5)
-            for i in range(neurons):
-                height = alpha[i] * share
-                fires = v[image, i] >= height
-                v[image, i] -= height if fires else np.float32(0.0)
-                sent[image, i] += share if fires else np.float32(0.0)
-                counts[image, i] += 1 if fires else 0
+        now, steady = current[image], constant[image % len(constant)]
+        left, counted = v[image % len(v)], counts[image % len(counts)]
+        for i in range(neurons):
+            potential = v_init[i] + (now[i] + steady[i])
+            quotient = potential * inverse[i]
+            quotient = quotient if quotient > np.float32(0.0) else np.float32(0.0)
+            number = np.int32(quotient if quotient < most else most)
+            rest = np.float64(potential) - np.float64(number) * np.float64(quanta[i])
+            too_many = np.int32(rest < 0) & np.int32(number > 0)
+            too_few = np.int32(rest >= quanta[i]) & np.int32(number < most)
+            number = np.int32(number + too_few - too_many)
+            left[i] = np.float64(potential) - np.float64(number) * np.float64(quanta[i])
+            now[i] = np.float32(number) * share
+            bits = np.uint32(number)  # counted by adding up neighbours, pairs and so on, as that is vectorised
+            bits = np.uint32(bits - ((bits >> np.uint32(1)) & np.uint32(0x55555555)))
+            bits = np.uint32((bits & np.uint32(0x33333333)) + ((bits >> np.uint32(2)) & np.uint32(0x33333333)))
+            bits = np.uint32((bits + (bits >> np.uint32(4))) & np.uint32(0x0F0F0F0F))
+            bits = np.uint32(bits + (bits >> np.uint32(8)))
+            bits = np.uint32(bits + (bits >> np.uint32(16)))
+            counted[i] += np.int32(bits & np.uint32(0x3F))
 
 
 @njit(nogil=True, cache=True)
@@ -87,7 +115,7 @@ def poisson(
                 uniform = np.float32(_mixed(stream + np.uint64(i)) >> np.uint64(40)) * np.float32(2.0**-24)
                 fires = uniform < probability[image, i]
                 sent[t, image, i] = np.float32(1.0) if fires else np.float32(0.0)
-                counts[image, i] += 1 if fires else 0
+                counts[image % len(counts), i] += 1 if fires else 0
 
 
 @njit(cache=True)

@@ -39,8 +39,9 @@ from .emit import GraphBuilder, emit_max_pool, emit_operators, from_internal, in
 class State:
     """What a layer carries through the time of one batch, whose first image is number `first_image`: (images, neurons).
 
-    `constant` is the part of the summed input, before any pooling, that is the same in every step; `sign` that of a
-    signed input's spikes.
+    `constant` is the part of the summed input, before any pooling, that is the same in every step, and (1, neurons)
+    where it is the same for every image; `sign` is that of a signed input's spikes. `counts` may have one row for the
+    totals of all images, and then `v` has only one, too, if the whole run is a single phase.
     """
 
     constant: np.ndarray
@@ -48,6 +49,7 @@ class State:
     counts: np.ndarray
     sign: np.ndarray | None
     first_image: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ class Layer:
         assert isinstance(self.population.neuron, SpikingNeuron)  # verified
         return self.population.neuron
 
+    @property
+    def _v_init(self) -> np.ndarray:
+        return per_position(getattr(self.neuron, "v_init", 0.0), self.population.shape)
+
     def external(self, x: np.ndarray) -> np.ndarray:
         """(…, neurons) in internal order as (…, *population shape)."""
         return from_internal(x.reshape(*x.shape[:-1], *internal_shape(self.population.shape)))
@@ -97,20 +103,23 @@ class Layer:
         assert self.driven is not None
         return next(math.prod(value.shape[1:]) for value in self.driven.get_inputs() if value.name == name)
 
-    def start(self, inputs: Mapping[str, np.ndarray], first_image: int) -> State:
-        """The state before the first step, for `inputs` in internal order: (images, …) by input."""
+    def start(self, inputs: Mapping[str, np.ndarray], first_image: int, totals: bool = False) -> State:
+        """The state before the first step, for `inputs` in internal order: (images, …) by input.
+
+        With `totals` spikes are counted over all images.
+        """
         images = len(next(iter(inputs.values())))
-        shape = (images, math.prod(self.population.input_shape))
-        constant = np.zeros(shape, np.float32)
-        sign = None
+        bias = 0.0 if self.population.bias is None else self.population.bias
+        constant, sign = per_position(bias, self.population.input_shape)[None], None
         if self.neuron.is_input:
-            constant, sign = _encoded(self.neuron, inputs[self.name].reshape(shape))
+            constant, sign = _encoded(self.neuron, inputs[self.name].reshape(images, -1))
         if self.steady is not None:
-            constant += self.steady.run(None, {name: inputs[name] for name in self.steady_sources})[0].reshape(shape)
-        if self.population.bias is not None:
-            constant += per_position(self.population.bias, self.population.input_shape)
-        v = np.tile(per_position(getattr(self.neuron, "v_init", 0.0), self.population.shape), (images, 1))
-        return State(constant, v, np.zeros(v.shape, np.int32), sign, first_image)
+            summed = self.steady.run(None, {name: inputs[name] for name in self.steady_sources})[0]
+            constant = summed.reshape(images, -1) + constant
+        rows = 1 if totals else images
+        v = np.empty((rows if self.neuron.phased else images, self.population.size), np.float32)
+        v[:] = self._v_init
+        return State(constant, v, np.zeros((rows, self.population.size), np.int32), sign, first_image, images)
 
     def summed(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
         """The whole input of every step, pooled where the neuron pools: (steps, images, neurons)."""
@@ -119,18 +128,18 @@ class Layer:
         return current
 
     def _input(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """The input in two parts: (steps, images, neurons) and, the same in every step, (images, neurons)."""
+        """The input in two parts: (steps, images, neurons) and, the same in every step, as `State.constant`."""
         current = self._current(steps, state, sent)
         if self.pooling is None:
             return current, state.constant
         current += state.constant
         images = current.reshape(-1, *internal_shape(self.population.input_shape))
         pooled = self.pooling.run(None, {"summed": images})[0]
-        return pooled.reshape(steps, *state.v.shape), np.zeros_like(state.v)
+        return pooled.reshape(steps, state.images, -1), np.zeros_like(state.v[:1])
 
     def _current(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
         """The input that changes from step to step, that from spikes, before any pooling."""
-        images, neurons = state.constant.shape
+        images, neurons = state.images, state.constant.shape[1]
         if self.driven is None:
             return np.zeros((steps, images, neurons), np.float32)
         shapes = {value.name: value.shape[1:] for value in self.driven.get_inputs()}
@@ -155,11 +164,11 @@ class Layer:
                 kernels.poisson(result, constant, state.counts, neuron.seed, state.first_image, first)
             case SpikeInput():
                 result[:] = constant != 0
-                state.counts += steps * (constant != 0)
+                seen = constant != 0
+                state.counts += steps * (seen if len(state.counts) == len(seen) else seen.sum(0))
             case FewSpikeNeuron():
-                state.v += result[0] + constant
                 alpha = per_position(neuron.alpha, self.population.shape)
-                kernels.few_spike(state.v, alpha, neuron.k, result[0], state.counts)
+                kernels.few_spike(result[0], constant, alpha, self._v_init, neuron.k, state.v, state.counts)
             case PhasedNeuron():  # a readout
                 state.v += result[0] + constant
                 result[0] = state.v

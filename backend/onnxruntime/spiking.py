@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from ...ir import Network, verify
-from ..compiled import CompiledSpiking, Recorded, Recording
+from ..compiled import CompiledSpiking, Recording, Wanted
 from .emit import to_internal
 from .layer import Layer, is_graded
 from .resources import Chunk, Resources, side_by_side
@@ -29,14 +29,14 @@ class CompiledEngine(CompiledSpiking):
         self._layers: dict[int, list[Layer]] = {}  # by the threads for each linear map
         self._last_use = last_use(network)
 
-    def _run(self, inputs: dict[str, np.ndarray], recorded: Recorded) -> Iterator[Recording]:
+    def _run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         images = len(next(iter(inputs.values())))
         chunk = chunk_of(self.network, self._resources, images)
         layers = self._compiled(chunk.threads)
 
         def run(start: int) -> Recording:
             part = {name: to_internal(array[start : start + chunk.images]) for name, array in inputs.items()}
-            return self._run_batch(layers, part, start, chunk.steps, recorded)
+            return self._run_batch(layers, part, start, chunk.steps, wanted)
 
         return side_by_side(run, range(0, images, chunk.images), self._resources.threads // chunk.threads)
 
@@ -46,10 +46,11 @@ class CompiledEngine(CompiledSpiking):
         return self._layers[threads]
 
     def _run_batch(
-        self, layers: list[Layer], inputs: dict[str, np.ndarray], first_image: int, steps: int, recorded: Recorded
+        self, layers: list[Layer], inputs: dict[str, np.ndarray], first_image: int, steps: int, wanted: Wanted
     ) -> Recording:
         slots = time_slots(self.network)
-        states = {layer.name: layer.start(inputs, first_image) for layer in layers}
+        each = {layer.name for layer in layers if wanted.each_image or layer.name in self.network.outputs}
+        states = {layer.name: layer.start(inputs, first_image, layer.name not in each) for layer in layers}
         decoded: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
         trains: dict[str, list[np.ndarray]] = {}
         for first in range(0, slots, steps):
@@ -61,15 +62,20 @@ class CompiledEngine(CompiledSpiking):
                 sent[layer.name] = result
                 if layer.name in decoded:
                     decoded[layer.name].append(layer.decode(result, counts_before, first))
-                if layer.name in recorded:
+                if layer.name in wanted.trains:
                     trains.setdefault(layer.name, []).append(layer.trains(result, self.network.timesteps or 1))
                 for name in _spent(layer.name, sent, self._last_use):
                     del sent[name]
+        counts = {layer.name: states[layer.name].counts for layer in layers if layer.neuron.fires}
+        potentials = {layer.name: states[layer.name].v for layer in layers if not layer.neuron.is_input}
+        if not wanted.each_image:
+            counts = {name: summed.sum(0, dtype=np.int64, keepdims=True) for name, summed in counts.items()}
+            potentials = {}
         return Recording(
-            {layer.name: layer.external(states[layer.name].counts) for layer in layers if layer.neuron.fires},
-            {layer.name: layer.external(states[layer.name].v) for layer in layers if not layer.neuron.is_input},
+            {layer.name: layer.external(counts[layer.name]) for layer in layers if layer.name in counts},
+            {layer.name: layer.external(potentials[layer.name]) for layer in layers if layer.name in potentials},
             {name: np.concatenate(parts) for name, parts in decoded.items()},
-            {name: np.concatenate(parts) for name, parts in trains.items()} if recorded else None,
+            {name: np.concatenate(parts) for name, parts in trains.items()} if wanted.trains else None,
         )
 
 
