@@ -94,7 +94,7 @@ class CompiledSpiking(ABC):
         for part in self._parts(inputs, TOTALS, progress):
             for name, decoded in part.decoded.items():
                 after = _delayed(decoded, transient)
-                predictions[name].append(after.reshape(*after.shape[:2], -1).argmax(-1))
+                predictions[name].append(after.reshape(*after.shape[:2], -1).argmax(-1).astype(np.int32))
             for name, counts in part.spike_counts.items():
                 spike_counts[name] = spike_counts.get(name, 0) + counts.sum(0, dtype=np.int64)
         seconds = time.perf_counter() - started
