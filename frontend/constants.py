@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from .affine import LARGEST
 from .support import Unsupported
 
-LARGEST = 2**28  # numbers in one constant: a gigabyte in single precision
 _SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
 _CODE = {"If", "Loop", "Scan", "SequenceMap"}  # could run for ever
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
