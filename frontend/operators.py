@@ -214,6 +214,11 @@ def _cast(call: Call) -> Value:
     return call.value()
 
 
+def _cast_like(call: Call) -> Result:
+    constant = call.inputs[0]
+    return np.asarray(constant, np.float32) if isinstance(constant, np.ndarray) else call.value()
+
+
 def _transpose(call: Call) -> Value:
     x = call.value()
     return x.transposed(call.numbers("perm", tuple(reversed(range(len(x.layout))))))
@@ -258,6 +263,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "AveragePool": images.average_pool,
     "BatchNormalization": _batch_normalization,
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Clip": activations.clip,
     "Concat": _concat,
     "Conv": images.conv,

@@ -308,7 +308,7 @@ def test_messages(tmp_path, nodes, expected):
 def test_input_shapes(tmp_path):
     found = problems(save(tmp_path, [("Relu", "x", "y")], (3, "height", "width")))
     assert found[0].startswith("x (input): shape")
-    assert problems(save(tmp_path, [("Relu", "x", "y")], (3, 4)))[0].startswith("x (input): shape")
+    assert problems(save(tmp_path, [("Relu", "x", "y")], (3, 4, 5, 6)))[0].startswith("x (input): shape")
 
 
 def test_invalid_models(tmp_path):

@@ -1,0 +1,78 @@
+"""From a PyTorch module to an analog network, by way of PyTorch's own ONNX exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..ir import ModelFileError, Network, UnsupportedModelError
+from . import onnx_file
+from .support import first_line
+
+
+def load(module: torch.nn.Module, inputs: Any) -> Network:
+    """The analog network of a module in inference mode; the module is left as it was.
+
+    `inputs` is an example of what it takes, batch first: an array or tensor, or a tuple of them. Layers are modules,
+    called by their paths, as in "features.0". Raises UnsupportedModelError.
+    """
+    title = f"PyTorch module {type(module).__name__}"
+    if inputs is None:
+        advice = "give an example of what it takes, as in load(module, inputs=torch.zeros(1, 3, 32, 32))"
+        raise UnsupportedModelError(f"{title} does not say what its inputs are", [advice])
+    examples = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+    return onnx_file.load_proto(_exported(module, tuple(map(_example, examples)), title), title)
+
+
+def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title: str) -> Any:
+    """The module as ONNX, for a batch of one; every node says which module it comes from."""
+    try:
+        with _inference(module), _quiet():
+            program = torch.onnx.export(module, examples, dynamo=True, optimize=False, verbose=False)
+    except ImportError as error:
+        missing = error.name or str(error)
+        raise ModelFileError(f"reading PyTorch modules needs {missing}: pip install 'snnc[torch]'") from None
+    except Exception as error:  # whatever the module's own code, or the exporter, raises
+        raise UnsupportedModelError(f"{title} cannot be exported by PyTorch", [first_line(error)]) from None
+    assert program is not None
+    return program.model_proto
+
+
+def _example(given: Any) -> torch.Tensor:
+    """The first of a batch of examples, in single precision if it is in double."""
+    tensor = torch.as_tensor(given[:1])
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
+
+
+@contextmanager
+def _inference(module: torch.nn.Module) -> Iterator[None]:
+    """Within this context every part of a module is in inference mode; afterwards each is in its own again."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        with torch.no_grad():
+            module.eval()
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's warnings, logging and prints within this context."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
