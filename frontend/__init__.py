@@ -18,8 +18,8 @@ def load(model: str | PathLike[str] | Any, inputs: Any = None) -> Network:
 
     `model` is a Keras 3 model, a torch.nn.Module or an onnx.ModelProto, which are left as they were, or the path of a
     `.keras`, `.h5`, `.hdf5` or `.onnx` file, of which no code is ever run. A torch module needs `inputs`, an example
-    batch as an array or tensor, or one for each argument in a tuple. Raises ModelFileError for files that cannot be read, and
-    UnsupportedModelError with every layer that has no spiking counterpart.
+    batch as an array or tensor, or one for each argument in a tuple. Raises ModelFileError for files that cannot be
+    read, and UnsupportedModelError with every layer that has no spiking counterpart.
     """
     if isinstance(model, (str, PathLike)):
         return _load_file(Path(model))

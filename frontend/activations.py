@@ -34,11 +34,21 @@ def clip(call: Call) -> Result:
 
 
 def maximum(call: Call) -> Result:
+    match call.inputs:
+        case (Value() as x,):
+            return x
+        case (Value() as x, Value() as y):  # x + relu(y − x)
+            return Activation(Relu(), _minus(y, x, call), lambda over: x.plus(over, call.layers))
     x, low = _with_bound(call)
     return _clamp(x, call, low=low)
 
 
 def minimum(call: Call) -> Result:
+    match call.inputs:
+        case (Value() as x,):
+            return x
+        case (Value() as x, Value() as y):  # x − relu(x − y)
+            return Activation(Relu(), _minus(x, y, call), lambda over: _minus(x, over, call))
     x, high = _with_bound(call)
     return _clamp(x, call, high=high)
 
@@ -52,7 +62,11 @@ def _with_bound(call: Call) -> tuple[Value, float]:
     match call.inputs:
         case (Value() as x, np.ndarray() as bound) | (np.ndarray() as bound, Value() as x):
             return x, _number(bound)
-    raise Unsupported(f"{call.node.op_type} is supported between activations and one number only")
+    raise Unsupported(f"{call.node.op_type} is supported of activations and one number, or of two activations")
+
+
+def _minus(x: Value, y: Value, call: Call) -> Value:
+    return x.plus(y.scaled(np.array(-1.0), call.layers), call.layers)
 
 
 def _number(bound: np.ndarray) -> float:
@@ -163,6 +177,8 @@ def quantize(call: Call) -> Result:
 def dequantize(call: Call) -> Value:
     scale, zero = _grid(call)
     quantized = call.inputs[0]
+    if isinstance(quantized, Value):  # integers that the network is given
+        return quantized.shifted(-np.float64(zero), call.layers).scaled(np.array(scale), call.layers)
     if not isinstance(quantized, Quantized) or (scale, zero) != (quantized.scale, quantized.zero):
         raise Unsupported("it does not undo a QuantizeLinear of the same scale and zero point")
     return quantized.value

@@ -95,9 +95,13 @@ class Value:
 
     @property
     def is_apart(self) -> bool:
-        """Whether this is an image, or a series, each axis of which is an axis of the ONNX tensor after the first."""
+        """Whether this is an image, or a series, whose ONNX tensor has the same axes, channels last or second."""
         parts = self._essential(self.layout)
-        return self.is_image and len(parts) in (3, 4) and not parts[0] and all(len(part) < 2 for part in parts)
+        space = [axis for part in parts for axis in part if axis != 2]
+        ends = (*parts[1:2], *parts[-1:])
+        if not self.is_image or len(parts) not in (3, 4) or parts[0] or any(len(part) > 1 for part in parts):
+            return False
+        return space == sorted(space) and (self.shape[2] == 1 or (2,) in ends)
 
     @property
     def is_vector(self) -> bool:
@@ -175,6 +179,8 @@ class Value:
 
     def selected(self, axis: int, indices: np.ndarray, layers: tuple[str, ...]) -> Value:
         """The positions `indices` along an ONNX axis; of space only those that windows can reach, evenly spaced."""
+        if axis == 0 and not self.layout[0]:
+            raise Unsupported("it takes some images of a batch and not others, which networks see one by one")
         if np.array_equal(indices, np.arange(self.dims[axis])):
             return self
         if not len(indices):
@@ -200,6 +206,8 @@ class Value:
         """The axis of `shape` that an ONNX axis stands for; raises Unsupported if there is not exactly one."""
         part = self.layout[axis]
         essential = tuple(a for a in part if self.shape[a] != 1) or part[-1:]
+        if axis == 0 and not part:
+            raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
         if len(essential) != 1:
             raise Unsupported(f"it works along axis {axis} of {self.dims}, which is no axis of the image")
         return essential[0]

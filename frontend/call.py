@@ -75,10 +75,6 @@ class Call:
     def value(self, index: int = 0) -> Value:
         """An input that depends on the network's input."""
         argument = self.inputs[index]
-        if isinstance(argument, Ranking):
-            raise Unsupported("it computes with what ArgMax found; end the model there")
-        if isinstance(argument, Quantized):
-            raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
         if not isinstance(argument, Value):
             raise Unsupported(f"{self.node.op_type} with a constant as operand {index + 1} is not supported")
         return argument

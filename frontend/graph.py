@@ -31,7 +31,8 @@ class Graph:
 
     `constants` holds the weights by tensor name. `layers` has the layer of each node, by node name. A
     tensor that is neither an input, nor a constant, nor made by a node is the output of a layer that has
-    already been refused; `refused` says why, and `probes` are the tensors that such layers read.
+    already been refused; `refused` says why, and `probes` are the tensors that such layers read. `absorbed`
+    has, by node name, the layer that an exporter merged into the node's own.
     """
 
     title: str
@@ -42,4 +43,5 @@ class Graph:
     opset: int
     layers: Mapping[str, Layer]
     refused: Mapping[Layer, str] = field(default_factory=dict)
+    absorbed: Mapping[str, str] = field(default_factory=dict)
     probes: Sequence[str] = ()

@@ -24,7 +24,7 @@ from ..ir import (
 )
 from . import operators
 from .affine import Source, Value, merge, per_channel
-from .call import Activation, Argument, Call, Ranking
+from .call import Activation, Argument, Call, Quantized, Ranking
 from .constants import evaluate
 from .graph import Graph
 from .support import Layer, Unsupported, first_line
@@ -96,7 +96,9 @@ class _Lowering:
         constants = [argument for argument in inputs if argument is None or isinstance(argument, np.ndarray)]
         if len(constants) == len(inputs):
             return list(evaluate(node, constants, self.graph.opset))
-        call = Call(node, inputs, self.graph.opset, (layer.path,) if layer else ())
+        absorbed = self.graph.absorbed.get(node.name)
+        paths = tuple(path for path in (absorbed, layer.path if layer else None) if path)
+        call = Call(node, inputs, self.graph.opset, paths)
         if node.op_type == "Shape":
             dims = call.value().dims
             return [np.array(dims[call.attributes.get("start", 0) : call.attributes.get("end", len(dims))], np.int64)]
@@ -124,7 +126,8 @@ class _Lowering:
             return
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
-            reason = f"it {found}; outputs must be vectors (N,), series (L, C) or images (H, W, C)"
+            found = "is quantised" if isinstance(value, Quantized) else found
+            reason = f"it {found}; outputs must be vectors (N,), series (L, C) or images (H, W, C), or channels first"
             path = _last_layer(value) if isinstance(value, Value) else tensor
             self.refused.setdefault(Layer(path, "output", _LAST), reason)
             return

@@ -15,7 +15,7 @@ from ..ir import ModelFileError, Network, Shape, UnsupportedModelError
 from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, SERIES_FIRST, SERIES_LAST, Layout
 from .graph import Graph, GraphInput
 from .lowering import lower
-from .provenance import layers
+from .provenance import absorbed, layers
 from .support import first_line
 
 _ELEMENTWISE = {
@@ -25,6 +25,11 @@ _ELEMENTWISE = {
 _ON_CHANNELS_SECOND = {
     *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
 }
+_ON_CHANNELS_LAST = {"ArgMax", "LogSoftmax", "MatMul", "Softmax"}
+_FLOATS = {
+    *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
+}
+_VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _NEW = -1  # an axis that the model adds
 _ROOM = "networks take images, series and vectors"
 
@@ -65,6 +70,7 @@ def _lowered(model: onnx.ModelProto, title: str) -> Network:
             constants,
             next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1),
             layers(nodes, constants, model.producer_name),
+            absorbed=absorbed(nodes),
         )
     )
 
@@ -162,12 +168,27 @@ def _inputs(graph: onnx.GraphProto, constants: Mapping[str, np.ndarray], title: 
             problems.append(
                 f"{entry.name} (input): shape {dims} is not fixed; export the model with a fixed input size"
             )
+        elif _is_computed_with(graph, entry):
+            problems.append(f"{entry.name} (input): the model computes with it in integers; cast it to float first")
         else:
             shape, layout = _arranged(dims[1:], _channels(graph, entry.name, len(dims), constants))
             inputs[entry.name] = GraphInput(entry.name, shape, layout)
     if problems:
         raise UnsupportedModelError(f"{title} has inputs of unsupported shape", problems)
     return inputs
+
+
+def _is_computed_with(graph: onnx.GraphProto, entry: onnx.ValueInfoProto) -> bool:
+    """Whether an input of integers is used as such, with their overflow and division."""
+    if entry.type.tensor_type.elem_type in _FLOATS:
+        return False
+    integers = {entry.name}
+    for node in graph.node:
+        if integers.intersection(node.input) and node.op_type not in ("Cast", "DequantizeLinear"):
+            if node.op_type not in _VIEWS:
+                return True
+            integers.update(node.output)
+    return False
 
 
 def _arranged(dims: Shape, channels: int | None) -> tuple[Shape, Layout]:
@@ -198,7 +219,7 @@ def _channels(graph: onnx.GraphProto, name: str, rank: int, constants: Mapping[s
             continue
         if node.op_type in _ON_CHANNELS_SECOND:
             return axes[1]
-        if node.op_type == "MatMul" and len(axes) > 2:
+        if node.op_type in _ON_CHANNELS_LAST and len(axes) > 2:
             return axes[-1]
         moved = _moved(node, axes, constants)
         if moved is not None:

@@ -14,20 +14,29 @@ import onnx
 from ..ir import Conv2D, Dense, Pad
 from . import activations, images
 from .affine import Value, concatenated
-from .call import Call, Ranking, Result
+from .call import Call, Quantized, Ranking, Result
 from .support import Unsupported, operator_refusal
+
+_TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
 
 
 def apply(call: Call) -> Result:
     """What a node gives; raises Unsupported, or a ShapeError where operators do not fit together."""
-    known = _LEARNED if call.node.domain == "ai.onnx.ml" else _HANDLERS
-    handler = known.get(call.node.op_type)
-    if handler is None or call.node.domain not in ("", "ai.onnx", "ai.onnx.ml"):
+    for argument in call.inputs:
+        if isinstance(argument, Ranking):
+            return _renamed(argument, call)
+        if isinstance(argument, Quantized) and call.node.op_type != "DequantizeLinear":
+            raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
+    known = {"": _HANDLERS, "ai.onnx": _HANDLERS, "ai.onnx.ml": _LEARNED}.get(call.node.domain, {})
+    if call.node.op_type not in known:
         raise Unsupported(operator_refusal(call.node.op_type))
-    ranking = next((argument for argument in call.inputs if isinstance(argument, Ranking)), None)
-    if ranking and call.node.op_type in _RENAMING:
-        return ranking
-    return handler(call)
+    return known[call.node.op_type](call)
+
+
+def _renamed(ranking: Ranking, call: Call) -> Ranking:
+    if call.node.op_type not in _RENAMING:
+        raise Unsupported("it computes with what ArgMax found; end the model there")
+    return ranking
 
 
 # Elementwise arithmetic.
@@ -127,6 +136,8 @@ def _pad(call: Call) -> Value:
     amounts = np.asarray(call.option(1, "pads")).reshape(2, len(axes))
     fill = call.option(2, "value")
     for position, (before, after) in zip(axes, np.minimum(amounts, 0).T.tolist(), strict=True):  # negative ones crop
+        if not before and not after:
+            continue
         x = x.selected(position, np.arange(x.dims[position])[-before : x.dims[position] + after], call.layers)
     x = x.settled()
     around = [(0, 0)] * len(x.shape)
@@ -155,6 +166,8 @@ def _slice(call: Call) -> Value:
     steps = call.constant(4)
     steps = np.ones_like(starts) if steps is None else steps
     for axis, start, end, step in zip(axes, starts.tolist(), ends.tolist(), steps.tolist(), strict=True):
+        if (start, step) == (0, 1) and end >= _TO_THE_END:
+            continue
         x = x.selected(axis, np.arange(x.dims[axis])[start:end:step], call.layers)
     return x
 

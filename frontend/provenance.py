@@ -16,6 +16,7 @@ from .support import Layer
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
+_RULES = "pkg.onnxscript.rewriter.rule_name"
 _STANDARD = "torch.nn.modules."
 
 
@@ -23,6 +24,14 @@ def layers(nodes: Sequence[onnx.NodeProto], weights: Collection[str], producer: 
     """The layer of each node, by node name; `weights` are the names of the initialisers."""
     scoped = producer == "pytorch"
     return {node.name: _layer(node, position, weights, scoped) for position, node in enumerate(nodes)}
+
+
+def absorbed(nodes: Sequence[onnx.NodeProto]) -> dict[str, str]:
+    """The convolutions that PyTorch's exporter merged into the normalisation behind them, by node name."""
+    merged = [
+        node for node in nodes if any(e.key == _RULES and "FuseBatchNorm" in e.value for e in node.metadata_props)
+    ]
+    return {node.name: node.input[1].rpartition(".")[0] for node in merged if len(node.input) > 1}
 
 
 def _layer(node: onnx.NodeProto, position: int, weights: Collection[str], scoped: bool) -> Layer:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..ir import ModelFileError, Network, UnsupportedModelError
@@ -36,13 +35,17 @@ def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title
     """The module as ONNX, for a batch of one; every node says which module it comes from."""
     try:
         with _inference(module), _quiet():
+            from onnxscript.optimizer import fold_constants
+
+            # The exporter's own optimiser would merge layers, and with them their names.
             program = torch.onnx.export(module, examples, dynamo=True, optimize=False, verbose=False)
+            assert program is not None
+            fold_constants(program.model)
     except ImportError as error:
         missing = error.name or str(error)
         raise ModelFileError(f"reading PyTorch modules needs {missing}: pip install 'snnc[torch]'") from None
     except Exception as error:  # whatever the module's own code, or the exporter, raises
         raise UnsupportedModelError(f"{title} cannot be exported by PyTorch", [first_line(error)]) from None
-    assert program is not None
     return program.model_proto
 
 
