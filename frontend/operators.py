@@ -92,6 +92,11 @@ def _batch_normalization(call: Call) -> Value:
     return scaled.shifted((offset - mean * factor).reshape(along), call.layers)
 
 
+def _scaler(call: Call) -> Value:
+    offset, scale = (np.array(call.attributes[name]) for name in ("offset", "scale"))
+    return call.value().shifted(-offset, call.layers).scaled(scale, call.layers)
+
+
 # Matrices.
 
 
@@ -318,8 +323,8 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Unsqueeze": _unsqueeze,
 }
 
-# Operators of classical machine learning, as scikit-learn's converter writes them after a network.
-_LEARNED: dict[str, Callable[[Call], Result]] = {"ZipMap": _same}
+# Operators of classical machine learning, as scikit-learn's converter writes them around a network.
+_LEARNED: dict[str, Callable[[Call], Result]] = {"Scaler": _scaler, "ZipMap": _same}
 
 # What may follow ArgMax: the class is looked up or cast, and stays the class of the largest score.
 _RENAMING = {"ArrayFeatureExtractor", "Cast", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"}

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 import torch_models  # noqa: E402
-from test_frontend_torch import NAMES, assert_equal  # noqa: E402
+from test_exported_files import NAMES, assert_equal  # noqa: E402
 from torch import nn  # noqa: E402
 
 from snnc import frontend, ir  # noqa: E402

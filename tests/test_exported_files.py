@@ -1,4 +1,4 @@
-"""PyTorch networks: kept files from both exporters, fresh exports, modules in memory. PyTorch is the oracle."""
+"""Files that frameworks exported, kept with the outputs that the frameworks themselves gave."""
 
 from pathlib import Path
 
@@ -40,8 +40,19 @@ def test_kept_files(name, exporter):
     assert_equal(frontend.load(FILES / f"{name}-{exporter}.onnx"), x, expected)
 
 
+@pytest.mark.parametrize("name", ["jax", "sklearn"])
+def test_kept_files_of_other_frameworks(name):
+    """A Flax network by jax2onnx, channels last; a classifier by skl2onnx, which has the class as an output too."""
+    with np.load(FILES / f"{name}.npz") as arrays:
+        x, y = arrays.values()
+    network = frontend.load(FILES / f"{name}.onnx")
+    (output,) = network.outputs
+    np.testing.assert_allclose(analog(network, {network.inputs[0]: x})[output], y, rtol=0, atol=1e-4 * np.abs(y).max())
+
+
 def test_kept_files_are_small():
-    assert sorted(path.stem for path in FILES.glob("*.onnx")) == sorted(f"{n}-{e}" for n in NAMES for e in EXPORTERS)
+    stems = [f"{name}-{exporter}" for name in NAMES for exporter in EXPORTERS]
+    assert sorted(path.stem for path in FILES.glob("*.onnx")) == sorted([*stems, "jax", "sklearn"])
     assert max(path.stat().st_size for path in FILES.iterdir() if path.is_file()) < 100_000
 
 

@@ -1,7 +1,7 @@
 """Writes the ONNX files beside this script: the networks of tests/torch_models.py, as both of PyTorch's exporters
 write them, and for each a .npz with inputs and PyTorch's own outputs. Run with torch and onnxscript installed:
 
-python tests/data/onnx/make.py
+python tests/data/onnx/make_torch.py
 """
 
 import sys
