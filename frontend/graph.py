@@ -43,5 +43,5 @@ class Graph:
     opset: int
     layers: Mapping[str, Layer]
     refused: Mapping[Layer, str] = field(default_factory=dict)
-    absorbed: Mapping[str, str] = field(default_factory=dict)
     probes: Sequence[str] = ()
+    absorbed: Mapping[str, str] = field(default_factory=dict)

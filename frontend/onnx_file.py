@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 
 from ..ir import ModelFileError, Network, Shape, UnsupportedModelError
 from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, SERIES_FIRST, SERIES_LAST, Layout
+from .constants import evaluate
 from .graph import Graph, GraphInput
 from .lowering import lower
 from .provenance import absorbed, layers
-from .support import first_line
+from .support import Unsupported, first_line
 
 _ELEMENTWISE = {
     *("Add", "Cast", "Clip", "DequantizeLinear", "Div", "HardSigmoid", "Identity", "LeakyRelu", "Max", "Min", "Mul"),
@@ -30,6 +32,7 @@ _FLOATS = {
     *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
 }
 _VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _NEW = -1  # an axis that the model adds
 _ROOM = "networks take images, series and vectors"
 
@@ -61,14 +64,15 @@ def _lowered(model: onnx.ModelProto, title: str) -> Network:
     graph = model.graph
     constants = _constants(graph, title)
     nodes = [node for node in _named(graph.node) if not constants.keys() & set(node.output)]
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     return lower(
         Graph(
             title,
             nodes,
-            _inputs(graph, constants, title),
+            _inputs(graph, {**constants, **_axes(nodes, constants, opset)}, title),
             [output.name for output in graph.output],
             constants,
-            next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1),
+            opset,
             layers(nodes, constants, model.producer_name),
             absorbed=absorbed(nodes),
         )
@@ -103,6 +107,17 @@ def _constants(graph: onnx.GraphProto, title: str) -> dict[str, np.ndarray]:
         return constants
     except (KeyError, ValueError, TypeError) as error:  # types that there are not, sizes that do not fit
         raise ModelFileError(f"{title} holds weights that cannot be read: {first_line(error)}") from None
+
+
+def _axes(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.ndarray], opset: int) -> dict[str, np.ndarray]:
+    """What nodes make of a few constants, as tf2onnx computes the axes that it adds."""
+    found: dict[str, np.ndarray] = {}
+    for node in nodes:
+        arguments = [found.get(name, constants.get(name)) for name in node.input]
+        if node.op_type in _ON_AXES and all(array is not None and array.size <= 8 for array in arguments):
+            with suppress(Unsupported):  # the lowering says why
+                found.update(zip(node.output, evaluate(node, arguments, opset), strict=True))
+    return found
 
 
 def _read(path: Path) -> onnx.ModelProto:
