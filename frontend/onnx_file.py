@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
 
 from ..ir import ModelFileError, Network, Shape, UnsupportedModelError
 from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, SERIES_FIRST, SERIES_LAST, Layout
@@ -44,49 +45,51 @@ def load(path: Path) -> Network:
     transposes it from channels-last. Layers are those that the exporter names, else the ONNX nodes. Raises
     ModelFileError and UnsupportedModelError.
     """
-    return _lowered(_read(path), str(path))
+    return lower(graph_of(_read(path), str(path), path.parent))
 
 
-def load_proto(model: onnx.ModelProto, title: str | None = None) -> Network:
-    """The analog network of an ONNX model in memory, as `load` reads it; `title` is what errors call it."""
-    title = title or f"ONNX model {model.graph.name!r}"
+def load_proto(model: onnx.ModelProto) -> Network:
+    """The analog network of an ONNX model in memory, which is left as it was; otherwise as `load`."""
+    title = f"ONNX model {model.graph.name!r}"
     outside = next((tensor.name for tensor in _tensors(model) if uses_external_data(tensor)), None)
     if outside is not None:
         raise ModelFileError(f"{title}: the weights {outside!r} are in a file; give the path of the model instead")
     try:
         onnx.checker.check_model(model)
-        return _lowered(_inlined(model), title)
+        inlined = _inlined(model)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{title} is not a valid ONNX model: {first_line(error)}") from None
+    return lower(graph_of(inlined, title))
 
 
-def _lowered(model: onnx.ModelProto, title: str) -> Network:
+def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> Graph:
+    """A model that has been checked as the lowering takes it; its weights may be in files in its `folder`."""
     graph = model.graph
-    constants = _constants(graph, title)
-    nodes = [node for node in _named(graph.node) if not constants.keys() & set(node.output)]
+    constants = _constants(graph, title, folder)
+    nodes = _named([node for node in graph.node if not constants.keys() & set(node.output)])
+    if any(map(uses_external_data, _in_nodes(nodes))):
+        raise ModelFileError(f"{title} keeps values of attributes in files, where only weights may be kept")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    return lower(
-        Graph(
-            title,
-            nodes,
-            _inputs(graph, {**constants, **_axes(nodes, constants, opset)}, title),
-            [output.name for output in graph.output],
-            constants,
-            opset,
-            layers(nodes, constants, model.producer_name),
-            absorbed=absorbed(nodes),
-        )
+    return Graph(
+        title,
+        nodes,
+        _inputs(graph, {**constants, **_axes(nodes, constants, opset)}, title),
+        [output.name for output in graph.output],
+        constants,
+        opset,
+        layers(nodes, constants, model.producer_name),
+        absorbed=absorbed(nodes),
     )
 
 
 def _named(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The nodes, each with a name of its own; the model is left as it was."""
+    """The nodes, each with a name of its own. They are copies: the model is left as it was, and can be let go."""
     taken: set[str] = set()
     named = []
-    for position, node in enumerate(nodes):
+    for position, original in enumerate(nodes):
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
         if not node.name or node.name in taken:
-            original, node = node, onnx.NodeProto()
-            node.CopyFrom(original)
             node.name = f"{node.name or node.op_type}_{position}"
             while node.name in taken:
                 node.name += "_"
@@ -95,18 +98,34 @@ def _named(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return named
 
 
-def _constants(graph: onnx.GraphProto, title: str) -> dict[str, np.ndarray]:
+def _constants(graph: onnx.GraphProto, title: str, folder: Path | None) -> dict[str, np.ndarray]:
     """What is known by name: the initialisers, and the constants that are nodes."""
     if graph.sparse_initializer:
         raise ModelFileError(f"{title} holds sparse weights, which are not supported; export it with dense ones")
     try:
-        constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        constants = {tensor.name: _array(tensor, folder) for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Constant" and node.attribute[0].name == "value":
-                constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+                constants[node.output[0]] = _array(node.attribute[0].t, folder)
         return constants
-    except (KeyError, ValueError, TypeError) as error:  # types that there are not, sizes that do not fit
+    except (KeyError, ValueError, TypeError, OSError) as error:  # types that there are not, sizes that do not fit
         raise ModelFileError(f"{title} holds weights that cannot be read: {first_line(error)}") from None
+
+
+def _array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
+    """A tensor's numbers. Those in a file are read by numpy, as onnx's own reader would hold large ones three times."""
+    if folder is None or not uses_external_data(tensor):
+        return onnx.numpy_helper.to_array(tensor)
+    kind, info = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), ExternalDataInfo(tensor)
+    if kind.kind not in "fiub":  # types that numpy lacks, which may be packed
+        loaded = onnx.TensorProto()
+        loaded.CopyFrom(tensor)
+        load_external_data_for_tensor(loaded, str(folder))
+        return onnx.numpy_helper.to_array(loaded)
+    file, start, count = folder / info.location, info.offset or 0, math.prod(tensor.dims)
+    if start + count * kind.itemsize > file.stat().st_size or info.length not in (None, count * kind.itemsize):
+        raise ValueError(f"{tensor.name} does not fit {info.location}, from {start} on")
+    return np.fromfile(file, kind, count, offset=start).reshape(tensor.dims)
 
 
 def _axes(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.ndarray], opset: int) -> dict[str, np.ndarray]:
@@ -131,9 +150,6 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         _check_locations(model, path)
         onnx.checker.check_model(str(path))
-        for tensor in _tensors(model):
-            if uses_external_data(tensor):
-                load_external_data_for_tensor(tensor, str(path.parent))
         return _inlined(model)
     except (onnx.checker.ValidationError, OSError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{path} is not a valid ONNX model: {first_line(error)}") from None

@@ -14,6 +14,7 @@ import torch
 
 from ..ir import ModelFileError, Network, UnsupportedModelError
 from . import onnx_file
+from .lowering import lower
 from .support import first_line
 
 
@@ -28,7 +29,7 @@ def load(module: torch.nn.Module, inputs: Any) -> Network:
         advice = "give an example of what it takes, as in load(module, inputs=torch.zeros(1, 3, 32, 32))"
         raise UnsupportedModelError(f"{title} does not say what its inputs are", [advice])
     examples = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    return onnx_file.load_proto(_exported(module, tuple(map(_example, examples)), title), title)
+    return lower(onnx_file.graph_of(_exported(module, tuple(map(_example, examples)), title), title))
 
 
 def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title: str) -> Any:

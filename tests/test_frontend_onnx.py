@@ -503,6 +503,31 @@ def test_constants_in_files_elsewhere(tmp_path, monkeypatch):
         frontend.load(path)
     with pytest.raises(ir.ModelFileError, match="give the path of the model"):
         frontend.load(model)
+    tensor.external_data[0].value = "kept"
+    (inside / "kept").write_bytes(np.float32([1, 2, 3, 4, 5, 6]).tobytes())
+    path.write_bytes(model.SerializeToString())
+    assert_equal(path, (6,))
+    tensor.dims[0] = 7
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ir.ModelFileError, match="does not fit"):
+        frontend.load(path)
+
+
+def test_values_of_attributes_are_not_read_from_files(tmp_path, monkeypatch):
+    filled = numpy_helper.from_array(np.float32([2]))
+    nodes = [("ConstantOfShape", "six", "c", {"value": filled}), ("Add", "x c", "y")]
+    path = save(tmp_path, nodes, (6,), six=np.array([6]))
+    assert_equal(path, (6,))
+    model = onnx.load(path)
+    tensor = model.graph.node[0].attribute[0].t
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="kept")
+    (tmp_path / "kept").write_bytes(np.float32([2]).tobytes())
+    path.write_bytes(model.SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ir.ModelFileError, match="attributes in files"):
+        frontend.load(path)
 
 
 def problems(path) -> list[str]:
