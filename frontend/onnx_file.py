@@ -65,6 +65,8 @@ def load_proto(model: onnx.ModelProto) -> Network:
 def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> Graph:
     """A model that has been checked as the lowering takes it; its weights may be in files in its `folder`."""
     graph = model.graph
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where it is not UTF-8
+        raise ModelFileError(f"{title} is damaged: it holds names that are not text")
     constants = _constants(graph, title, folder)
     nodes = _named([node for node in graph.node if not constants.keys() & set(node.output)])
     if any(map(uses_external_data, _in_nodes(nodes))):
@@ -80,6 +82,16 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> 
         layers(nodes, constants, model.producer_name),
         absorbed=absorbed(nodes),
     )
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    yield model.producer_name
+    for entry in (*model.graph.initializer, *model.graph.input, *model.graph.output):
+        yield entry.name
+    for node in model.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        yield from (text for entry in node.metadata_props for text in (entry.key, entry.value))
 
 
 def _named(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
@@ -105,7 +117,7 @@ def _constants(graph: onnx.GraphProto, title: str, folder: Path | None) -> dict[
     try:
         constants = {tensor.name: _array(tensor, folder) for tensor in graph.initializer}
         for node in graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
+            if node.op_type == "Constant" and [attribute.name for attribute in node.attribute] == ["value"]:
                 constants[node.output[0]] = _array(node.attribute[0].t, folder)
         return constants
     except (KeyError, ValueError, TypeError, OSError) as error:  # types that there are not, sizes that do not fit
