@@ -69,6 +69,7 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> 
         raise ModelFileError(f"{title} is damaged: it holds names that are not text")
     constants = _constants(graph, title, folder)
     nodes = _named([node for node in graph.node if not constants.keys() & set(node.output)])
+    _open_batch(graph, nodes, constants)
     if any(map(uses_external_data, _in_nodes(nodes))):
         raise ModelFileError(f"{title} keeps values of attributes in files, where only weights may be kept")
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
@@ -82,6 +83,15 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> 
         layers(nodes, constants, model.producer_name),
         absorbed=absorbed(nodes),
     )
+
+
+def _open_batch(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray]) -> None:
+    """Where a model was exported for batches of a fixed size, let its reshapes give batches of one."""
+    dims = next((entry.type.tensor_type.shape.dim for entry in graph.input if entry.name not in constants), [])
+    batch = dims[0].dim_value if dims else 0
+    for shape in {node.input[1] for node in nodes if node.op_type == "Reshape" and len(node.input) > 1}:
+        if batch > 1 and shape in constants and constants[shape].reshape(-1)[:1] == batch:
+            constants[shape] = np.array([1, *constants[shape][1:]], np.int64)
 
 
 def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ def load(module: torch.nn.Module, inputs: Any) -> Network:
         advice = "give an example of what it takes, as in load(module, inputs=torch.zeros(1, 3, 32, 32))"
         raise UnsupportedModelError(f"{title} does not say what its inputs are", [advice])
     examples = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    return lower(onnx_file.graph_of(_exported(module, tuple(map(_example, examples)), title), title))
+    return lower(onnx_file.graph_of(_exported(module, _arguments(module, examples, title), title), title))
 
 
 def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title: str) -> Any:
@@ -50,10 +50,14 @@ def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title
     return program.model_proto
 
 
-def _example(given: Any) -> torch.Tensor:
-    """The first of a batch of examples, in single precision if it is in double."""
-    tensor = torch.as_tensor(given[:1])
-    return tensor.float() if tensor.dtype == torch.float64 else tensor
+def _arguments(module: torch.nn.Module, examples: Sequence[Any], title: str) -> tuple[torch.Tensor, ...]:
+    """The first of each batch of examples; real numbers as the module's own parameters are, or in single precision."""
+    like = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), torch.zeros(0))
+    try:
+        tensors = [torch.as_tensor(given[:1]) for given in examples]
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise UnsupportedModelError(f"{title} cannot be run on its inputs", [first_line(error)]) from None
+    return tuple(t.to(like.device, like.dtype) if t.is_floating_point() else t.to(like.device) for t in tensors)
 
 
 @contextmanager
