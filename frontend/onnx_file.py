@@ -34,6 +34,7 @@ _FLOATS = {
 }
 _VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+_OLDEST = 7
 _NEW = -1  # an axis that the model adds
 _ROOM = "networks take images, series and vectors"
 
@@ -56,10 +57,10 @@ def load_proto(model: onnx.ModelProto) -> Network:
         raise ModelFileError(f"{title}: the weights {outside!r} are in a file; give the path of the model instead")
     try:
         onnx.checker.check_model(model)
-        inlined = _inlined(model)
+        current = _current(model, title)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{title} is not a valid ONNX model: {first_line(error)}") from None
-    return lower(graph_of(inlined, title))
+    return lower(graph_of(current, title))
 
 
 def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> Graph:
@@ -72,7 +73,7 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> 
     _open_batch(graph, nodes, constants)
     if any(map(uses_external_data, _in_nodes(nodes))):
         raise ModelFileError(f"{title} keeps values of attributes in files, where only weights may be kept")
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    opset = _opset(model)
     return Graph(
         title,
         nodes,
@@ -172,13 +173,20 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         _check_locations(model, path)
         onnx.checker.check_model(str(path))
-        return _inlined(model)
+        return _current(model, str(path))
     except (onnx.checker.ValidationError, OSError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
 
 
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+def _current(model: onnx.ModelProto, title: str) -> onnx.ModelProto:
+    """The model without functions; raises ModelFileError for opsets whose operators broadcast in a way of their own."""
+    if _opset(model) < _OLDEST:
+        raise ModelFileError(f"{title} is in opset {_opset(model)}, which is too old; export it with opset 11 or newer")
     return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _OLDEST)
 
 
 def _check_locations(model: onnx.ModelProto, path: Path) -> None:

@@ -215,6 +215,13 @@ def test_older_opsets_with_attributes_instead_of_inputs(tmp_path):
     assert_equal(save(tmp_path, nodes, (3, 4, 5), opset=9), (3, 4, 5))
 
 
+def test_opsets_whose_operators_broadcast_in_their_own_way(tmp_path):
+    """Before opset 7 an axis said which dimension a bias goes along. onnx's own converter gets it wrong (1.23)."""
+    path = save(tmp_path, [("Add", "x b", "y", {"broadcast": 1, "axis": 1})], (4, 4, 4), opset=6, b=weight(4))
+    with pytest.raises(ir.ModelFileError, match="in opset 6, which is too old"):
+        frontend.load(path)
+
+
 def test_a_model_that_takes_channels_last_images(tmp_path):
     nodes = [
         ("Mul", "x scale", "m"),
