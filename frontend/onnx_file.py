@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
+from onnx.external_data_helper import uses_external_data
 
-from ..ir import ModelFileError, Network, Shape, UnsupportedModelError
-from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, SERIES_FIRST, SERIES_LAST, Layout
-from .constants import evaluate
-from .graph import Graph, GraphInput
+from ..ir import ModelFileError, Network
+from .graph import Graph
+from .inputs import inputs_of
 from .lowering import lower
 from .provenance import absorbed, layers
-from .support import Unsupported, first_line
+from .support import first_line
+from .weights import check_locations, constants_of, in_nodes, tensors
 
-_ELEMENTWISE = {
-    *("Add", "Cast", "Clip", "DequantizeLinear", "Div", "HardSigmoid", "Identity", "LeakyRelu", "Max", "Min", "Mul"),
-    *("PRelu", "Pad", "QuantizeLinear", "Relu", "Sub"),
-}
-_ON_CHANNELS_SECOND = {
-    *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
-}
-_ON_CHANNELS_LAST = {"ArgMax", "LogSoftmax", "MatMul", "Softmax"}
-_FLOATS = {
-    *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
-}
-_VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-_ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
-_OLDEST = 7
-_NEW = -1  # an axis that the model adds
-_ROOM = "networks take images, series and vectors"
+_OLDEST = 7  # before that, operators broadcast in a way of their own
 
 
 def load(path: Path) -> Network:
@@ -52,7 +35,7 @@ def load(path: Path) -> Network:
 def load_proto(model: onnx.ModelProto) -> Network:
     """The analog network of an ONNX model in memory, which is left as it was; otherwise as `load`."""
     title = f"ONNX model {model.graph.name!r}"
-    outside = next((tensor.name for tensor in _tensors(model) if uses_external_data(tensor)), None)
+    outside = next((tensor.name for tensor in tensors(model) if uses_external_data(tensor)), None)
     if outside is not None:
         raise ModelFileError(f"{title}: the weights {outside!r} are in a file; give the path of the model instead")
     try:
@@ -68,16 +51,16 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> 
     graph = model.graph
     if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where it is not UTF-8
         raise ModelFileError(f"{title} is damaged: it holds names that are not text")
-    constants = _constants(graph, title, folder)
+    constants = constants_of(graph, title, folder)
     nodes = _named([node for node in graph.node if not constants.keys() & set(node.output)])
     _open_batch(graph, nodes, constants)
-    if any(map(uses_external_data, _in_nodes(nodes))):
+    if any(map(uses_external_data, in_nodes(nodes))):
         raise ModelFileError(f"{title} keeps values of attributes in files, where only weights may be kept")
     opset = _opset(model)
     return Graph(
         title,
         nodes,
-        _inputs(graph, {**constants, **_axes(nodes, constants, opset)}, title),
+        inputs_of(graph, constants, opset, title),
         [output.name for output in graph.output],
         constants,
         opset,
@@ -121,61 +104,24 @@ def _named(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return named
 
 
-def _constants(graph: onnx.GraphProto, title: str, folder: Path | None) -> dict[str, np.ndarray]:
-    """What is known by name: the initialisers, and the constants that are nodes."""
-    if graph.sparse_initializer:
-        raise ModelFileError(f"{title} holds sparse weights, which are not supported; export it with dense ones")
-    try:
-        constants = {tensor.name: _array(tensor, folder) for tensor in graph.initializer}
-        for node in graph.node:
-            if node.op_type == "Constant" and [attribute.name for attribute in node.attribute] == ["value"]:
-                constants[node.output[0]] = _array(node.attribute[0].t, folder)
-        return constants
-    except (KeyError, ValueError, TypeError, OSError) as error:  # types that there are not, sizes that do not fit
-        raise ModelFileError(f"{title} holds weights that cannot be read: {first_line(error)}") from None
-
-
-def _array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
-    """A tensor's numbers. Those in a file are read by numpy, as onnx's own reader would hold large ones three times."""
-    if folder is None or not uses_external_data(tensor):
-        return onnx.numpy_helper.to_array(tensor)
-    kind, info = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), ExternalDataInfo(tensor)
-    if kind.kind not in "fiub":  # types that numpy lacks, which may be packed
-        loaded = onnx.TensorProto()
-        loaded.CopyFrom(tensor)
-        load_external_data_for_tensor(loaded, str(folder))
-        return onnx.numpy_helper.to_array(loaded)
-    file, start, count = folder / info.location, info.offset or 0, math.prod(tensor.dims)
-    if start + count * kind.itemsize > file.stat().st_size or info.length not in (None, count * kind.itemsize):
-        raise ValueError(f"{tensor.name} does not fit {info.location}, from {start} on")
-    return np.fromfile(file, kind, count, offset=start).reshape(tensor.dims)
-
-
-def _axes(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.ndarray], opset: int) -> dict[str, np.ndarray]:
-    """What nodes make of a few constants, as tf2onnx computes the axes that it adds."""
-    found: dict[str, np.ndarray] = {}
-    for node in nodes:
-        arguments = [found.get(name, constants.get(name)) for name in node.input]
-        if node.op_type in _ON_AXES and all(array is not None and array.size <= 8 for array in arguments):
-            with suppress(Unsupported):  # the lowering says why
-                found.update(zip(node.output, evaluate(node, arguments, opset), strict=True))
-    return found
-
-
 def _read(path: Path) -> onnx.ModelProto:
-    """The model with its weights, checked."""
+    """The model, checked; weights in files are left there."""
+    try:
+        check_locations(_parsed(path), path)
+        onnx.checker.check_model(str(path))  # reads the file itself: large weights must not be here as well meanwhile
+        return _current(_parsed(path), str(path))
+    except (onnx.checker.ValidationError, OSError, RuntimeError, ValueError) as error:
+        raise ModelFileError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
+
+
+def _parsed(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise ModelFileError(f"{path} is not an ONNX file, or only a part of one: {first_line(error)}") from None
     if not model.graph.node:
         raise ModelFileError(f"{path} is not an ONNX file, or holds an empty graph")
-    try:
-        _check_locations(model, path)
-        onnx.checker.check_model(str(path))
-        return _current(model, str(path))
-    except (onnx.checker.ValidationError, OSError, RuntimeError, ValueError) as error:
-        raise ModelFileError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
+    return model
 
 
 def _current(model: onnx.ModelProto, title: str) -> onnx.ModelProto:
@@ -187,117 +133,3 @@ def _current(model: onnx.ModelProto, title: str) -> onnx.ModelProto:
 
 def _opset(model: onnx.ModelProto) -> int:
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _OLDEST)
-
-
-def _check_locations(model: onnx.ModelProto, path: Path) -> None:
-    """Weights may be kept in files beside the model; raises ModelFileError for files elsewhere."""
-    folder = path.parent.resolve()
-    for tensor in _tensors(model):
-        if uses_external_data(tensor):
-            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            file = (folder / location).resolve()
-            if not file.is_relative_to(folder) or not file.is_file():
-                raise ModelFileError(f"{path}: weights in {location!r}, which is not a file in the model's own folder")
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that a model holds, at any depth."""
-    yield from model.graph.initializer
-    yield from _in_nodes(model.graph.node)
-    for function in model.functions:
-        yield from _in_nodes(function.node)
-
-
-def _in_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for attribute in (attribute for node in nodes for attribute in node.attribute):
-        yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
-        yield from [attribute.sparse_tensor.values] if attribute.HasField("sparse_tensor") else []
-        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            yield from graph.initializer
-            yield from _in_nodes(graph.node)
-
-
-def _inputs(graph: onnx.GraphProto, constants: Mapping[str, np.ndarray], title: str) -> dict[str, GraphInput]:
-    problems, inputs = [], {}
-    for entry in graph.input:
-        if entry.name in constants:
-            continue
-        dims = tuple(dim.dim_value for dim in entry.type.tensor_type.shape.dim)
-        if len(dims) not in (2, 3, 4):
-            problems.append(f"{entry.name} (input): shape {dims}; {_ROOM}")
-        elif 0 in dims[1:]:
-            problems.append(
-                f"{entry.name} (input): shape {dims} is not fixed; export the model with a fixed input size"
-            )
-        elif _is_computed_with(graph, entry):
-            problems.append(f"{entry.name} (input): the model computes with it in integers; cast it to float first")
-        else:
-            shape, layout = _arranged(dims[1:], _channels(graph, entry.name, len(dims), constants))
-            inputs[entry.name] = GraphInput(entry.name, shape, layout)
-    if problems:
-        raise UnsupportedModelError(f"{title} has inputs of unsupported shape", problems)
-    return inputs
-
-
-def _is_computed_with(graph: onnx.GraphProto, entry: onnx.ValueInfoProto) -> bool:
-    """Whether an input of integers is used as such, with their overflow and division."""
-    if entry.type.tensor_type.elem_type in _FLOATS:
-        return False
-    integers = {entry.name}
-    for node in graph.node:
-        if integers.intersection(node.input) and node.op_type not in ("Cast", "DequantizeLinear"):
-            if node.op_type not in _VIEWS:
-                return True
-            integers.update(node.output)
-    return False
-
-
-def _arranged(dims: Shape, channels: int | None) -> tuple[Shape, Layout]:
-    """The shape and layout of an input of ONNX dimensions `dims` without the batch; `channels` is its axis of them."""
-    match dims, channels:
-        case (length,), _ if channels == _NEW:
-            return (length, 1, 1), ((), (0, 1, 2))
-        case (_,), _:
-            return dims, FLAT
-        case (depth, length), 1:
-            return (length, 1, depth), SERIES_FIRST
-        case (length, depth), 2:
-            return (length, 1, depth), SERIES_LAST
-        case (height, width), _:  # a grey image, or nothing that knows of channels
-            return (height, width, 1), ((), (0,), (1, 2))
-        case _, 3:
-            return dims, CHANNELS_LAST
-    depth, height, width = dims
-    return (height, width, depth), CHANNELS_FIRST
-
-
-def _channels(graph: onnx.GraphProto, name: str, rank: int, constants: Mapping[str, np.ndarray]) -> int | None:
-    """Which axis of an input the first operator that knows of channels takes for them; None if there is no such one."""
-    views: dict[str, tuple[int, ...]] = {name: tuple(range(rank))}
-    for node in graph.node:
-        axes = next((views[tensor] for tensor in node.input if tensor in views), None)
-        if axes is None:
-            continue
-        if node.op_type in _ON_CHANNELS_SECOND:
-            return axes[1]
-        if node.op_type in _ON_CHANNELS_LAST and len(axes) > 2:
-            return axes[-1]
-        moved = _moved(node, axes, constants)
-        if moved is not None:
-            views.update(dict.fromkeys(node.output, moved))
-    return None
-
-
-def _moved(node: onnx.NodeProto, axes: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> tuple[int, ...] | None:
-    """Where a node moves the axes of what it is given; None if it does more than that."""
-    if node.op_type in _ELEMENTWISE:
-        return axes
-    attributes = {a.name: list(a.ints) for a in node.attribute}
-    if node.op_type == "Transpose" and sorted(attributes.get("perm", ())) == list(range(len(axes))):
-        return tuple(axes[axis] for axis in attributes["perm"])
-    if node.op_type == "Unsqueeze":
-        added = attributes.get("axes", constants[node.input[1]].tolist() if node.input[-1] in constants else [])
-        places = {axis % (len(axes) + len(added)) for axis in added}
-        rest = iter(axes)
-        return tuple(_NEW if place in places else next(rest) for place in range(len(axes) + len(added)))
-    return None

@@ -43,7 +43,7 @@ AGREE = {
     "ReduceMean": 6,
     "ReduceSum": 8,
     "Relu": 1,
-    "Reshape": 1,
+    "Reshape": 4,
     "Slice": 6,
     "Softmax": 6,
     "Split": 14,
