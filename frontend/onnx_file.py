@@ -73,9 +73,10 @@ def _open_batch(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constan
     """Where a model was exported for batches of a fixed size, let its reshapes give batches of one."""
     shapes = [entry.type.tensor_type.shape.dim for entry in graph.input if entry.name not in constants]
     batch = max((dims[0].dim_value for dims in shapes if dims), default=0)
-    for shape in {node.input[1] for node in nodes if node.op_type == "Reshape" and len(node.input) > 1}:
-        if batch > 1 and shape in constants and constants[shape].reshape(-1)[:1] == batch:
-            constants[shape] = np.array([1, *constants[shape][1:]], np.int64)
+    for name in {node.input[1] for node in nodes if node.op_type == "Reshape" and len(node.input) > 1}:
+        shape = constants.get(name)
+        if batch > 1 and shape is not None and shape.ndim == 1 and shape.size and shape[0] == batch:
+            constants[name] = np.array([1, *shape[1:]], np.int64)
 
 
 def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:

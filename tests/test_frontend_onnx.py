@@ -578,6 +578,7 @@ def test_unused_nodes_do_no_harm(tmp_path):
         ([("Div", "cap x", "y")], "with a constant as operand 1"),
         ([("Cast", "x", "i", {"to": 7}), ("Cast", "i", "y", {"to": 1})], "into integers"),
         ([("Identity", "cap", "y")], "does not depend on the input"),
+        ([("Reshape", "x nothing", "y")], "it reshapes (4,) to ()"),
         ([("Slice", "x zero0 one front", "y")], "some images of a batch"),
         ([("Gather", "x zero0", "y")], "some images of a batch"),
         ([("ReduceMean", "x front", "y")], "over the height and width"),
@@ -595,7 +596,13 @@ def test_unused_nodes_do_no_harm(tmp_path):
 def test_messages(tmp_path, nodes, expected):
     constants = {"huge": np.array([2**20, 2**20]), "cap": np.float32(0.5), "uneven": np.float32([1, 2, 3, 4])}
     constants |= {"zero0": np.array([0]), "one": np.array([1]), "front": np.array([0]), "far": np.array([9])}
-    constants |= {"half": np.float32(0.25), "yes": np.array(True), "wide": np.array([1, 3, 4]), "axis": np.array([1])}
+    constants |= {
+        "nothing": np.array([], np.int64),
+        "half": np.float32(0.25),
+        "yes": np.array(True),
+        "wide": np.array([1, 3, 4]),
+        "axis": np.array([1]),
+    }
     (line,) = problems(save(tmp_path, nodes, (4,), **constants))
     assert expected in line
 
