@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ from ..ir import (
     Connection,
     Identity,
     Input,
+    ModelWarning,
     Network,
     Origin,
     Population,
@@ -22,10 +25,10 @@ from ..ir import (
 )
 from . import operators
 from .affine import Source, Value, merge, per_channel
+from .call import Activation, Argument, Call, Quantized, Ranking
 from .constants import evaluate
 from .graph import Graph
-from .operators import Activation, Argument, Call
-from .support import Layer, Unsupported
+from .support import Layer, Unsupported, first_line
 
 _LAST = 2**31  # the rank of readouts: after every layer
 
@@ -46,57 +49,96 @@ class _Lowering:
         self.graph = graph
         self.refused: dict[Layer, str] = dict(graph.refused)
         self.values: dict[str, Argument] = dict(graph.constants)
+        graph.constants.clear()  # weights are large: each is let go after its last use
+        self.wanted = {*graph.outputs, *graph.probes, *(name for node in graph.nodes for name in node.input)}
+        self.rounded: list[Layer] = []
 
     def network(self) -> Network:
         inputs = {}
         for rank, (tensor, given) in enumerate(self.graph.inputs.items(), -len(self.graph.inputs)):
             inputs[tensor] = Source(Input(), given.shape, None, Layer(given.name, "Input", rank))
             self.values[tensor] = inputs[tensor].value(given.layout)
-        for node in _needed(self.graph):
+        nodes = _needed(self.graph)
+        uses = Counter(name for node in nodes for name in node.input)
+        for node in nodes:
             self._visit(node)
+            self._let_go(node, uses)
         outputs: list[Source] = []
-        for position, tensor in enumerate(self.graph.outputs):
-            self._read_out(tensor, position, outputs)
+        for position, (tensor, value) in enumerate(self._given()):
+            self._read_out(tensor, value, position, outputs)
         sources = _reaching([*inputs.values(), *outputs])
         self._refuse_inner_softmax(sources)
         if self.refused:
             self._report()
+        if self.rounded:
+            self._warn_of_rounding()
         return _assembled(sources, list(inputs.values()), outputs)
 
     def _visit(self, node: onnx.NodeProto) -> None:
         if any(name and name not in self.values for name in node.input):
             return
-        layer = self.graph.layers.get(node.name)
         try:
-            results = self._results(node, layer)
+            results = self._results(node, self.graph.layers.get(node.name))
         except (Unsupported, ShapeError) as error:
-            self.refused.setdefault(layer or Layer(node.name, node.op_type, _LAST), str(error))
+            self._refuse(node, str(error))
+            return
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of a file that fits no schema
+            self._refuse(node, f"its attributes or operands do not fit together: {first_line(error)}")
             return
         self.values.update(zip(node.output, results, strict=False))
+        for extra in node.output[len(results) :]:
+            if extra in self.wanted:
+                self._refuse(node, f"only its first output is supported, but {extra} is used too")
+
+    def _let_go(self, node: onnx.NodeProto, uses: Counter[str]) -> None:
+        uses.subtract(node.input)
+        for name in node.input:
+            if not uses[name] and isinstance(self.values.get(name), np.ndarray) and name not in self.graph.outputs:
+                del self.values[name]
+
+    def _refuse(self, node: onnx.NodeProto, reason: str) -> None:
+        self.refused.setdefault(self._layer(node), reason)
+
+    def _layer(self, node: onnx.NodeProto) -> Layer:
+        return self.graph.layers.get(node.name) or Layer(node.name, node.op_type, _LAST)
 
     def _results(self, node: onnx.NodeProto, layer: Layer | None) -> list[Argument]:
         inputs = tuple(self.values[name] if name else None for name in node.input)
         constants = [argument for argument in inputs if argument is None or isinstance(argument, np.ndarray)]
         if len(constants) == len(inputs):
             return list(evaluate(node, constants, self.graph.opset))
-        call = Call(node, inputs, self.graph.opset, (layer.path,) if layer else ())
+        absorbed = self.graph.absorbed.get(node.name)
+        paths = tuple(path for path in (absorbed, layer.path if layer else None) if path)
+        call = Call(node, inputs, self.graph.opset, paths)
         if node.op_type == "Shape":
             dims = call.value().dims
             return [np.array(dims[call.attributes.get("start", 0) : call.attributes.get("end", len(dims))], np.int64)]
         result = operators.apply(call)
-        if not isinstance(result, Activation):
-            return [result]
-        return [result.finish(_population(result, layer or Layer(node.name, node.op_type, _LAST)))]
+        if node.op_type == "QuantizeLinear":
+            self.rounded.append(self._layer(node))
+        if isinstance(result, Activation):
+            return [result.finish(_population(result, self._layer(node)))]
+        return [*result] if isinstance(result, tuple) else [result]
 
-    def _read_out(self, tensor: str, position: int, outputs: list[Source]) -> None:
+    def _given(self) -> Iterator[tuple[str, Argument]]:
+        """The model's outputs. Where ArgMax gives one, its scores do instead, unless they are an output themselves."""
+        given = [(tensor, self.values.get(tensor)) for tensor in self.graph.outputs]
+        plain = [value for _, value in given if isinstance(value, Value)]
+        for tensor, value in given:
+            if not isinstance(value, Ranking):
+                yield tensor, value
+            elif not any(value.scores is other or value.scores.source is other.source is not None for other in plain):
+                yield tensor, value.scores
+
+    def _read_out(self, tensor: str, value: Argument, position: int, outputs: list[Source]) -> None:
         """Add the population that gives an output of the model: the tensor's own if there is one, else a readout."""
-        value = self.values.get(tensor)
         if value is None:
             self._refuse_unless_known(tensor)
             return
-        if not isinstance(value, Value) or not (value.is_vector or (value.is_image and len(value.dims) == 4)):
+        if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
-            reason = f"it {found}; outputs must be vectors (N,) or images (H, W, C)"
+            found = "is quantised" if isinstance(value, Quantized) else found
+            reason = f"it {found}; outputs must be vectors (N,), series (L, C) or images (H, W, C), or channels first"
             path = _last_layer(value) if isinstance(value, Value) else tensor
             self.refused.setdefault(Layer(path, "output", _LAST), reason)
             return
@@ -118,6 +160,15 @@ class _Lowering:
                 if isinstance(term.source.neuron, Softmax):
                     reason = "softmax is supported at the outputs only, because it needs all activations at once"
                     self.refused.setdefault(term.source.layer, reason)
+
+    def _warn_of_rounding(self) -> None:
+        names = ", ".join(dict.fromkeys(layer.path for layer in self.rounded))
+        warnings.warn(
+            f"{self.graph.title}: quantised activations are read as bounded by their range and not rounded, which the "
+            f"spikes do in their own way; layers: {names}",
+            ModelWarning,
+            stacklevel=2,
+        )
 
     def _report(self) -> None:
         first: dict[str, str] = {}

@@ -2,124 +2,135 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+from onnx.external_data_helper import uses_external_data
 
-from ..ir import ModelFileError, Network, UnsupportedModelError
-from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, Layout
-from .graph import Graph, GraphInput
+from ..ir import ModelFileError, Network
+from .graph import Graph
+from .inputs import inputs_of
 from .lowering import lower
-from .support import Layer, first_line
+from .provenance import absorbed, layers
+from .support import first_line
+from .weights import check_locations, constants_of, in_nodes, tensors
 
-_TO_CHANNELS_FIRST = [0, 3, 1, 2]
-_ELEMENTWISE = {
-    *("Add", "BatchNormalization", "Cast", "Clip", "Div", "HardSigmoid", "Identity", "LeakyRelu", "Max", "Min", "Mul"),
-    *("PRelu", "Pad", "Relu", "Sub"),
-}
-_ROOM = "networks take images and vectors"
+_OLDEST = 7  # before that, operators broadcast in a way of their own
 
 
 def load(path: Path) -> Network:
     """The analog network of an ONNX file, for a batch of one; images become channels-last, (H, W, C).
 
-    An image input is taken as (C, H, W), as ONNX's operators take it, unless the model itself transposes it from
-    (H, W, C). Layers are the ONNX nodes. Raises ModelFileError and UnsupportedModelError.
+    An image input is taken as (C, H, W), a series as (C, L), as ONNX's operators take them, unless the model itself
+    transposes it from channels-last. Layers are those that the exporter names, else the ONNX nodes. Raises
+    ModelFileError and UnsupportedModelError.
     """
-    model = _read(path)
+    return lower(graph_of(_read(path), str(path), path.parent))
+
+
+def load_proto(model: onnx.ModelProto) -> Network:
+    """The analog network of an ONNX model in memory, which is left as it was; otherwise as `load`."""
+    title = f"ONNX model {model.graph.name!r}"
+    outside = next((tensor.name for tensor in tensors(model) if uses_external_data(tensor)), None)
+    if outside is not None:
+        raise ModelFileError(f"{title}: the weights {outside!r} are in a file; give the path of the model instead")
+    try:
+        onnx.checker.check_model(model)
+        current = _current(model, title)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        raise ModelFileError(f"{title} is not a valid ONNX model: {first_line(error)}") from None
+    return lower(graph_of(current, title))
+
+
+def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> Graph:
+    """A model that has been checked as the lowering takes it; its weights may be in files in its `folder`."""
     graph = model.graph
-    constants = _constants(graph, path)
-    for position, node in enumerate(graph.node):
-        node.name = node.name or f"{node.op_type}_{position}"
-    return lower(
-        Graph(
-            str(path),
-            graph.node,
-            _inputs(graph, set(constants), path),
-            [output.name for output in graph.output],
-            constants,
-            next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
-            {node.name: Layer(node.name, node.op_type, position) for position, node in enumerate(graph.node)},
-        )
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where it is not UTF-8
+        raise ModelFileError(f"{title} is damaged: it holds names that are not text")
+    constants = constants_of(graph, title, folder)
+    nodes = _named([node for node in graph.node if not constants.keys() & set(node.output)])
+    _open_batch(graph, nodes, constants)
+    if any(map(uses_external_data, in_nodes(nodes))):
+        raise ModelFileError(f"{title} keeps values of attributes in files, where only weights may be kept")
+    opset = _opset(model)
+    return Graph(
+        title,
+        nodes,
+        inputs_of(graph, constants, opset, title),
+        [output.name for output in graph.output],
+        constants,
+        opset,
+        layers(nodes, constants, model.producer_name),
+        absorbed=absorbed(nodes),
     )
 
 
-def _constants(graph: onnx.GraphProto, path: Path) -> dict[str, np.ndarray]:
-    try:
-        return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    except (KeyError, ValueError, TypeError) as error:  # types that there are not, sizes that do not fit
-        raise ModelFileError(f"{path} holds weights that cannot be read: {first_line(error)}") from None
+def _open_batch(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray]) -> None:
+    """Where a model was exported for batches of a fixed size, let its reshapes give batches of one."""
+    shapes = [entry.type.tensor_type.shape.dim for entry in graph.input if entry.name not in constants]
+    batch = max((dims[0].dim_value for dims in shapes if dims), default=0)
+    for name in {node.input[1] for node in nodes if node.op_type == "Reshape" and len(node.input) > 1}:
+        shape = constants.get(name)
+        if batch > 1 and shape is not None and shape.ndim == 1 and shape.size and shape[0] == batch:
+            constants[name] = np.array([1, *shape[1:]], np.int64)
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    yield model.producer_name
+    for entry in (*model.graph.initializer, *model.graph.input, *model.graph.output):
+        yield entry.name
+    for node in model.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        yield from (text for entry in node.metadata_props for text in (entry.key, entry.value))
+
+
+def _named(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes, each with a name of its own. They are copies: the model is left as it was, and can be let go."""
+    taken: set[str] = set()
+    named = []
+    for position, original in enumerate(nodes):
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
+        if not node.name or node.name in taken:
+            node.name = f"{node.name or node.op_type}_{position}"
+            while node.name in taken:
+                node.name += "_"
+        taken.add(node.name)
+        named.append(node)
+    return named
 
 
 def _read(path: Path) -> onnx.ModelProto:
-    """The model with its weights, checked."""
+    """The model, checked; weights in files are left there."""
+    try:
+        check_locations(_parsed(path), path)
+        onnx.checker.check_model(str(path))  # reads the file itself: large weights must not be here as well meanwhile
+        return _current(_parsed(path), str(path))
+    except (onnx.checker.ValidationError, OSError, RuntimeError, ValueError) as error:
+        raise ModelFileError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
+
+
+def _parsed(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise ModelFileError(f"{path} is not an ONNX file, or only a part of one: {first_line(error)}") from None
     if not model.graph.node:
         raise ModelFileError(f"{path} is not an ONNX file, or holds an empty graph")
-    try:
-        _check_locations(model, path)
-        onnx.checker.check_model(str(path))
-        for tensor in model.graph.initializer:
-            if uses_external_data(tensor):
-                load_external_data_for_tensor(tensor, str(path.parent))
-        return onnx.inliner.inline_local_functions(model) if model.functions else model
-    except (onnx.checker.ValidationError, OSError, RuntimeError, ValueError) as error:
-        raise ModelFileError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
+    return model
 
 
-def _check_locations(model: onnx.ModelProto, path: Path) -> None:
-    """Weights may be kept in files beside the model; raises ModelFileError for files elsewhere."""
-    folder = path.parent.resolve()
-    for tensor in model.graph.initializer:
-        if uses_external_data(tensor):
-            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            file = (folder / location).resolve()
-            if not file.is_relative_to(folder) or not file.is_file():
-                raise ModelFileError(f"{path}: weights in {location!r}, which is not a file in the model's own folder")
+def _current(model: onnx.ModelProto, title: str) -> onnx.ModelProto:
+    """The model without functions; raises ModelFileError for opsets whose operators broadcast in a way of their own."""
+    if _opset(model) < _OLDEST:
+        raise ModelFileError(f"{title} is in opset {_opset(model)}, which is too old; export it with opset 11 or newer")
+    return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
-def _inputs(graph: onnx.GraphProto, constants: set[str], path: Path) -> dict[str, GraphInput]:
-    problems, inputs = [], {}
-    for entry in graph.input:
-        if entry.name in constants:
-            continue
-        dims = tuple(dim.dim_value for dim in entry.type.tensor_type.shape.dim)
-        if len(dims) not in (2, 4):
-            problems.append(f"{entry.name} (input): shape {dims}; {_ROOM}")
-        elif 0 in dims[1:]:
-            problems.append(
-                f"{entry.name} (input): shape {dims} is not fixed; export the model with a fixed input size"
-            )
-        else:
-            inputs[entry.name] = _input(graph, entry.name, dims[1:])
-    if problems:
-        raise UnsupportedModelError(f"{path} has inputs of unsupported shape", problems)
-    return inputs
-
-
-def _input(graph: onnx.GraphProto, name: str, dims: tuple[int, ...]) -> GraphInput:
-    if len(dims) == 1:
-        return GraphInput(name, dims, FLAT)
-    if _layout(graph, name) == CHANNELS_LAST:
-        return GraphInput(name, dims, CHANNELS_LAST)
-    return GraphInput(name, (dims[1], dims[2], dims[0]), CHANNELS_FIRST)
-
-
-def _layout(graph: onnx.GraphProto, name: str) -> Layout:
-    """Channels last if the input, or what elementwise operators make of it, is transposed from that; else first."""
-    same = {name}
-    for node in graph.node:
-        if not same.intersection(node.input):
-            continue
-        if node.op_type == "Transpose" and any(list(a.ints) == _TO_CHANNELS_FIRST for a in node.attribute):
-            return CHANNELS_LAST
-        if node.op_type in _ELEMENTWISE:
-            same.update(node.output)
-    return CHANNELS_FIRST
+def _opset(model: onnx.ModelProto) -> int:
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _OLDEST)

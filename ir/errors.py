@@ -41,6 +41,10 @@ class UnsupportedModelError(SnncError):
         super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
 
 
+class ModelWarning(UserWarning):
+    """A model was read, but a part of it computes something that the network only comes close to."""
+
+
 class DataError(SnncError):
     """Images or labels do not fit the network, or hold numbers that are not finite."""
 

@@ -56,6 +56,7 @@ def test_importing_snnc_imports_nothing_heavy():
         "ml_genn",
         "pygenn",
         "scipy",
+        "torch",
     ]
     code = f"import sys, snnc, snnc.cli; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,132 @@
+"""How the inputs of an ONNX model are arranged: which axis holds the channels is told by what the model does first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+import numpy as np
+import onnx
+
+from ..ir import Shape, UnsupportedModelError
+from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, SERIES_FIRST, SERIES_LAST, Layout
+from .constants import evaluate
+from .graph import GraphInput
+from .support import Unsupported
+
+_ELEMENTWISE = {
+    *("Add", "Cast", "Clip", "DequantizeLinear", "Div", "HardSigmoid", "Identity", "LeakyRelu", "Max", "Min", "Mul"),
+    *("PRelu", "Pad", "QuantizeLinear", "Relu", "Sub"),
+}
+_ON_CHANNELS_SECOND = {
+    *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
+}
+_ON_CHANNELS_LAST = {"ArgMax", "LogSoftmax", "MatMul", "Softmax"}
+_FLOATS = {
+    *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
+}
+_VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+_NEW = -1  # an axis that the model adds
+_ROOM = "networks take images, series and vectors"
+
+
+def inputs_of(
+    graph: onnx.GraphProto, constants: Mapping[str, np.ndarray], opset: int, title: str
+) -> dict[str, GraphInput]:
+    """The model's inputs by name; raises UnsupportedModelError for what is no image, series or vector of numbers."""
+    known = {**constants, **_axes(graph.node, constants, opset)}
+    problems, inputs = [], {}
+    for entry in graph.input:
+        if entry.name in constants:
+            continue
+        dims = tuple(dim.dim_value for dim in entry.type.tensor_type.shape.dim)
+        if len(dims) not in (2, 3, 4):
+            problems.append(f"{entry.name} (input): shape {dims}; {_ROOM}")
+        elif 0 in dims[1:]:
+            problems.append(
+                f"{entry.name} (input): shape {dims} is not fixed; export the model with a fixed input size"
+            )
+        elif _is_computed_with(graph, entry):
+            problems.append(f"{entry.name} (input): the model computes with it in integers; cast it to float first")
+        else:
+            shape, layout = _arranged(dims[1:], _channels(graph, entry.name, len(dims), known))
+            inputs[entry.name] = GraphInput(entry.name, shape, layout)
+    if problems:
+        raise UnsupportedModelError(f"{title} has inputs of unsupported shape", problems)
+    return inputs
+
+
+def _is_computed_with(graph: onnx.GraphProto, entry: onnx.ValueInfoProto) -> bool:
+    """Whether an input of integers is used as such, with their overflow and division."""
+    if entry.type.tensor_type.elem_type in _FLOATS:
+        return False
+    integers = {entry.name}
+    for node in graph.node:
+        if integers.intersection(node.input) and node.op_type not in ("Cast", "DequantizeLinear"):
+            if node.op_type not in _VIEWS:
+                return True
+            integers.update(node.output)
+    return False
+
+
+def _arranged(dims: Shape, channels: int | None) -> tuple[Shape, Layout]:
+    """The shape and layout of an input of ONNX dimensions `dims` without the batch; `channels` is its axis of them."""
+    match dims, channels:
+        case (length,), _ if channels == _NEW:
+            return (length, 1, 1), ((), (0, 1, 2))
+        case (_,), _:
+            return dims, FLAT
+        case (depth, length), 1:
+            return (length, 1, depth), SERIES_FIRST
+        case (length, depth), 2:
+            return (length, 1, depth), SERIES_LAST
+        case (height, width), _:  # a grey image, or nothing that knows of channels
+            return (height, width, 1), ((), (0,), (1, 2))
+        case _, 3:
+            return dims, CHANNELS_LAST
+    depth, height, width = dims
+    return (height, width, depth), CHANNELS_FIRST
+
+
+def _channels(graph: onnx.GraphProto, name: str, rank: int, constants: Mapping[str, np.ndarray]) -> int | None:
+    """Which axis of an input the first operator that knows of channels takes for them; None if there is no such one."""
+    views: dict[str, tuple[int, ...]] = {name: tuple(range(rank))}
+    for node in graph.node:
+        axes = next((views[tensor] for tensor in node.input if tensor in views), None)
+        if axes is None:
+            continue
+        if node.op_type in _ON_CHANNELS_SECOND:
+            return axes[1]
+        if node.op_type in _ON_CHANNELS_LAST and len(axes) > 2:
+            return axes[-1]
+        moved = _moved(node, axes, constants)
+        if moved is not None:
+            views.update(dict.fromkeys(node.output, moved))
+    return None
+
+
+def _moved(node: onnx.NodeProto, axes: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> tuple[int, ...] | None:
+    """Where a node moves the axes of what it is given; None if it does more than that."""
+    if node.op_type in _ELEMENTWISE:
+        return axes
+    attributes = {a.name: list(a.ints) for a in node.attribute}
+    if node.op_type == "Transpose" and sorted(attributes.get("perm", ())) == list(range(len(axes))):
+        return tuple(axes[axis] for axis in attributes["perm"])
+    if node.op_type == "Unsqueeze":
+        added = attributes.get("axes", constants[node.input[1]].tolist() if node.input[-1] in constants else [])
+        places = {axis % (len(axes) + len(added)) for axis in added}
+        rest = iter(axes)
+        return tuple(_NEW if place in places else next(rest) for place in range(len(axes) + len(added)))
+    return None
+
+
+def _axes(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.ndarray], opset: int) -> dict[str, np.ndarray]:
+    """What nodes make of a few constants, as tf2onnx computes the axes that it adds."""
+    found: dict[str, np.ndarray] = {}
+    for node in nodes:
+        arguments = [found.get(name, constants.get(name)) for name in node.input]
+        if node.op_type in _ON_AXES and all(array is not None and array.size <= 8 for array in arguments):
+            with suppress(Unsupported):  # the lowering says why
+                found.update(zip(node.output, evaluate(node, arguments, opset), strict=True))
+    return found
