@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..ir import ModelFileError, Network, UnsupportedModelError
+from ..ir import ModelFileError, UnsupportedModelError
 from . import keras_model
+from .reading import Reading
 from .support import Layer, first_line, kind, refusal
 
 _MODELS = {"Functional", "Model", "Sequential"}
@@ -17,7 +18,7 @@ _FOREIGN = "its class is not part of Keras, and code is not run from files; load
 _FUNCTION = "it refers to Python code, which is not run from files; load it in Python and give the model itself"
 
 
-def load(path: Path) -> Network:
+def read(path: Path) -> Reading:
     """The analog network of a Keras model file.
 
     Raises ModelFileError for a file that is damaged or no Keras model, and UnsupportedModelError with every layer
@@ -35,7 +36,7 @@ def load(path: Path) -> Network:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever Keras raises about weights and configurations
         raise ModelFileError(f"{path} is damaged or from another version of Keras: {first_line(error)}") from None
-    return keras_model.load(model, str(path))
+    return keras_model.read(model, str(path))
 
 
 def _archived(path: Path) -> Any:

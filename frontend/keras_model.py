@@ -12,17 +12,18 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..ir import ModelFileError, Network, Shape, UnsupportedModelError
+from ..ir import ModelFileError, Shape, UnsupportedModelError
+from . import reading
 from .affine import CHANNELS_LAST, FLAT
 from .graph import Graph, GraphInput
-from .lowering import lower
+from .reading import Arrays, Reading
 from .support import Layer, first_line, kind, refusal
 
 _OPSET = 18
@@ -46,7 +47,7 @@ def packages() -> tuple[Any, Any, Any]:
     return keras, tensorflow, tfonnx
 
 
-def load(model: Any, title: str | None = None) -> Network:
+def read(model: Any, title: str | None = None) -> Reading:
     """The analog network of a Keras model, which is left as it was; `title` is what errors call it.
 
     Raises UnsupportedModelError with every layer that has no spiking counterpart.
@@ -54,7 +55,10 @@ def load(model: Any, title: str | None = None) -> Network:
     packages()
     title = title or f"model {model.name!r}"
     inputs = _inputs(model, title)
-    return lower(_translated(_trace(model, inputs, title)))
+    trace = _trace(model, inputs, title)
+    run = functools.partial(_computed, model, trace.outputs, list(trace.calls.ends))
+    whole = {given.name for given, dtype in zip(inputs, _dtypes(model), strict=True) if "int" in dtype}
+    return reading.read(_translated(trace), run, trace.calls.ends, frozenset(whole))
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ class _Calls:
     def __init__(self, operations: list[Any]):
         self.operations = operations
         self.layers: list[Layer] = []
+        self.ends: dict[str, Layer] = {}  # the tensors that calls return, in the order in which they end
         self.refused: dict[Layer, str] = {}
         self.opaque: list[str] = []  # tensors that stand for the outputs of refused layers
         self.probes: list[str] = []  # tensors that refused layers read
@@ -91,11 +96,7 @@ class _Calls:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Within this context, calls are recorded; afterwards, the operations are as they were."""
-        with ExitStack() as stack:
-            for operation in self.operations:
-                method = "quantized_call" if getattr(operation, "quantization_mode", None) else "call"
-                stack.callback(_restore, operation, method, operation.__dict__.get(method))
-                operation.__dict__[method] = self._wrapped(operation, getattr(operation, method))
+        with _calling(self.operations, self._wrapped):
             yield
 
     def layer(self, node: str) -> Layer | None:
@@ -126,7 +127,9 @@ class _Calls:
             try:
                 with tf.name_scope(mark):
                     outputs = self._outputs(operation, layer, call, args, kwargs)
-                    return keras.tree.map_structure(lambda t: tf.identity(t) if tf.is_tensor(t) else t, outputs)
+                    outputs = keras.tree.map_structure(lambda t: tf.identity(t) if tf.is_tensor(t) else t, outputs)
+                self.ends.update((tensor.name, layer) for tensor in keras.tree.flatten(outputs) if tf.is_tensor(tensor))
+                return outputs
             finally:
                 self._stack.pop()
 
@@ -179,8 +182,8 @@ def _trace(model: Any, inputs: list[GraphInput], title: str) -> _Trace:
     tf.config.run_functions_eagerly(True)  # inlines the functions that Keras compiles, as for grouped convolutions
     try:
         with graph.as_default(), calls.recorded():
-            dtypes = [tensor.dtype for tensor in getattr(model, "inputs", None) or ()] or ["float32"]
-            tensors = [tf.compat.v1.placeholder(d, (1, *given.shape)) for d, given in zip(dtypes, inputs, strict=True)]
+            sized = zip(_dtypes(model), inputs, strict=True)
+            tensors = [tf.compat.v1.placeholder(dtype, (1, *given.shape)) for dtype, given in sized]
             variables = [*model.trainable_variables, *model.non_trainable_variables]
             weights = [tf.compat.v1.placeholder(variable.dtype, variable.shape) for variable in variables]
             with keras.StatelessScope(state_mapping=[*zip(variables, weights, strict=True)]):
@@ -235,6 +238,31 @@ def _translated(trace: _Trace) -> Graph:
     )
 
 
+def _computed(
+    model: Any, outputs: Sequence[str], ends: Sequence[str], inputs: Arrays, wanted: Sequence[str]
+) -> Arrays:
+    """What Keras computes for one image: the tensors that the trace calls `outputs`, and `ends` if wanted."""
+    keras, tf, _ = packages()
+    returned: list[Any] = []
+
+    def observed(operation: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            result = call(*args, **kwargs)
+            returned.extend(tensor for tensor in keras.tree.flatten(result) if tf.is_tensor(tensor))
+            return result
+
+        return noting
+
+    tensors = [tf.constant(array, dtype) for array, dtype in zip(inputs.values(), _dtypes(model), strict=True)]
+    with _calling(_operations(model) if set(wanted) - set(outputs) else [], observed):
+        given = keras.tree.flatten(model(_arguments(model, tensors), training=False))
+    # The calls end in the order of the trace, so that their tensors come in the order of its names.
+    within = dict(zip(ends, returned, strict=True)) if returned else {}
+    found = {**within, **dict(zip(outputs, given, strict=True))}
+    return {name: found[name].numpy() for name in wanted}
+
+
 def _operations(model: Any) -> list[Any]:
     """Every layer and every operation inside a model, at any depth, each once."""
     layers = model._flatten_layers(include_self=False)
@@ -274,6 +302,11 @@ def _shape_problem(name: str, shape: Shape) -> str | None:
     return None
 
 
+def _dtypes(model: Any) -> list[str]:
+    """The types of the model's inputs."""
+    return [tensor.dtype for tensor in getattr(model, "inputs", None) or ()] or ["float32"]
+
+
 def _arguments(model: Any, tensors: list[Any]) -> Any:
     """The tensors in the structure that the model takes."""
     keras, _, _ = packages()
@@ -295,6 +328,17 @@ def _kind(operation: Any) -> str:
 
 def _activation(operation: Any) -> str | None:
     return getattr(getattr(operation, "activation", None), "__name__", None)
+
+
+@contextmanager
+def _calling(operations: list[Any], wrap: Callable[[Any, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Within this context, what the operations do when called is what `wrap` makes of it."""
+    with ExitStack() as stack:
+        for operation in operations:
+            method = "quantized_call" if getattr(operation, "quantization_mode", None) else "call"
+            stack.callback(_restore, operation, method, operation.__dict__.get(method))
+            operation.__dict__[method] = wrap(operation, getattr(operation, method))
+        yield
 
 
 def _restore(operation: Any, method: str, before: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -17,11 +18,12 @@ from ..ir import (
     ShapeError,
     Softmax,
     UnsupportedModelError,
+    apply,
     fold,
     verify,
 )
 from . import operators
-from .affine import Source, Value, merge, per_channel
+from .affine import Source, Value, as_tensor, merge, per_channel
 from .constants import evaluate
 from .graph import Graph
 from .operators import Activation, Argument, Call
@@ -30,13 +32,39 @@ from .support import Layer, Unsupported
 _LAST = 2**31  # the rank of readouts: after every layer
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """The network of a graph, and the graph's tensors in terms of its populations."""
+
+    network: Network
+    values: Mapping[str, Value]
+    readouts: Mapping[str, Value]
+    names: Mapping[Source, str]
+
+    def tensor(self, name: str, activations: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """A tensor of the graph as it follows from the populations' activations; None if the network has no part in it.
+
+        An output is what the network itself gives.
+        """
+        value = self.readouts.get(name, self.values.get(name))
+        if value is None or any(term.source not in self.names for term in value.terms):
+            return None
+        parts = [apply(term.operators, activations[self.names[term.source]]) for term in value.terms]
+        return as_tensor(sum(parts) if value.bias is None else sum(parts) + value.bias, value.layout)
+
+
 def lower(graph: Graph) -> Network:
     """The analog network that computes what `graph` does, verified.
 
     Raises UnsupportedModelError with every layer in the way, one line for each, in the order in which
     they run.
     """
-    return _Lowering(graph).network()
+    return lower_with_tensors(graph).network
+
+
+def lower_with_tensors(graph: Graph) -> Lowered:
+    """The analog network, as `lower` makes it, and what it knows of the graph's tensors."""
+    return _Lowering(graph).lowered()
 
 
 class _Lowering:
@@ -46,8 +74,9 @@ class _Lowering:
         self.graph = graph
         self.refused: dict[Layer, str] = dict(graph.refused)
         self.values: dict[str, Argument] = dict(graph.constants)
+        self.readouts: dict[str, Value] = {}
 
-    def network(self) -> Network:
+    def lowered(self) -> Lowered:
         inputs = {}
         for rank, (tensor, given) in enumerate(self.graph.inputs.items(), -len(self.graph.inputs)):
             inputs[tensor] = Source(Input(), given.shape, None, Layer(given.name, "Input", rank))
@@ -61,7 +90,10 @@ class _Lowering:
         self._refuse_inner_softmax(sources)
         if self.refused:
             self._report()
-        return _assembled(sources, list(inputs.values()), outputs)
+        names = _names(sources)
+        network = _assembled(names, list(inputs.values()), outputs)
+        values = {tensor: value for tensor, value in self.values.items() if isinstance(value, Value)}
+        return Lowered(network, values, self.readouts, names)
 
     def _visit(self, node: onnx.NodeProto) -> None:
         if any(name and name not in self.values for name in node.input):
@@ -102,11 +134,11 @@ class _Lowering:
             return
         value = value.settled()
         source = value.source
-        if source and source not in outputs and not source.neuron.is_input:
-            outputs.append(source)
-            return
-        path = _last_layer(value)
-        outputs.append(Source(Identity(), value.shape, value, Layer(path, "output", _LAST + position)))
+        if source is None or source in outputs or source.neuron.is_input:
+            layer = Layer(_last_layer(value), "output", _LAST + position)
+            source = Source(Identity(), value.shape, value, layer)
+        outputs.append(source)
+        self.readouts[tensor] = source.value(value.layout)
 
     def _refuse_unless_known(self, tensor: str) -> None:
         if not self.refused:
@@ -161,11 +193,10 @@ def _reaching(ends: list[Source]) -> list[Source]:
     return sorted(ordered, key=lambda source: source.layer.rank)
 
 
-def _assembled(sources: list[Source], inputs: list[Source], outputs: list[Source]) -> Network:
-    names = _names(sources)
+def _assembled(names: Mapping[Source, str], inputs: list[Source], outputs: list[Source]) -> Network:
     populations, connections = [], []
-    for source in sources:
-        name, layer = names[source], source.layer.path
+    for source, name in names.items():
+        layer = source.layer.path
         history = tuple(path for path in source.summed.layers if path != layer) if source.summed else ()
         origin = Origin(merge(history, (layer,)))
         populations.append(Population(name, source.shape, source.neuron, _bias(source.summed), origin))

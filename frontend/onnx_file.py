@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,11 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from ..ir import ModelFileError, Network, UnsupportedModelError
-from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, Layout
+from ..ir import ModelFileError, UnsupportedModelError
+from . import reading
+from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, Layout, as_tensor
 from .graph import Graph, GraphInput
-from .lowering import lower
+from .reading import Arrays, Reading
 from .support import Layer, first_line
 
 _TO_CHANNELS_FIRST = [0, 3, 1, 2]
@@ -24,7 +27,7 @@ _ELEMENTWISE = {
 _ROOM = "networks take images and vectors"
 
 
-def load(path: Path) -> Network:
+def read(path: Path) -> Reading:
     """The analog network of an ONNX file, for a batch of one; images become channels-last, (H, W, C).
 
     An image input is taken as (C, H, W), as ONNX's operators take it, unless the model itself transposes it from
@@ -35,17 +38,28 @@ def load(path: Path) -> Network:
     constants = _constants(graph, path)
     for position, node in enumerate(graph.node):
         node.name = node.name or f"{node.op_type}_{position}"
-    return lower(
-        Graph(
-            str(path),
-            graph.node,
-            _inputs(graph, set(constants), path),
-            [output.name for output in graph.output],
-            constants,
-            next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
-            {node.name: Layer(node.name, node.op_type, position) for position, node in enumerate(graph.node)},
-        )
-    )
+    inputs = _inputs(graph, set(constants), path)
+    layers = {node.name: Layer(node.name, node.op_type, position) for position, node in enumerate(graph.node)}
+    outputs = [output.name for output in graph.output]
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    ends = {tensor: layers[node.name] for node in graph.node for tensor in node.output if tensor}
+    run = functools.partial(_computed, model, inputs)
+    return reading.read(Graph(str(path), graph.node, inputs, outputs, constants, opset, layers), run, ends)
+
+
+def _computed(model: onnx.ModelProto, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Arrays:
+    """What onnxruntime computes for one image."""
+    import onnxruntime  # needed only to compare
+
+    seen = onnx.ModelProto()
+    seen.CopyFrom(model)
+    known = {output.name for output in model.graph.output}
+    seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    fed = {tensor: as_tensor(inputs[entry.name], entry.layout) for tensor, entry in given.items()}
+    return dict(zip(wanted, session.run(list(wanted), fed), strict=True))
 
 
 def _constants(graph: onnx.GraphProto, path: Path) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from .diff import Difference, diff, diff_text
 from .errors import (
     BackendError,
     DataError,
+    MismatchError,
     ModelFileError,
     NetworkFileError,
     NetworkTextError,
@@ -75,6 +76,7 @@ __all__ = [
     "LeakyRelu",
     "MaxPool2D",
     "MaxPoolRelu2D",
+    "MismatchError",
     "ModelFileError",
     "Network",
     "NetworkFileError",

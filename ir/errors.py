@@ -41,6 +41,17 @@ class UnsupportedModelError(SnncError):
         super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
 
 
+class MismatchError(SnncError):
+    """A network does not compute what the model does that it was read from.
+
+    `layer` is the first layer that differs, None where only outputs could be compared.
+    """
+
+    def __init__(self, message: str, layer: str | None = None):
+        self.layer = layer
+        super().__init__(message)
+
+
 class DataError(SnncError):
     """Images or labels do not fit the network, or hold numbers that are not finite."""
 
