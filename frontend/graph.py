@@ -31,7 +31,8 @@ class Graph:
 
     `constants` holds the weights by tensor name. `layers` has the layer of each node, by node name. A
     tensor that is neither an input, nor a constant, nor made by a node is the output of a layer that has
-    already been refused; `refused` says why, and `probes` are the tensors that such layers read.
+    already been refused; `refused` says why, `probes` are the tensors that such layers read, and `stand_ins` says
+    what shapes they give.
     """
 
     title: str
@@ -43,3 +44,4 @@ class Graph:
     layers: Mapping[str, Layer]
     refused: Mapping[Layer, str] = field(default_factory=dict)
     probes: Sequence[str] = ()
+    stand_ins: Mapping[str, GraphInput] = field(default_factory=dict)

@@ -85,7 +85,7 @@ class _Calls:
         self.layers: list[Layer] = []
         self.ends: dict[str, Layer] = {}  # the tensors that calls return, in the order in which they end
         self.refused: dict[Layer, str] = {}
-        self.opaque: list[str] = []  # tensors that stand for the outputs of refused layers
+        self.opaque: dict[str, Shape] = {}  # tensors that stand for the outputs of refused layers
         self.probes: list[str] = []  # tensors that refused layers read
         self._stack: list[str] = []
         self._off = False
@@ -156,7 +156,7 @@ class _Calls:
 
         def placeholder(spec: Any) -> Any:
             tensor = tf.compat.v1.placeholder(spec.dtype, spec.shape)
-            self.opaque.append(tensor.name)
+            self.opaque[tensor.name] = tuple(spec.shape)
             return tensor
 
         kwargs = {name: value for name, value in kwargs.items() if name not in ("mask", "training")}
@@ -204,7 +204,9 @@ def _report_untraceable(title: str, calls: _Calls, error: Exception) -> None:
     problems = [layer.problem(reason) for layer, reason in refused.items()]
     if not isinstance(error, _Untraceable):
         problems.append(f"the model cannot be traced by TensorFlow: {first_line(error)}")
-    raise UnsupportedModelError(f"{title} cannot be read", problems) from None
+    layers = list(dict.fromkeys([*(layer.path for layer in calls.layers), *(layer.path for layer in refused)]))
+    unread = [operation.name for operation in calls.operations if operation.name not in layers]
+    raise UnsupportedModelError(f"{title} cannot be read", problems, layers + unread, unread) from None
 
 
 def _translated(trace: _Trace) -> Graph:
@@ -235,6 +237,7 @@ def _translated(trace: _Trace) -> Graph:
         {name: layer for name, layer in layers.items() if layer},
         trace.calls.refused,
         trace.calls.probes,
+        {name: _given(name, shape) for name, shape in trace.calls.opaque.items() if _shape_problem(shape) is None},
     )
 
 
@@ -286,19 +289,23 @@ def _inputs(model: Any, title: str) -> list[GraphInput]:
     else:
         problem = f"call it on an array or give it an Input; {_ROOM}"
         raise UnsupportedModelError(f"{title} has not been built, so its input shape is not known", [problem])
-    problems = [_shape_problem(name, shape) for name, shape in shapes.items()]
-    if any(problems):
-        raise UnsupportedModelError(f"{title} has inputs of unsupported shape", [p for p in problems if p])
-    return [GraphInput(name, shape[1:], FLAT if len(shape) == 2 else CHANNELS_LAST) for name, shape in shapes.items()]
+    found = {Layer(name, "Input", -1): _shape_problem(shape) for name, shape in shapes.items()}
+    problems = [layer.problem(reason) for layer, reason in found.items() if reason]
+    if problems:
+        raise UnsupportedModelError(f"{title} has inputs of unsupported shape", problems)
+    return [_given(name, shape) for name, shape in shapes.items()]
 
 
-def _shape_problem(name: str, shape: Shape) -> str | None:
+def _given(name: str, shape: Shape) -> GraphInput:
+    return GraphInput(name, shape[1:], FLAT if len(shape) == 2 else CHANNELS_LAST)
+
+
+def _shape_problem(shape: Shape) -> str | None:
     if len(shape) not in (2, 4):
-        return f"{name} (Input): shape {shape}; {_ROOM}"
+        return f"shape {shape}; {_ROOM}"
     if None in shape[1:]:
         example = ", ".join("32" if size is None else str(size) for size in shape[1:])
-        advice = f"build the model with a fixed input size, as in Input(({example}))"
-        return f"{name} (Input): shape {shape} is not fixed; {advice}"
+        return f"shape {shape} is not fixed; build the model with a fixed input size, as in Input(({example}))"
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from ..ir import (
     Network,
     Origin,
     Population,
+    Shape,
     ShapeError,
     Softmax,
     UnsupportedModelError,
@@ -23,11 +25,11 @@ from ..ir import (
     verify,
 )
 from . import operators
-from .affine import Source, Value, as_tensor, merge, per_channel
+from .affine import Layout, Source, Value, as_tensor, merge, per_channel
 from .constants import evaluate
 from .graph import Graph
 from .operators import Activation, Argument, Call
-from .support import Layer, Unsupported
+from .support import SHAPE_KEEPING, Layer, Unsupported
 
 _LAST = 2**31  # the rank of readouts: after every layer
 
@@ -68,19 +70,26 @@ def lower_with_tensors(graph: Graph) -> Lowered:
 
 
 class _Lowering:
-    """One walk through a graph. A tensor without an entry in `values` comes from a layer that was refused."""
+    """One walk through a graph. A tensor without an entry in `values` comes from a layer that was refused.
+
+    What a refused layer gives is replaced by an input of the same shape where that is known: so that one report
+    names the layers behind it too.
+    """
 
     def __init__(self, graph: Graph):
         self.graph = graph
         self.refused: dict[Layer, str] = dict(graph.refused)
         self.values: dict[str, Argument] = dict(graph.constants)
         self.readouts: dict[str, Value] = {}
+        self.unread: set[Layer] = set()
 
     def lowered(self) -> Lowered:
         inputs = {}
         for rank, (tensor, given) in enumerate(self.graph.inputs.items(), -len(self.graph.inputs)):
             inputs[tensor] = Source(Input(), given.shape, None, Layer(given.name, "Input", rank))
             self.values[tensor] = inputs[tensor].value(given.layout)
+        for tensor, given in self.graph.stand_ins.items():
+            self.values[tensor] = _stand_in(given.shape, given.layout)
         for node in _needed(self.graph):
             self._visit(node)
         outputs: list[Source] = []
@@ -96,29 +105,38 @@ class _Lowering:
         return Lowered(network, values, self.readouts, names)
 
     def _visit(self, node: onnx.NodeProto) -> None:
+        layer = self.graph.layers.get(node.name) or Layer(node.name, node.op_type, _LAST)
         if any(name and name not in self.values for name in node.input):
+            self.unread.add(layer)
             return
-        layer = self.graph.layers.get(node.name)
         try:
             results = self._results(node, layer)
         except (Unsupported, ShapeError) as error:
-            self.refused.setdefault(layer or Layer(node.name, node.op_type, _LAST), str(error))
-            return
+            self.refused.setdefault(layer, str(error))
+            results = self._stand_ins(node)
         self.values.update(zip(node.output, results, strict=False))
 
-    def _results(self, node: onnx.NodeProto, layer: Layer | None) -> list[Argument]:
+    def _stand_ins(self, node: onnx.NodeProto) -> list[Argument]:
+        """In place of the output of a refused node, if its shape is sure."""
+        values = [value for value in map(self.values.get, node.input) if isinstance(value, Value)]
+        if not values or node.op_type not in SHAPE_KEEPING:
+            return []
+        largest = max(values, key=lambda value: math.prod(value.shape))
+        return [_stand_in(largest.shape, largest.layout)]
+
+    def _results(self, node: onnx.NodeProto, layer: Layer) -> list[Argument]:
         inputs = tuple(self.values[name] if name else None for name in node.input)
         constants = [argument for argument in inputs if argument is None or isinstance(argument, np.ndarray)]
         if len(constants) == len(inputs):
             return list(evaluate(node, constants, self.graph.opset))
-        call = Call(node, inputs, self.graph.opset, (layer.path,) if layer else ())
+        call = Call(node, inputs, self.graph.opset, (layer.path,))
         if node.op_type == "Shape":
             dims = call.value().dims
             return [np.array(dims[call.attributes.get("start", 0) : call.attributes.get("end", len(dims))], np.int64)]
         result = operators.apply(call)
         if not isinstance(result, Activation):
             return [result]
-        return [result.finish(_population(result, layer or Layer(node.name, node.op_type, _LAST)))]
+        return [result.finish(_population(result, layer))]
 
     def _read_out(self, tensor: str, position: int, outputs: list[Source]) -> None:
         """Add the population that gives an output of the model: the tensor's own if there is one, else a readout."""
@@ -156,7 +174,15 @@ class _Lowering:
         for layer, reason in sorted(self.refused.items(), key=lambda item: item[0].rank):
             first.setdefault(layer.path, layer.problem(reason))
         count = "1 layer has" if len(first) == 1 else f"{len(first)} layers have"
-        raise UnsupportedModelError(f"{self.graph.title}: {count} no spiking counterpart", list(first.values()))
+        layers = list(dict.fromkeys([*(layer.path for layer in self.graph.layers.values()), *first]))
+        behind = {layer.path for layer in self.unread} - set(first)
+        unread = [path for path in layers if path in behind]
+        title = f"{self.graph.title}: {count} no spiking counterpart"
+        raise UnsupportedModelError(title, list(first.values()), layers, unread)
+
+
+def _stand_in(shape: Shape, layout: Layout) -> Value:
+    return Source(Input(), shape, None, Layer("", "", _LAST)).value(layout)
 
 
 def _needed(graph: Graph) -> list[onnx.NodeProto]:

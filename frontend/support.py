@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..ir import Refusal
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -18,9 +20,9 @@ class Layer:
     kind: str
     rank: int
 
-    def problem(self, reason: str) -> str:
+    def problem(self, reason: str) -> Refusal:
         """One line of a report."""
-        return f"{self.path} ({self.kind}): {reason}"
+        return Refusal(self.path, self.kind, reason)
 
 
 class Unsupported(Exception):
@@ -28,6 +30,8 @@ class Unsupported(Exception):
 
 
 _USE_RELU = "use ReLU there and fine-tune"
+_CURVED = "it is curved, where spike counts make straight lines"
+_REPLACE = "express it with convolutions, dense layers, additions, pooling and ReLU"
 _RECURRENT = "recurrent layers have no spiking counterpart here; use feed-forward layers"
 _ATTENTION = "attention multiplies activations, which spikes cannot; use convolutions"
 _NORM = "it normalises by statistics of each image, which spikes cannot; use BatchNormalization and fine-tune"
@@ -69,11 +73,11 @@ _LAYERS = {
 }
 
 _ACTIVATIONS = {
-    "silu": "swap swish for ReLU and fine-tune",
-    "swish": "swap swish for ReLU and fine-tune",
-    "sigmoid": "swap sigmoid for hard_sigmoid and fine-tune, or leave it out at the output: the order stays the same",
-    "tanh": "swap tanh for hard_tanh and fine-tune",
-    "log_softmax": "leave it out, or use softmax: the predicted class stays the same",
+    "silu": f"{_CURVED}; swap swish for ReLU and fine-tune",
+    "swish": f"{_CURVED}; swap swish for ReLU and fine-tune",
+    "sigmoid": f"{_CURVED}; swap sigmoid for hard_sigmoid and fine-tune, or leave it out at the output: the order stays the same",
+    "tanh": f"{_CURVED}; swap tanh for hard_tanh and fine-tune",
+    "log_softmax": "it takes logarithms, which spikes cannot; leave it out, or use softmax: the predicted class stays the same",
 }
 _OTHER_ACTIVATIONS = {
     *("celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_silu", "hard_swish", "log_sigmoid"),
@@ -81,21 +85,27 @@ _OTHER_ACTIVATIONS = {
     *("sparse_plus", "sparse_sigmoid", "squareplus", "tanh_shrink", "threshold"),
 }
 
+_ELEMENTWISE = (
+    *("Celu", "Elu", "Erf", "Exp", "Gelu", "HardSwish", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign"),
+    *("Swish", "Tanh"),
+)
+
 # By ONNX operator.
 _OPERATORS = {
-    **{
-        name: f"{name} is not an activation that spike counts can stand for; {_USE_RELU}"
-        for name in (
-            *("Celu", "Elu", "Erf", "Exp", "Gelu", "HardSwish", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign"),
-            *("Swish", "Tanh"),
-        )
-    },
+    **{name: f"{name} is not an activation that spike counts can stand for; {_USE_RELU}" for name in _ELEMENTWISE},
     **dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), _RECURRENT),
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization"), _NORM),
     "ConvTranspose": _TRANSPOSED,
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), _JUMP),
     "LogSoftmax": _ACTIVATIONS["log_softmax"],
 }
+
+
+# Operators whose output has the shape of their largest operand: where one is refused, reading can go on after it.
+SHAPE_KEEPING = frozenset(
+    {*_ELEMENTWISE, "Abs", "Clip", "Div", "HardSigmoid", "LRN", "LayerNormalization", "LogSoftmax", "Max", "Min", "Mul"}
+    | {"InstanceNormalization", "GroupNormalization", "PRelu", "Pow", "Softmax", "ThresholdedRelu"}
+)
 
 
 def refusal(classes: Iterable[str], activation: str | None, data_format: str | None) -> str | None:
@@ -120,7 +130,7 @@ def kind(class_name: str, activation: str | None) -> str:
 
 def operator_refusal(op_type: str) -> str:
     """Why an ONNX operator cannot be lowered."""
-    return _OPERATORS.get(op_type, f"{op_type} is neither a linear map nor an activation that is supported")
+    return _OPERATORS.get(op_type, f"{op_type} is neither a linear map nor an activation that is supported; {_REPLACE}")
 
 
 def first_line(error: Exception) -> str:
