@@ -45,3 +45,7 @@ class Graph:
     refused: Mapping[Layer, str] = field(default_factory=dict)
     probes: Sequence[str] = ()
     stand_ins: Mapping[str, GraphInput] = field(default_factory=dict)
+
+    def layer_paths(self) -> list[str]:
+        """Every layer once, in the order in which they run."""
+        return list(dict.fromkeys(layer.path for layer in sorted(self.layers.values(), key=lambda layer: layer.rank)))

@@ -241,9 +241,7 @@ def _translated(trace: _Trace) -> Graph:
     )
 
 
-def _computed(
-    model: Any, outputs: Sequence[str], ends: Sequence[str], inputs: Arrays, wanted: Sequence[str]
-) -> Arrays:
+def _computed(model: Any, outputs: Sequence[str], ends: Sequence[str], inputs: Arrays, wanted: Sequence[str]) -> Arrays:
     """What Keras computes for one image: the tensors that the trace calls `outputs`, and `ends` if wanted."""
     keras, tf, _ = packages()
     returned: list[Any] = []

@@ -174,7 +174,7 @@ class _Lowering:
         for layer, reason in sorted(self.refused.items(), key=lambda item: item[0].rank):
             first.setdefault(layer.path, layer.problem(reason))
         count = "1 layer has" if len(first) == 1 else f"{len(first)} layers have"
-        layers = list(dict.fromkeys([*(layer.path for layer in self.graph.layers.values()), *first]))
+        layers = list(dict.fromkeys([*self.graph.layer_paths(), *first]))
         behind = {layer.path for layer in self.unread} - set(first)
         unread = [path for path in layers if path in behind]
         title = f"{self.graph.title}: {count} no spiking counterpart"

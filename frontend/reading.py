@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir import Network
 from .graph import Graph
-from .lowering import Lowered, lower_with_tensors
+from .lowering import lower_with_tensors
 from .support import Layer
 
 Arrays = Mapping[str, np.ndarray]
@@ -45,7 +45,5 @@ def read(
     """Lower a graph; raises UnsupportedModelError with every layer in the way."""
     lowered = lower_with_tensors(graph)
     parameters = sum(array.size for array in graph.constants.values())
-    layers = list(dict.fromkeys(layer.path for layer in graph.layers.values()))
-    return Reading(
-        graph.title, lowered.network, run, lowered.tensor, graph.outputs, parameters, layers, ends, integers
-    )
+    layers = graph.layer_paths()
+    return Reading(graph.title, lowered.network, run, lowered.tensor, graph.outputs, parameters, layers, ends, integers)

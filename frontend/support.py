@@ -75,9 +75,11 @@ _LAYERS = {
 _ACTIVATIONS = {
     "silu": f"{_CURVED}; swap swish for ReLU and fine-tune",
     "swish": f"{_CURVED}; swap swish for ReLU and fine-tune",
-    "sigmoid": f"{_CURVED}; swap sigmoid for hard_sigmoid and fine-tune, or leave it out at the output: the order stays the same",
+    "sigmoid": f"{_CURVED}; swap sigmoid for hard_sigmoid and fine-tune, or leave it out at the output: "
+    "the order stays the same",
     "tanh": f"{_CURVED}; swap tanh for hard_tanh and fine-tune",
-    "log_softmax": "it takes logarithms, which spikes cannot; leave it out, or use softmax: the predicted class stays the same",
+    "log_softmax": "it takes logarithms, which spikes cannot; leave it out, or use softmax: "
+    "the predicted class stays the same",
 }
 _OTHER_ACTIVATIONS = {
     *("celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_silu", "hard_swish", "log_sigmoid"),

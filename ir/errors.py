@@ -53,9 +53,7 @@ class UnsupportedModelError(SnncError):
     that take what a refused layer gives, so that nothing can be said about them.
     """
 
-    def __init__(
-        self, title: str, problems: Sequence[str], layers: Sequence[str] = (), unread: Sequence[str] = ()
-    ):
+    def __init__(self, title: str, problems: Sequence[str], layers: Sequence[str] = (), unread: Sequence[str] = ()):
         self.problems, self.layers, self.unread = tuple(problems), tuple(layers), tuple(unread)
         super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
 
