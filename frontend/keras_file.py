@@ -24,7 +24,7 @@ def read(path: Path) -> Reading:
     Raises ModelFileError for a file that is damaged or no Keras model, and UnsupportedModelError with every layer
     that has no spiking counterpart or would run code.
     """
-    keras, _, _ = keras_model.packages()
+    keras, _ = keras_model.packages()
     config = _archived(path) if path.suffix.lower() == ".keras" else _attached(path)
     problems = list(_problems(config, ""))
     if any(code for *_, code in problems):
