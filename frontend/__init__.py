@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ..ir import ModelFileError, Network, UnsupportedModelError
 if TYPE_CHECKING:
     from .reading import Reading
 
-_ACCEPTED = "a Keras 3 model, or the path of a .keras, .h5 or .onnx file"
+_ACCEPTED = "a Keras model, a TensorFlow function, or the path of a .keras, .h5 or .onnx file or of a SavedModel folder"
 
 
 def load(model: str | PathLike[str] | Any, inputs: Any = None) -> Network:
@@ -26,26 +27,44 @@ def load(model: str | PathLike[str] | Any, inputs: Any = None) -> Network:
 def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
     """Read a trained model, and keep what is needed to compare the network with it.
 
-    `model` is a Keras 3 model, which is left as it was, or the path of a `.keras`, `.h5`, `.hdf5` or `.onnx`
-    file, of which no code is ever run. Raises ModelFileError for files that cannot be read, and
-    UnsupportedModelError with every layer that has no spiking counterpart.
+    `model` is a Keras model, of Keras 3 on any backend or of Keras 2 (`tf_keras`), a `tf.function`, or the path of a
+    `.keras`, `.h5`, `.hdf5` or `.onnx` file or of a SavedModel folder, of which no code is ever run. Models are left
+    as they were. `inputs` is an example of what a function without an input signature takes. Raises ModelFileError
+    for files that cannot be read, and UnsupportedModelError with every layer that has no spiking counterpart.
     """
     if isinstance(model, (str, PathLike)):
         return _read_file(Path(model))
-    keras = sys.modules.get("keras")  # whoever holds a Keras model has imported it
-    if keras is None or not isinstance(model, keras.Model):
-        kind = f"{type(model).__module__}.{type(model).__qualname__}"
-        raise UnsupportedModelError(f"cannot read an object of type {kind}", [f"give {_ACCEPTED}"])
-    from . import keras_model
+    if _is_a(model, "keras", "Model"):
+        from . import keras_model
 
-    return keras_model.read(model)
+        return keras_model.read(model)
+    if _is_a(model, "tf_keras", "Model"):
+        from . import keras2_model
+
+        return keras2_model.read(model)
+    if _is_a(model, "tensorflow", "types.experimental.Callable"):
+        from . import tf_function
+
+        return tf_function.read(model, inputs)
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    raise UnsupportedModelError(f"cannot read an object of type {kind}", [f"give {_ACCEPTED}"])
+
+
+def _is_a(model: Any, package: str, name: str) -> bool:
+    """Whether a model is of a class of a package; whoever holds such a model has imported it."""
+    module = sys.modules.get(package)
+    return module is not None and isinstance(model, attrgetter(name)(module))
 
 
 def _read_file(path: Path) -> Reading:
     if not path.exists():
         raise ModelFileError(f"{path}: no such file")
+    if (path / "saved_model.pb").is_file():
+        from . import saved_model
+
+        return saved_model.read(path)
     if not path.is_file():
-        raise ModelFileError(f"{path} is not a file; give {_ACCEPTED}")
+        raise ModelFileError(f"{path} is not a file, nor a SavedModel; give {_ACCEPTED}")
     match path.suffix.lower():
         case ".keras" | ".h5" | ".hdf5":
             from . import keras_file

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 from ..ir import Shape, UnsupportedModelError
+from .reading import Arrays
 from .support import Layer, first_line, kind, refusal
 from .tf_graph import packages
 
@@ -18,10 +19,14 @@ class Untraceable(Exception):
 
 
 class Calls:
-    """Wraps every operation of a model, so that each call leaves its mark on the graph, or is refused."""
+    """Wraps every operation of a model, so that each call leaves its mark on the graph, or is refused.
 
-    def __init__(self, operations: list[Any]):
+    `new_tensor` makes a tensor of a type and shape, to stand for what a refused layer gives.
+    """
+
+    def __init__(self, operations: list[Any], new_tensor: Callable[[Any, Any], Any]):
         self.operations = operations
+        self._new_tensor = new_tensor
         self.layers: list[Layer] = []
         self.ends: dict[str, Layer] = {}  # the tensors that calls return, in the order in which they end
         self.refused: dict[Layer, str] = {}
@@ -36,7 +41,7 @@ class Calls:
     @contextmanager
     def recorded(self) -> Iterator[None]:
         """Within this context, calls are recorded; afterwards, the operations are as they were."""
-        with calling(self.operations, self._wrapped):
+        with _calling(self.operations, self._wrapped):
             yield
 
     def layer(self, node: str) -> Layer | None:
@@ -93,7 +98,7 @@ class Calls:
         tf, _ = packages()
 
         def placeholder(spec: Any) -> Any:
-            tensor = tf.compat.v1.placeholder(spec.dtype, spec.shape)
+            tensor = self._new_tensor(spec.dtype, spec.shape)
             self.opaque[tensor.name] = tuple(spec.shape)
             return tensor
 
@@ -109,11 +114,19 @@ class Calls:
             self._off = False
 
 
-def observed(returned: list[Any]) -> Callable[[Any, Callable[..., Any]], Callable[..., Any]]:
-    """For `calling`: every tensor that a call returns is put at the end of a list, in the order of `Calls.ends`."""
+def computed(
+    model: Callable[[list[Any]], list[Any]],
+    calls: Calls,
+    outputs: Sequence[str],
+    dtypes: Sequence[Any],
+    inputs: Arrays,
+    wanted: Sequence[str],
+) -> Arrays:
+    """What Keras computes for one image: the tensors that the trace calls `outputs`, and within the model if wanted."""
     tf, _ = packages()
+    returned: list[Any] = []
 
-    def wrap(operation: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+    def observed(operation: Any, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
         def noting(*args: Any, **kwargs: Any) -> Any:
             result = call(*args, **kwargs)
@@ -122,7 +135,13 @@ def observed(returned: list[Any]) -> Callable[[Any, Callable[..., Any]], Callabl
 
         return noting
 
-    return wrap
+    tensors = [tf.constant(array, dtype) for array, dtype in zip(inputs.values(), dtypes, strict=True)]
+    with _calling(calls.operations if set(wanted) - set(outputs) else [], observed):
+        given = model(tensors)
+    # The calls end in the order of the trace, so that their tensors come in the order of its names.
+    within = dict(zip(calls.ends, returned, strict=True)) if returned else {}
+    found = {**within, **dict(zip(outputs, given, strict=True))}
+    return {name: found[name].numpy() for name in wanted}
 
 
 def _output_specs(operation: Any, args: Any, kwargs: Any) -> Any:
@@ -171,7 +190,7 @@ def _activation(operation: Any) -> str | None:
 
 
 @contextmanager
-def calling(operations: list[Any], wrap: Callable[[Any, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+def _calling(operations: list[Any], wrap: Callable[[Any, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     """Within this context, what the operations do when called is what `wrap` makes of it."""
     with ExitStack() as stack:
         for operation in operations:

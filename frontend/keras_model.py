@@ -8,14 +8,13 @@ each ONNX node comes from, and the Identity keeps tf2onnx from merging operators
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 from ..ir import ModelFileError, UnsupportedModelError
 from . import reading, tf_graph
 from .graph import GraphInput
-from .keras_calls import Calls, calling, observed, report_untraceable
-from .reading import Arrays, Reading
+from .keras_calls import Calls, computed, report_untraceable
+from .reading import Reading
 from .tf_graph import ROOM, Trace, graph_inputs, translated
 
 
@@ -37,12 +36,13 @@ def read(model: Any, title: str | None = None) -> Reading:
 
     Raises UnsupportedModelError with every layer that has no spiking counterpart.
     """
-    packages()
+    _, tf = packages()
     title = title or f"model {model.name!r}"
     inputs = _inputs(model, title)
-    calls = Calls(_operations(model))
+    calls = Calls(_operations(model), tf.compat.v1.placeholder)
     trace = _traced(model, inputs, title, calls)
-    run = functools.partial(_computed, model, trace.outputs, list(calls.ends))
+    called = functools.partial(_called, model)
+    run = functools.partial(computed, called, calls, trace.outputs, _dtypes(model))
     whole = {given.name for given, dtype in zip(inputs, _dtypes(model), strict=True) if "int" in dtype}
     return reading.read(translated(trace), run, calls.ends, frozenset(whole))
 
@@ -60,8 +60,7 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
             variables = [*model.trainable_variables, *model.non_trainable_variables]
             weights = [tf.compat.v1.placeholder(variable.dtype, variable.shape) for variable in variables]
             with keras.StatelessScope(state_mapping=[*zip(variables, weights, strict=True)]):
-                outputs = model(_arguments(model, tensors), training=False)
-            outputs = [tf.identity(tensor).name for tensor in keras.tree.flatten(outputs)]
+                outputs = [tf.identity(tensor).name for tensor in _called(model, tensors)]
     except Exception as error:
         report_untraceable(title, calls, error)
     finally:
@@ -70,19 +69,6 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
     arrays = {tensor.name: keras.ops.convert_to_tensor(array).numpy() for array, tensor in bound}
     given = {tensor.name: entry for tensor, entry in zip(tensors, inputs, strict=True)}
     return Trace(title, graph, given, outputs, arrays, calls.layer, calls.refused, calls.opaque, calls.probes)
-
-
-def _computed(model: Any, outputs: Sequence[str], ends: Sequence[str], inputs: Arrays, wanted: Sequence[str]) -> Arrays:
-    """What Keras computes for one image: the tensors that the trace calls `outputs`, and `ends` if wanted."""
-    keras, tf = packages()
-    returned: list[Any] = []
-    tensors = [tf.constant(array, dtype) for array, dtype in zip(inputs.values(), _dtypes(model), strict=True)]
-    with calling(_operations(model) if set(wanted) - set(outputs) else [], observed(returned)):
-        given = keras.tree.flatten(model(_arguments(model, tensors), training=False))
-    # The calls end in the order of the trace, so that their tensors come in the order of its names.
-    within = dict(zip(ends, returned, strict=True)) if returned else {}
-    found = {**within, **dict(zip(outputs, given, strict=True))}
-    return {name: found[name].numpy() for name in wanted}
 
 
 def _operations(model: Any) -> list[Any]:
@@ -111,9 +97,11 @@ def _dtypes(model: Any) -> list[str]:
     return [tensor.dtype for tensor in getattr(model, "inputs", None) or ()] or ["float32"]
 
 
-def _arguments(model: Any, tensors: list[Any]) -> Any:
-    """The tensors in the structure that the model takes."""
+def _called(model: Any, tensors: list[Any]) -> list[Any]:
+    """What the model gives for its inputs, both as flat lists."""
     keras, _ = packages()
     if isinstance(model, keras.Sequential) or not getattr(model, "inputs", None):
-        return tensors[0]
-    return keras.tree.pack_sequence_as(model.input, tensors)
+        arguments = tensors[0]
+    else:
+        arguments = keras.tree.pack_sequence_as(model.input, tensors)
+    return keras.tree.flatten(model(arguments, training=False))
