@@ -35,9 +35,9 @@ def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
     if isinstance(model, (str, PathLike)):
         return _read_file(Path(model))
     if _is_a(model, "keras", "Model"):
-        from . import keras_model
+        from . import keras_elsewhere, keras_model
 
-        return keras_model.read(model)
+        return keras_elsewhere.read(model) if keras_elsewhere.runs_elsewhere() else keras_model.read(model)
     if _is_a(model, "tf_keras", "Model"):
         from . import keras2_model
 
@@ -67,9 +67,9 @@ def _read_file(path: Path) -> Reading:
         raise ModelFileError(f"{path} is not a file, nor a SavedModel; give {_ACCEPTED}")
     match path.suffix.lower():
         case ".keras" | ".h5" | ".hdf5":
-            from . import keras_file
+            from . import keras_elsewhere, keras_file
 
-            return keras_file.read(path)
+            return keras_elsewhere.read_file(path) if keras_elsewhere.runs_elsewhere() else keras_file.read(path)
         case ".onnx":
             from . import onnx_file
 

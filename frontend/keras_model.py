@@ -41,8 +41,7 @@ def read(model: Any, title: str | None = None) -> Reading:
     inputs = _inputs(model, title)
     calls = Calls(_operations(model), tf.compat.v1.placeholder)
     trace = _traced(model, inputs, title, calls)
-    called = functools.partial(_called, model)
-    run = functools.partial(computed, called, calls, trace.outputs, _dtypes(model))
+    run = functools.partial(computed, functools.partial(called, model), calls, trace.outputs, _dtypes(model))
     whole = {given.name for given, dtype in zip(inputs, _dtypes(model), strict=True) if "int" in dtype}
     return reading.read(translated(trace), run, calls.ends, frozenset(whole))
 
@@ -60,7 +59,7 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
             variables = [*model.trainable_variables, *model.non_trainable_variables]
             weights = [tf.compat.v1.placeholder(variable.dtype, variable.shape) for variable in variables]
             with keras.StatelessScope(state_mapping=[*zip(variables, weights, strict=True)]):
-                outputs = [tf.identity(tensor).name for tensor in _called(model, tensors)]
+                outputs = [tf.identity(tensor).name for tensor in called(model, tensors)]
     except Exception as error:
         report_untraceable(title, calls, error)
     finally:
@@ -97,9 +96,10 @@ def _dtypes(model: Any) -> list[str]:
     return [tensor.dtype for tensor in getattr(model, "inputs", None) or ()] or ["float32"]
 
 
-def _called(model: Any, tensors: list[Any]) -> list[Any]:
+def called(model: Any, tensors: list[Any]) -> list[Any]:
     """What the model gives for its inputs, both as flat lists."""
-    keras, _ = packages()
+    import keras
+
     if isinstance(model, keras.Sequential) or not getattr(model, "inputs", None):
         arguments = tensors[0]
     else:
