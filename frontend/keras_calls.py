@@ -84,6 +84,8 @@ class Calls:
     def _outputs(self, operation: Any, layer: Layer, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         reason = _refusal(operation)
         if reason is None:
+            if _keeps_size(operation, args):
+                return args[0]
             try:
                 return call(*args, **kwargs)
             except Untraceable:
@@ -183,6 +185,12 @@ def _refusal(operation: Any) -> str | None:
 
 def _kind(operation: Any) -> str:
     return kind(type(operation).__name__, _activation(operation))
+
+
+def _keeps_size(operation: Any, args: Any) -> bool:
+    """Whether this resizes images to the size that they have."""
+    classes = [cls.__name__ for cls in type(operation).__mro__]
+    return "Resizing" in classes and tuple(args[0].shape[1:3]) == (operation.height, operation.width)
 
 
 def _activation(operation: Any) -> str | None:

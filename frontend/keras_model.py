@@ -8,6 +8,8 @@ each ONNX node comes from, and the Identity keeps tf2onnx from merging operators
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Callable
 from typing import Any
 
 from ..ir import ModelFileError, UnsupportedModelError
@@ -51,6 +53,7 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
     keras, tf = packages()
     eager = tf.config.functions_run_eagerly()
     graph = tf.__internal__.FuncGraph("snnc")
+    graph.name_scope = functools.partial(_scope, graph.name_scope)
     tf.config.run_functions_eagerly(True)  # inlines the functions that Keras compiles, as for grouped convolutions
     try:
         with graph.as_default(), calls.recorded():
@@ -68,6 +71,11 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
     arrays = {tensor.name: keras.ops.convert_to_tensor(array).numpy() for array, tensor in bound}
     given = {tensor.name: entry for tensor, entry in zip(tensors, inputs, strict=True)}
     return Trace(title, graph, given, outputs, arrays, calls.layer, calls.refused, calls.opaque, calls.probes)
+
+
+def _scope(name_scope: Callable[[str | None], Any], name: str | None) -> Any:
+    """A name scope for a layer of any name: TensorFlow takes few characters. Layers are known by their marks."""
+    return name_scope(name and re.sub(r"[^A-Za-z0-9_./]|^(?=[^A-Za-z0-9.])", "x", name))
 
 
 def _operations(model: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ _ATTENTION = "attention multiplies activations, which spikes cannot; use convolu
 _NORM = "it normalises by statistics of each image, which spikes cannot; use BatchNormalization and fine-tune"
 _VOLUME = "only images (H, W, C) and vectors (N,) are supported; use the 2D layer"
 _TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
+_RESIZED = "it resamples images, which is not supported; resize them before the network, or use strides and pooling"
 _JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
 _LAMBDA = "arbitrary Python code cannot be compiled; express it with Keras layers"
 
@@ -69,6 +71,7 @@ _LAYERS = {
     "Conv1DTranspose": _TRANSPOSED,
     "Conv2DTranspose": _TRANSPOSED,
     "Conv3DTranspose": _TRANSPOSED,
+    "UpSampling2D": _RESIZED,
     "ELU": f"its negative part is curved; {_USE_RELU}, or LeakyReLU",
 }
 
@@ -98,6 +101,8 @@ _OPERATORS = {
     **dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), _RECURRENT),
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization"), _NORM),
     "ConvTranspose": _TRANSPOSED,
+    "Resize": _RESIZED,
+    "Upsample": _RESIZED,
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), _JUMP),
     "LogSoftmax": _ACTIVATIONS["log_softmax"],
 }
@@ -136,5 +141,7 @@ def operator_refusal(op_type: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What another package's exception says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What another package's exception says, in one line. Keras puts the cause, in bold, after where it happened."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = lines[1] if lines[0].startswith("Exception encountered when calling") and len(lines) > 1 else lines[0]
+    return re.sub(r"\x1b\[\d*m", "", said).strip()

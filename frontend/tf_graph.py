@@ -72,7 +72,7 @@ def translated(trace: Trace) -> Graph:
             problem = f"the model cannot be translated to ONNX: {first_line(error)}"
             raise UnsupportedModelError(f"{trace.title} cannot be read", [*problems, problem]) from None
     graph = proto.graph
-    layers = {node.name: trace.layer(node.name) for node in graph.node}
+    layers = _layers(graph, trace.layer)
     return Graph(
         trace.title,
         graph.node,
@@ -80,11 +80,24 @@ def translated(trace: Trace) -> Graph:
         trace.outputs,
         {**trace.weights, **{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}},
         _OPSET,
-        {name: layer for name, layer in layers.items() if layer},
+        layers,
         trace.refused,
         trace.probes,
         {name: graph_input(name, shape) for name, shape in trace.opaque.items() if shape_problem(shape) is None},
     )
+
+
+def _layers(graph: Any, layer: Callable[[str], Layer | None]) -> dict[str, Layer]:
+    """The layer of each node; of a node that tf2onnx has named itself, the layer that takes what it gives."""
+    own = {node.name: layer(node.name) for node in graph.node}
+    layers: dict[str, Layer] = {}
+    takers: dict[str, Layer] = {}
+    for node in reversed(graph.node):
+        found = own[node.name] or next((takers[name] for name in node.output if name in takers), None)
+        if found:
+            layers[node.name] = found
+            takers.update((name, found) for name in node.input)
+    return layers
 
 
 def graph_inputs(shapes: Mapping[str, Shape], title: str) -> list[GraphInput]:
