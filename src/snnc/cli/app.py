@@ -32,7 +32,9 @@ class BackendName(StrEnum):
     mlgenn = "mlgenn"
 
 
-ModelFile = Annotated[Path, typer.Argument(help="A Keras model (.keras, .h5) or an ONNX model (.onnx).")]
+ModelFile = Annotated[
+    Path, typer.Argument(help="A Keras model (.keras, .h5), a SavedModel folder, or an ONNX model (.onnx).")
+]
 NetworkFile = Annotated[Path, typer.Argument(help="A network (.snn) written by `snnc convert`, or a model file.")]
 Verify = Annotated[
     bool | None,
