@@ -163,7 +163,7 @@ def _output_specs(operation: Any, args: Any, kwargs: Any) -> Any:
 def report_untraceable(title: str, calls: Calls, error: Exception) -> NoReturn:
     """Say all that is known of a model at which tracing broke off."""
     refused = {**calls.refused, **dict(calls.never_reached())}
-    problems = [layer.problem(reason) for layer, reason in refused.items()]
+    problems: list[str] = [layer.problem(reason) for layer, reason in refused.items()]
     if not isinstance(error, Untraceable):
         problems.append(f"the model cannot be traced by TensorFlow: {first_line(error)}")
     layers = list(dict.fromkeys([*(layer.path for layer in calls.layers), *(layer.path for layer in refused)]))

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import ir
-from ..ir import ModelFileError, Refusal, UnsupportedModelError
+from ..ir import ModelFileError, Refusal, SnncError, UnsupportedModelError, load, save
 from . import tf_graph
 from .keras_model import called
 from .reading import Arrays, Reading
@@ -67,7 +66,7 @@ def _read_there(path: Path, title: str, model: Any) -> Reading:
             raise ModelFileError(f"{title} cannot be read by Keras on TensorFlow: {said}")
         report = json.loads(done.stdout.splitlines()[-1])
         _raise_reported(report, in_memory=model is not None)
-        network = ir.load(output)
+        network = load(output)
     outputs = [str(position) for position in range(len(network.outputs))]
     readouts = dict(zip(outputs, network.outputs, strict=True))
     return Reading(
@@ -122,10 +121,10 @@ def _main(path: str, output: str, title: str) -> None:
         first = str(error).splitlines()[0]
         print(json.dumps({"title": first, "problems": lines, "layers": error.layers, "unread": error.unread}))
         return
-    except ir.SnncError as error:
+    except SnncError as error:
         print(json.dumps({"damage": str(error)}))
         return
-    ir.save(reading.network, output)
+    save(reading.network, output)
     facts = {"parameters": reading.parameters, "layers": reading.layers, "integers": sorted(reading.integers)}
     print(json.dumps(facts))
 

@@ -51,8 +51,10 @@ class Lowered:
         value = self.readouts.get(name, self.values.get(name))
         if value is None or any(term.source not in self.names for term in value.terms):
             return None
-        parts = [apply(term.operators, activations[self.names[term.source]]) for term in value.terms]
-        return as_tensor(sum(parts) if value.bias is None else sum(parts) + value.bias, value.layout)
+        total = np.zeros((1, *value.shape)) if value.bias is None else value.bias[None]
+        for term in value.terms:
+            total = total + apply(term.operators, activations[self.names[term.source]])
+        return as_tensor(total, value.layout)
 
 
 def lower(graph: Graph) -> Network:

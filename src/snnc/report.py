@@ -82,8 +82,8 @@ def check(model: str | PathLike[str] | Any, inputs: Any = None, verify: bool | N
     """
     try:
         reading = frontend.read(model, inputs)
-    except UnsupportedModelError as error:
-        return Report(str(error).splitlines()[0], error.layers, _grouped(error.problems), error.unread)
+    except UnsupportedModelError as refusal:
+        return Report(str(refusal).splitlines()[0], refusal.layers, _grouped(refusal.problems), refusal.unread)
     error = proof.prove(reading) if proof.wanted(reading, verify) else None
     return Report(reading.title, tuple(reading.layers), (), notes=_notes(reading.network), error=error)
 
