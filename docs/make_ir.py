@@ -42,6 +42,7 @@ EXAMPLES = (
     ir.MaxPoolRelu2D((8, 8, 16), (2, 2), (2, 2)),
     ir.Identity(),
     ir.Softmax(),
+    ir.LogSoftmax(),
     ir.CurrentInput(),
     ir.IntegrateFireInput(1.0, v_init=0.5),
     ir.PoissonInput(1.0, seed=1),

@@ -13,7 +13,10 @@ from ..ir import ModelFileError, Network, UnsupportedModelError
 if TYPE_CHECKING:
     from .reading import Reading
 
-_ACCEPTED = "a Keras model, a TensorFlow function, or the path of a .keras, .h5 or .onnx file or of a SavedModel folder"
+_ACCEPTED = (
+    "a Keras model, a torch.nn.Module, a TensorFlow function, an onnx.ModelProto, "
+    "or the path of a .keras, .h5 or .onnx file or of a SavedModel folder"
+)
 
 
 def load(model: str | PathLike[str] | Any, inputs: Any = None) -> Network:
@@ -27,10 +30,11 @@ def load(model: str | PathLike[str] | Any, inputs: Any = None) -> Network:
 def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
     """Read a trained model, and keep what is needed to compare the network with it.
 
-    `model` is a Keras model, of Keras 3 on any backend or of Keras 2 (`tf_keras`), a `tf.function`, or the path of a
-    `.keras`, `.h5`, `.hdf5` or `.onnx` file or of a SavedModel folder, of which no code is ever run. Models are left
-    as they were. `inputs` is an example of what a function without an input signature takes. Raises ModelFileError
-    for files that cannot be read, and UnsupportedModelError with every layer that has no spiking counterpart.
+    `model` is a Keras model, of Keras 3 on any backend or of Keras 2 (`tf_keras`), a torch.nn.Module, a `tf.function`,
+    an onnx.ModelProto, or the path of a `.keras`, `.h5`, `.hdf5` or `.onnx` file or of a SavedModel folder, of which no
+    code is ever run. Models are left as they were. `inputs` is an example of what a torch module takes, or a function
+    without an input signature: a batch, as an array or tensor, or a tuple of them. Raises ModelFileError for files that
+    cannot be read, and UnsupportedModelError with every layer that has no spiking counterpart.
     """
     if isinstance(model, (str, PathLike)):
         return _read_file(Path(model))
@@ -42,12 +46,22 @@ def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
         from . import keras2_model
 
         return keras2_model.read(model)
+    if _is_a(model, "torch", "nn.Module"):
+        from . import torch_module
+
+        return torch_module.read(model, inputs)
     if _is_a(model, "tensorflow", "types.experimental.Callable"):
         from . import tf_function
 
         return tf_function.read(model, inputs)
+    if _is_a(model, "onnx", "ModelProto"):
+        from . import onnx_file
+
+        return onnx_file.read_proto(model)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     raise UnsupportedModelError(f"cannot read an object of type {kind}", [f"give {_ACCEPTED}"])
+
+
 
 
 def _is_a(model: Any, package: str, name: str) -> bool:

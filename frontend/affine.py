@@ -7,11 +7,13 @@ ONNX tensor arranges them is its `layout`, so that transposing, reshaping and fl
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
-from ..ir import AnalogNeuron, Flatten, Operator, Pad, Pick, Scale, Shape
+from ..ir import AnalogNeuron, Conv2D, Flatten, Operator, Pad, Pick, Scale, Shape
 from .support import Layer, Unsupported
 
 # For each ONNX axis the axes of the channels-last shape that are merged into it, row-major; () has size 1.
@@ -21,6 +23,13 @@ Layout = tuple[tuple[int, ...], ...]
 FLAT: Layout = ((), (0,))
 CHANNELS_LAST: Layout = ((), (0,), (1,), (2,))
 CHANNELS_FIRST: Layout = ((), (2,), (0,), (1,))
+# Series, of shape (L, 1, C).
+SERIES_LAST: Layout = ((), (0, 1), (2,))
+SERIES_FIRST: Layout = ((), (2,), (0, 1))
+
+LARGEST = 2**28  # numbers in one tensor: a gigabyte in single precision
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +94,16 @@ class Value:
         return len(self.shape) == 3
 
     @property
+    def is_apart(self) -> bool:
+        """Whether this is an image, or a series, whose ONNX tensor has the same axes, channels last or second."""
+        parts = self._essential(self.layout)
+        space = [axis for part in parts for axis in part if axis != 2]
+        ends = (*parts[1:2], *parts[-1:])
+        if not self.is_image or len(parts) not in (3, 4) or parts[0] or any(len(part) > 1 for part in parts):
+            return False
+        return space == sorted(space) and (self.shape[2] == 1 or (2,) in ends)
+
+    @property
     def is_vector(self) -> bool:
         """Whether the ONNX tensor is one vector, (1, N)."""
         return len(self.layout) <= 2 and all(dim == 1 for dim in self.dims[:-1])
@@ -94,6 +113,7 @@ class Value:
         shape, bias = self.shape, self.bias
         for operator in operators:
             shape = operator.output_shape(shape)
+            bounded(shape)
             bias = None if bias is None else operator.apply(bias[None])[0]
         terms = tuple(term.then(operators, layers) for term in self.terms)
         return Value(terms, bias, shape, layout or self.layout, merge(self.layers, layers))
@@ -145,16 +165,49 @@ class Value:
         """The value in the shape that a population of it should have: flat if it is a vector."""
         return self.flat() if self.is_vector else self
 
-    def image(self, layout: Layout, operator: str) -> Value:
-        """The value as `operator` needs it: an image whose ONNX tensor is laid out as `layout`."""
-        if not self.is_image or self._essential(self.layout) != self._essential(layout):
+    def image(self, operator: str) -> Image:
+        """The value as `operator` needs it: an ONNX tensor with the channels second, then one or two axes of space."""
+        parts = self._essential(self.layout)
+        space = parts[2:]
+        apart = all(len(part) < 2 and part != (2,) for part in space)
+        if not self.is_image or len(space) not in (1, 2) or parts[0] or parts[1] not in ((), (2,)) or not apart:
             raise Unsupported(f"{operator} needs an image but is given a tensor of shape {self.dims[1:]}")
-        return replace(self, layout=layout)
+        free = [axis for axis in (0, 1) if (axis,) not in space]  # of size one
+        axes = tuple(part[0] if part else free.pop(0) for part in space)
+        layout = ((), (2,), *((axis,) for axis in axes[:-1]), (axes[-1], *free))
+        return Image(replace(self, layout=layout), axes)
+
+    def selected(self, axis: int, indices: np.ndarray, layers: tuple[str, ...]) -> Value:
+        """The positions `indices` along an ONNX axis; of space only those that windows can reach, evenly spaced."""
+        if axis == 0 and not self.layout[0]:
+            raise Unsupported("it takes some images of a batch and not others, which networks see one by one")
+        if np.array_equal(indices, np.arange(self.dims[axis])):
+            return self
+        if not len(indices):
+            raise Unsupported("it selects nothing")
+        x = self.settled()
+        where = x.axis(axis)
+        if not x.is_image:
+            return x.then(Pick(np.asarray(indices, np.int64)), layers=layers)
+        channels = x.shape[2]
+        if where == 2:
+            return x.then(Conv2D(np.eye(channels, dtype=np.float32)[None, None, :, indices]), layers=layers)
+        start, step = int(indices[0]), int(indices[1] - indices[0]) if len(indices) > 1 else 1
+        if step < 1 or (np.diff(indices) != step).any():
+            raise Unsupported(f"it takes positions along axis {axis} that are not evenly spaced, or turned round")
+        before = [start if a == where else 0 for a in (0, 1)]
+        kernel = [x.shape[a] - step * (len(indices) - 1) if a == where else 1 for a in (0, 1)]
+        weight = np.zeros((*kernel, 1, channels), np.float32)
+        weight[before[0], before[1]] = 1
+        strides = (step, 1) if where == 0 else (1, step)
+        return x.then(Conv2D(weight, strides, groups=channels), layers=layers)
 
     def axis(self, axis: int) -> int:
         """The axis of `shape` that an ONNX axis stands for; raises Unsupported if there is not exactly one."""
         part = self.layout[axis]
         essential = tuple(a for a in part if self.shape[a] != 1) or part[-1:]
+        if axis == 0 and not part:
+            raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
         if len(essential) != 1:
             raise Unsupported(f"it works along axis {axis} of {self.dims}, which is no axis of the image")
         return essential[0]
@@ -179,6 +232,35 @@ def as_tensor(array: np.ndarray, layout: Layout) -> np.ndarray:
     order = [axis for part in layout for axis in part]
     dims = [math.prod(array.shape[1 + axis] for axis in part) for part in layout]
     return array[0].transpose(order).reshape(dims)
+
+
+@dataclass(frozen=True)
+class Image:
+    """A value as an operator on images takes it.
+
+    `axes` has, for each axis of space in the ONNX tensor, the axis of the shape that it stands for. They may be
+    swapped: a series is an image of width one, but of height one where it was made from a series (L, C) by an axis
+    at the front.
+    """
+
+    value: Value
+    axes: tuple[int, ...]
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """How long the ONNX tensor's axes of space are."""
+        return tuple(self.value.shape[axis] for axis in self.axes)
+
+    def pair(self, along: Sequence[_T], across: _T) -> tuple[_T, _T]:
+        """What `along` has for the ONNX axes, for (height, width); `across` for the width of a series."""
+        found = dict(zip(self.axes, along, strict=True))
+        return found.get(0, across), found.get(1, across)
+
+
+def bounded(sizes: Iterable[int]) -> None:
+    """Raise Unsupported for a shape that no memory holds, before anything is computed."""
+    if math.prod(sizes) > LARGEST:
+        raise Unsupported(f"it gives more than {LARGEST} numbers for an image")
 
 
 def concatenated(values: list[Value], axis: int, layers: tuple[str, ...]) -> Value:

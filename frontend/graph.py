@@ -32,7 +32,7 @@ class Graph:
     `constants` holds the weights by tensor name. `layers` has the layer of each node, by node name. A
     tensor that is neither an input, nor a constant, nor made by a node is the output of a layer that has
     already been refused; `refused` says why, `probes` are the tensors that such layers read, and `stand_ins` says
-    what shapes they give.
+    what shapes they give. `absorbed` has, by node name, the layer that an exporter merged into the node's own.
     """
 
     title: str
@@ -43,6 +43,7 @@ class Graph:
     opset: int
     layers: Mapping[str, Layer]
     refused: Mapping[Layer, str] = field(default_factory=dict)
+    absorbed: Mapping[str, str] = field(default_factory=dict)
     probes: Sequence[str] = ()
     stand_ins: Mapping[str, GraphInput] = field(default_factory=dict)
 

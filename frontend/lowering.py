@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from ..ir import (
     Connection,
     Identity,
     Input,
+    ModelWarning,
     Network,
     Origin,
     Population,
@@ -26,35 +28,41 @@ from ..ir import (
 )
 from . import operators
 from .affine import Layout, Source, Value, as_tensor, merge, per_channel
+from .call import Activation, Argument, Call, Quantized, Ranking
 from .constants import evaluate
 from .graph import Graph
-from .operators import Activation, Argument, Call
-from .support import SHAPE_KEEPING, Layer, Unsupported
+from .support import SHAPE_KEEPING, Layer, Unsupported, first_line
 
 _LAST = 2**31  # the rank of readouts: after every layer
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """The network of a graph, and the graph's tensors in terms of its populations."""
+    """The network of a graph, and the graph's tensors in terms of its populations.
+
+    `exact` says whether the network computes what the graph does; one without rounding comes close only.
+    """
 
     network: Network
-    values: Mapping[str, Value]
+    values: Mapping[str, Argument]
     readouts: Mapping[str, Value]
     names: Mapping[Source, str]
+    exact: bool = True
 
     def tensor(self, name: str, activations: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """A tensor of the graph as it follows from the populations' activations; None if the network has no part in it.
 
         An output is what the network itself gives.
         """
-        value = self.readouts.get(name, self.values.get(name))
-        if value is None or any(term.source not in self.names for term in value.terms):
+        argument = self.values.get(name)
+        value = argument.scores if isinstance(argument, Ranking) else argument
+        value = self.readouts.get(name, value)
+        if not isinstance(value, Value) or any(term.source not in self.names for term in value.terms):
             return None
         total = np.zeros((1, *value.shape)) if value.bias is None else value.bias[None]
         for term in value.terms:
             total = total + apply(term.operators, activations[self.names[term.source]])
-        return as_tensor(total, value.layout)
+        return total.argmax(-1) if isinstance(argument, Ranking) else as_tensor(total, value.layout)
 
 
 def lower(graph: Graph) -> Network:
@@ -84,6 +92,8 @@ class _Lowering:
         self.values: dict[str, Argument] = dict(graph.constants)
         self.readouts: dict[str, Value] = {}
         self.unread: set[Layer] = set()
+        self.wanted = {*graph.outputs, *graph.probes, *(name for node in graph.nodes for name in node.input)}
+        self.rounded: list[Layer] = []
 
     def lowered(self) -> Lowered:
         inputs = {}
@@ -95,28 +105,41 @@ class _Lowering:
         for node in _needed(self.graph):
             self._visit(node)
         outputs: list[Source] = []
-        for position, tensor in enumerate(self.graph.outputs):
-            self._read_out(tensor, position, outputs)
+        for position, (tensor, value) in enumerate(self._given()):
+            self._read_out(tensor, value, position, outputs)
         sources = _reaching([*inputs.values(), *outputs])
         self._refuse_inner_softmax(sources)
         if self.refused:
             self._report()
+        if self.rounded:
+            self._warn_of_rounding()
         names = _names(sources)
         network = _assembled(names, list(inputs.values()), outputs)
-        values = {tensor: value for tensor, value in self.values.items() if isinstance(value, Value)}
-        return Lowered(network, values, self.readouts, names)
+        return Lowered(network, self.values, self.readouts, names, exact=not self.rounded)
 
     def _visit(self, node: onnx.NodeProto) -> None:
-        layer = self.graph.layers.get(node.name) or Layer(node.name, node.op_type, _LAST)
+        layer = self._layer(node)
         if any(name and name not in self.values for name in node.input):
             self.unread.add(layer)
             return
         try:
             results = self._results(node, layer)
         except (Unsupported, ShapeError) as error:
-            self.refused.setdefault(layer, str(error))
+            self._refuse(node, str(error))
             results = self._stand_ins(node)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of a file that fits no schema
+            self._refuse(node, f"its attributes or operands do not fit together: {first_line(error)}")
+            return
         self.values.update(zip(node.output, results, strict=False))
+        for extra in node.output[len(results) :]:
+            if extra in self.wanted:
+                self._refuse(node, f"only its first output is supported, but {extra} is used too")
+
+    def _refuse(self, node: onnx.NodeProto, reason: str) -> None:
+        self.refused.setdefault(self._layer(node), reason)
+
+    def _layer(self, node: onnx.NodeProto) -> Layer:
+        return self.graph.layers.get(node.name) or Layer(node.name, node.op_type, _LAST)
 
     def _stand_ins(self, node: onnx.NodeProto) -> list[Argument]:
         """In place of the output of a refused node, if its shape is sure."""
@@ -131,24 +154,37 @@ class _Lowering:
         constants = [argument for argument in inputs if argument is None or isinstance(argument, np.ndarray)]
         if len(constants) == len(inputs):
             return list(evaluate(node, constants, self.graph.opset))
-        call = Call(node, inputs, self.graph.opset, (layer.path,))
+        absorbed = self.graph.absorbed.get(node.name)
+        call = Call(node, inputs, self.graph.opset, (*((absorbed,) if absorbed else ()), layer.path))
         if node.op_type == "Shape":
             dims = call.value().dims
             return [np.array(dims[call.attributes.get("start", 0) : call.attributes.get("end", len(dims))], np.int64)]
         result = operators.apply(call)
-        if not isinstance(result, Activation):
-            return [result]
-        return [result.finish(_population(result, layer))]
+        if node.op_type == "QuantizeLinear":
+            self.rounded.append(layer)
+        if isinstance(result, Activation):
+            return [result.finish(_population(result, layer))]
+        return [*result] if isinstance(result, tuple) else [result]
 
-    def _read_out(self, tensor: str, position: int, outputs: list[Source]) -> None:
+    def _given(self) -> Iterator[tuple[str, Argument]]:
+        """The model's outputs. Where ArgMax gives one, its scores do instead, unless they are an output themselves."""
+        given = [(tensor, self.values.get(tensor)) for tensor in self.graph.outputs]
+        plain = [value for _, value in given if isinstance(value, Value)]
+        for tensor, value in given:
+            if not isinstance(value, Ranking):
+                yield tensor, value
+            elif not any(value.scores is other or value.scores.source is other.source is not None for other in plain):
+                yield tensor, value.scores
+
+    def _read_out(self, tensor: str, value: Argument, position: int, outputs: list[Source]) -> None:
         """Add the population that gives an output of the model: the tensor's own if there is one, else a readout."""
-        value = self.values.get(tensor)
         if value is None:
             self._refuse_unless_known(tensor)
             return
-        if not isinstance(value, Value) or not (value.is_vector or (value.is_image and len(value.dims) == 4)):
+        if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
-            reason = f"it {found}; outputs must be vectors (N,) or images (H, W, C)"
+            found = "is quantised" if isinstance(value, Quantized) else found
+            reason = f"it {found}; outputs must be vectors (N,), series (L, C) or images (H, W, C), or channels first"
             path = _last_layer(value) if isinstance(value, Value) else tensor
             self.refused.setdefault(Layer(path, "output", _LAST), reason)
             return
@@ -170,6 +206,15 @@ class _Lowering:
                 if isinstance(term.source.neuron, Softmax):
                     reason = "softmax is supported at the outputs only, because it needs all activations at once"
                     self.refused.setdefault(term.source.layer, reason)
+
+    def _warn_of_rounding(self) -> None:
+        names = ", ".join(dict.fromkeys(layer.path for layer in self.rounded))
+        warnings.warn(
+            f"{self.graph.title}: quantised activations are read as bounded by their range and not rounded, which the "
+            f"spikes do in their own way; layers: {names}",
+            ModelWarning,
+            stacklevel=2,
+        )
 
     def _report(self) -> None:
         first: dict[str, str] = {}

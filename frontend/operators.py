@@ -1,112 +1,42 @@
-"""What each ONNX operator does to values: one small function per operator, and the table that finds it."""
+"""What each ONNX operator does to values: one small function per operator, and the table that finds it.
+
+Windows and bends have modules of their own; here are arithmetic, matrices, and the views that move nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
-from ..ir import (
-    NO_PADDING,
-    AnalogNeuron,
-    AveragePool2D,
-    Clip,
-    Conv2D,
-    Dense,
-    LeakyRelu,
-    MaxPool2D,
-    Pad,
-    Padding,
-    Pair,
-    Relu,
-    Scale,
-    Softmax,
-)
-from .affine import CHANNELS_FIRST, Value, concatenated, merge, per_channel
+from ..ir import Conv2D, Dense, Pad
+from . import activations, images
+from .affine import Value, concatenated
+from .call import Call, Quantized, Ranking, Result
 from .support import Unsupported, operator_refusal
 
-
-def _unchanged(output: Value) -> Value:
-    return output
-
-
-@dataclass(frozen=True)
-class Activation:
-    """A nonlinearity on `summed`: becomes a population, and `finish` of its output is what the ONNX node gives."""
-
-    neuron: AnalogNeuron
-    summed: Value
-    finish: Callable[[Value], Value] = _unchanged
-
-
-Argument = Value | np.ndarray | None
-Result = Value | np.ndarray | Activation
-
-
-@dataclass(frozen=True)
-class Call:
-    """An ONNX node with its inputs: values, constants, or None where an optional one is left out."""
-
-    node: onnx.NodeProto
-    inputs: tuple[Argument, ...]
-    opset: int
-    layers: tuple[str, ...]
-
-    @cached_property
-    def attributes(self) -> dict[str, Any]:
-        """The node's attributes, decoded."""
-        return {a.name: onnx.helper.get_attribute_value(a) for a in self.node.attribute}
-
-    def text(self, name: str, default: str) -> str:
-        """An attribute that is a string."""
-        return self.attributes.get(name, default.encode()).decode()
-
-    def numbers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        """An attribute that is a list of integers."""
-        return tuple(self.attributes.get(name, default))
-
-    def value(self, index: int = 0) -> Value:
-        """An input that depends on the network's input."""
-        argument = self.inputs[index]
-        if not isinstance(argument, Value):
-            raise Unsupported(f"{self.node.op_type} with a constant as operand {index + 1} is not supported")
-        return argument
-
-    def constant(self, index: int) -> np.ndarray | None:
-        """An input that does not depend on the network's input; None where it is left out."""
-        argument = self.inputs[index] if index < len(self.inputs) else None
-        if argument is not None and not isinstance(argument, np.ndarray):
-            raise Unsupported(f"{self.node.op_type} takes its operand {index + 1} from the network's activations")
-        return argument
-
-    def weight(self, index: int) -> np.ndarray:
-        """A constant input that is required."""
-        constant = self.constant(index)
-        if constant is None:
-            raise Unsupported(f"{self.node.op_type} lacks its operand {index + 1}")
-        return constant
-
-    def option(self, index: int, name: str) -> np.ndarray | None:
-        """A parameter that is an input in newer opsets and an attribute in older ones."""
-        constant = self.constant(index)
-        return np.asarray(self.attributes[name]) if constant is None and name in self.attributes else constant
-
-    def axes(self, index: int, rank: int) -> tuple[int, ...] | None:
-        """The parameter `axes`, counted from the front; None where it is left out."""
-        axes = self.option(index, "axes")
-        return None if axes is None else tuple(int(axis) % rank for axis in axes.reshape(-1))
+_TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
 
 
 def apply(call: Call) -> Result:
     """What a node gives; raises Unsupported, or a ShapeError where operators do not fit together."""
-    handler = _HANDLERS.get(call.node.op_type)
-    if handler is None or call.node.domain not in ("", "ai.onnx"):
+    for argument in call.inputs:
+        if isinstance(argument, Ranking):
+            return _renamed(argument, call)
+        if isinstance(argument, Quantized) and call.node.op_type != "DequantizeLinear":
+            raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
+    known = {"": _HANDLERS, "ai.onnx": _HANDLERS, "ai.onnx.ml": _LEARNED}.get(call.node.domain, {})
+    if call.node.op_type not in known:
         raise Unsupported(operator_refusal(call.node.op_type))
-    return handler(call)
+    return known[call.node.op_type](call)
+
+
+def _renamed(ranking: Ranking, call: Call) -> Ranking:
+    if call.node.op_type not in _RENAMING:
+        raise Unsupported("it computes with what ArgMax found; end the model there")
+    return ranking
 
 
 # Elementwise arithmetic.
@@ -153,6 +83,8 @@ def _divide(call: Call) -> Value:
 
 def _batch_normalization(call: Call) -> Value:
     x = call.value()
+    if call.attributes.get("training_mode", 0):
+        raise Unsupported("it normalises by statistics of each batch; export the model in inference mode")
     scale, offset, mean, variance = (call.weight(i).astype(np.float64) for i in (1, 2, 3, 4))
     factor = scale / np.sqrt(variance + call.attributes.get("epsilon", 1e-5))
     along = (-1, *(1,) * (len(x.layout) - 2))  # the ONNX channel axis is the second
@@ -160,7 +92,12 @@ def _batch_normalization(call: Call) -> Value:
     return scaled.shifted((offset - mean * factor).reshape(along), call.layers)
 
 
-# Matrices and windows.
+def _scaler(call: Call) -> Value:
+    offset, scale = (np.array(call.attributes[name]) for name in ("offset", "scale"))
+    return call.value().shifted(-offset, call.layers).scaled(scale, call.layers)
+
+
+# Matrices.
 
 
 def _matmul(call: Call) -> Value:
@@ -168,9 +105,12 @@ def _matmul(call: Call) -> Value:
 
 
 def _times(x: Value, weight: np.ndarray, layers: tuple[str, ...]) -> Value:
+    weight = (
+        weight.reshape(weight.shape[-2:]) if weight.ndim > 2 and weight.size == np.prod(weight.shape[-2:]) else weight
+    )
     if weight.ndim != 2 or len(x.dims) < 2:
         raise Unsupported(f"it multiplies a tensor of shape {x.dims} by a constant of shape {weight.shape}")
-    if x.is_vector:
+    if x.is_vector or (not x.is_image and np.prod(x.dims[:-1]) == 1):
         return x.flat().then(Dense(weight), layers=layers)
     if x.is_image and x.dims[-1] == x.shape[2] and 2 in x.layout[-1]:  # a matrix for each pixel
         return x.then(Conv2D(weight[None, None]), layers=layers)
@@ -193,79 +133,6 @@ def _gemm(call: Call) -> Value:
     return product
 
 
-def _conv(call: Call) -> Value:
-    weight = call.weight(1)
-    if weight.ndim != 4:
-        raise Unsupported(f"only two-dimensional convolutions are supported, not a kernel of shape {weight.shape}")
-    x = call.value().image(CHANNELS_FIRST, "a convolution")
-    kernel, strides, dilation = _pair(weight.shape[2:]), _strides(call), _pair(call.numbers("dilations", (1, 1)))
-    operator = Conv2D(
-        weight.transpose(2, 3, 1, 0),
-        strides,
-        _padding(call, x, kernel, strides, dilation),
-        dilation,
-        call.attributes.get("group", 1),
-    )
-    y = x.then(operator, layers=call.layers)
-    bias = call.constant(2)
-    return y if bias is None else y.shifted(bias[:, None, None], call.layers)
-
-
-def _average_pool(call: Call) -> Value:
-    x, kernel, strides, padding = _pool(call)
-    if not call.attributes.get("count_include_pad", 0):
-        return x.then(AveragePool2D(kernel, strides, padding), layers=call.layers)
-    return x.then(Pad((*padding, (0, 0))), AveragePool2D(kernel, strides), layers=call.layers)
-
-
-def _max_pool(call: Call) -> Activation:
-    x, kernel, strides, padding = _pool(call)
-    return Activation(MaxPool2D(x.shape, kernel, strides, padding), x)
-
-
-def _pool(call: Call) -> tuple[Value, Pair, Pair, Padding]:
-    name = call.node.op_type
-    kernel = call.numbers("kernel_shape", ())
-    if len(kernel) != 2 or any(d != 1 for d in call.numbers("dilations", (1,))):
-        raise Unsupported(f"{name}: only two-dimensional windows without dilation are supported, not {kernel}")
-    x, strides = call.value().image(CHANNELS_FIRST, name), _strides(call)
-    padding = _padding(call, x, _pair(kernel), strides, (1, 1))
-    over = [(n + sum(p) - k) % s for n, p, k, s in zip(x.shape, padding, kernel, strides, strict=False)]
-    if call.attributes.get("ceil_mode", 0) and any(over):
-        raise Unsupported(f"{name}: ceil_mode adds incomplete windows; pad the image instead")
-    return x, _pair(kernel), strides, padding
-
-
-def _global_average_pool(call: Call) -> Value:
-    x = call.value().image(CHANNELS_FIRST, call.node.op_type)
-    size = _pair(x.shape[:2])
-    return x.then(AveragePool2D(size, size), layers=call.layers)
-
-
-def _global_max_pool(call: Call) -> Activation:
-    x = call.value().image(CHANNELS_FIRST, call.node.op_type)
-    size = _pair(x.shape[:2])
-    return Activation(MaxPool2D(x.shape, size, size), x)
-
-
-def _reduce_mean(call: Call) -> Value:
-    x, size, dims = _reduction(call)
-    return x.then(AveragePool2D(size, size), layers=call.layers).viewed(dims, ())
-
-
-def _reduction(call: Call) -> tuple[Value, Pair, tuple[int, ...]]:
-    """The image that is reduced, the window that this comes to, and the ONNX dimensions of the result."""
-    x = call.value()
-    axes = call.axes(1, len(x.layout))
-    reduced = {axis for a in axes or () for axis in x.layout[a]}
-    if not x.is_image or not axes or any(x.shape[axis] != 1 for axis in reduced - {0, 1}):
-        raise Unsupported(f"{call.node.op_type} is supported over the height and width of images only")
-    height, width = (x.shape[axis] if axis in reduced else 1 for axis in (0, 1))
-    kept = call.attributes.get("keepdims", 1)
-    dims = [1 if position in axes else dim for position, dim in enumerate(x.dims) if kept or position not in axes]
-    return x, (height, width), tuple(dims)
-
-
 def _pad(call: Call) -> Value:
     x = call.value()
     if call.text("mode", "constant") != "constant":
@@ -273,15 +140,19 @@ def _pad(call: Call) -> Value:
     axes = call.axes(3, len(x.layout)) or tuple(range(len(x.layout)))
     amounts = np.asarray(call.option(1, "pads")).reshape(2, len(axes))
     fill = call.option(2, "value")
-    if amounts.min() < 0:
-        raise Unsupported("cropping is not supported")
+    for position, (before, after) in zip(axes, np.minimum(amounts, 0).T.tolist(), strict=True):  # negative ones crop
+        if not before and not after:
+            continue
+        x = x.selected(position, np.arange(x.dims[position])[-before : x.dims[position] + after], call.layers)
     x = x.settled()
     around = [(0, 0)] * len(x.shape)
-    for position, (before, after) in zip(axes, amounts.T.tolist(), strict=True):
+    for position, (before, after) in zip(axes, np.maximum(amounts, 0).T.tolist(), strict=True):
         if before or after:
             around[x.axis(position)] = (before, after)
     padded = x.then(Pad(tuple(around)), layers=call.layers)
     number = float(np.asarray(0 if fill is None else fill).reshape(-1)[0])
+    if not np.isfinite(number):
+        raise Unsupported(f"padding with {number} is not supported; pad with a number that activations can reach")
     if not number:
         return padded
     border = np.pad(np.zeros(x.shape), around, constant_values=number)
@@ -293,6 +164,46 @@ def _concat(call: Call) -> Value:
     return concatenated(values, call.attributes["axis"], call.layers)
 
 
+def _slice(call: Call) -> Value:
+    x = call.value()
+    starts, ends = (call.weight(index) for index in (1, 2)) if call.opset >= 10 else _attributes(call, "starts", "ends")
+    axes = call.axes(3, len(x.dims)) or tuple(range(len(starts)))
+    steps = call.constant(4)
+    steps = np.ones_like(starts) if steps is None else steps
+    for axis, start, end, step in zip(axes, starts.tolist(), ends.tolist(), steps.tolist(), strict=True):
+        if (start, step) == (0, 1) and end >= _TO_THE_END:
+            continue
+        x = x.selected(axis, np.arange(x.dims[axis])[start:end:step], call.layers)
+    return x
+
+
+def _attributes(call: Call, *names: str) -> list[np.ndarray]:
+    return [np.asarray(call.attributes[name]) for name in names]
+
+
+def _split(call: Call) -> tuple[Value, ...]:
+    x = call.value()
+    axis = call.attributes.get("axis", 0) % len(x.dims)
+    sizes, parts = call.option(1, "split"), len(call.node.output)
+    if sizes is None:
+        each = -(-x.dims[axis] // parts)  # the last part may be smaller
+        sizes = np.diff([*range(0, x.dims[axis], each), x.dims[axis]])
+    ends = np.cumsum(sizes).tolist()
+    indices = np.arange(x.dims[axis])
+    return tuple(
+        x.selected(axis, indices[end - size : end], call.layers) for end, size in zip(ends, sizes.tolist(), strict=True)
+    )
+
+
+def _gather(call: Call) -> Value:
+    x, indices = call.value(), call.weight(1)
+    axis = call.attributes.get("axis", 0) % len(x.dims)
+    if indices.ndim > 1:
+        raise Unsupported(f"it gathers by a table of shape {indices.shape}; only lists of positions are supported")
+    taken = x.selected(axis, indices.reshape(-1) % x.dims[axis], call.layers)
+    return taken if indices.ndim else taken.viewed(taken.dims[:axis] + taken.dims[axis + 1 :], ())
+
+
 # Views: nothing moves.
 
 
@@ -300,11 +211,30 @@ def _same(call: Call) -> Value:
     return call.value()
 
 
+def _dropout(call: Call) -> Value:
+    training = call.constant(2) if len(call.inputs) > 2 else None
+    if training is not None and training.any():
+        raise Unsupported("it drops activations at random; export the model in inference mode")
+    return call.value()
+
+
+def _expand(call: Call) -> Value:
+    x = call.value()
+    if np.broadcast_shapes(x.dims, tuple(call.weight(1).tolist())) != x.dims:
+        raise Unsupported(f"it repeats a tensor of shape {x.dims}; repeated activations are not supported")
+    return x
+
+
 def _cast(call: Call) -> Value:
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
     if call.attributes["to"] not in floats:
         raise Unsupported("it turns activations into integers")
     return call.value()
+
+
+def _cast_like(call: Call) -> Result:
+    constant = call.inputs[0]
+    return np.asarray(constant, np.float32) if isinstance(constant, np.ndarray) else call.value()
 
 
 def _transpose(call: Call) -> Value:
@@ -316,7 +246,7 @@ def _reshape(call: Call) -> Value:
     x = call.value()
     wanted = [int(dim) for dim in np.asarray(call.option(1, "shape")).reshape(-1)]
     if not call.attributes.get("allowzero", 0):
-        wanted = [dim or x.dims[position] for position, dim in enumerate(wanted)]
+        wanted = [dim or x.dims[position] for position, dim in enumerate(wanted)]  # 0 keeps a dimension
     if wanted.count(-1) == 1:
         known = int(np.prod([dim for dim in wanted if dim != -1]))
         wanted[wanted.index(-1)] = int(np.prod(x.dims)) // max(known, 1)
@@ -345,199 +275,56 @@ def _unsqueeze(call: Call) -> Value:
     return x.viewed(tuple(1 if axis in axes else next(rest) for axis in range(rank)), ())
 
 
-# Nonlinearities.
-
-
-@dataclass(frozen=True)
-class _Clamped:
-    """`min(max(inner, low), high)`, either of which may be infinite."""
-
-    inner: Value
-    low: float = -np.inf
-    high: float = np.inf
-
-
-def _relu(call: Call) -> Result:
-    return _clamp(call.value(), call, low=0)
-
-
-def _clip(call: Call) -> Result:
-    low, high = (
-        default if bound is None else _number(bound)
-        for bound, default in ((call.option(1, "min"), -np.inf), (call.option(2, "max"), np.inf))
-    )
-    return _clamp(call.value(), call, low, high)
-
-
-def _max(call: Call) -> Result:
-    x, low = _with_bound(call)
-    return _clamp(x, call, low=low)
-
-
-def _min(call: Call) -> Result:
-    x, high = _with_bound(call)
-    return _clamp(x, call, high=high)
-
-
-def _hard_sigmoid(call: Call) -> Result:
-    alpha, beta = (np.array(call.attributes.get(name, default)) for name, default in (("alpha", 0.2), ("beta", 0.5)))
-    return _clamp(call.value().scaled(alpha, call.layers).shifted(beta, call.layers), call, 0, 1)
-
-
-def _with_bound(call: Call) -> tuple[Value, float]:
-    match call.inputs:
-        case (Value() as x, np.ndarray() as bound) | (np.ndarray() as bound, Value() as x):
-            return x, _number(bound)
-    raise Unsupported(f"{call.node.op_type} is supported between activations and one number only")
-
-
-def _number(bound: np.ndarray) -> float:
-    """A bound, infinite if it is no bound in single precision."""
-    if not bound.size or (bound != bound.flat[0]).any():
-        raise Unsupported("activations can be clipped at one number only, the same for all of them")
-    number = float(bound.flat[0])
-    return number if abs(number) < np.finfo(np.float32).max else np.copysign(np.inf, number)
-
-
-def _clamp(x: Value, call: Call, low: float = -np.inf, high: float = np.inf) -> Result:
-    """`min(max(x, low), high)`. Where x is clamped already, one population does both."""
-    before = _clamped(x)
-    low = min(low, high)  # as ONNX has it
-    low, high = (min(max(bound, low), high) for bound in (before.low, before.high))
-    if (low, high) == (before.low, before.high):
-        return x
-    if low == high:
-        return np.full(x.dims, low, np.float32)
-    inner, layers = before.inner, call.layers
-    if np.isinf(low):  # high − relu(high − inner)
-        return Activation(Relu(), _below(high, inner, layers), lambda output: _below(high, output, layers))
-    neuron = Relu() if np.isinf(high) else Clip(high - low)
-    return Activation(neuron, _raised(inner, -low, layers), lambda output: _raised(output, low, layers))
-
-
-def _clamped(x: Value) -> _Clamped:
-    """What a value clamps, as far as its terms tell: ±a rectifier plus a number. Else itself, between no bounds."""
-    offset = 0.0 if x.bias is None else float(x.bias.flat[0])
-    if len(x.terms) != 1 or (x.bias is not None and (x.bias != offset).any()):
-        return _Clamped(x)
-    source, operators = x.terms[0].source, x.terms[0].operators
-    if source.summed is None or not isinstance(source.neuron, (Relu, Clip)):
-        return _Clamped(x)
-    layers = merge(source.summed.layers, (source.layer.path, *x.layers))
-    inner = replace(source.summed, layers=layers, layout=x.layout)
-    largest = source.neuron.max if isinstance(source.neuron, Clip) else np.inf
-    match operators:
-        case ():
-            return _Clamped(_raised(inner, offset, ()), offset, offset + largest)
-        case (Scale(factor),) if (factor == -1).all():
-            return _Clamped(_below(offset, inner, ()), offset - largest, offset)
-    return _Clamped(x)
-
-
-def _raised(x: Value, by: float, layers: tuple[str, ...]) -> Value:
-    return x.shifted(np.array(by), layers) if by else x
-
-
-def _below(bound: float, x: Value, layers: tuple[str, ...]) -> Value:
-    """`bound − x`."""
-    return _raised(x.scaled(np.array(-1.0), layers), bound, layers)
-
-
-def _leaky_relu(call: Call) -> Result:
-    return _leaky(call.value(), np.array(call.attributes.get("alpha", 0.01)), call)
-
-
-def _prelu(call: Call) -> Result:
-    return _leaky(call.value(), call.weight(1), call)
-
-
-def _leaky(x: Value, slope: np.ndarray, call: Call) -> Result:
-    x = x.settled()
-    if _clamped(x).low >= 0:
-        return x
-    slopes = per_channel(x.arranged(slope))
-    if not slopes.any():
-        return _clamp(x, call, low=0)
-    return Activation(LeakyRelu(float(slopes.flat[0]) if (slopes == slopes.flat[0]).all() else slopes), x)
-
-
-def _reduce_max(call: Call) -> Activation:
-    x, size, dims = _reduction(call)
-    return Activation(MaxPool2D(x.shape, size, size), x, lambda output: output.viewed(dims, ()))
-
-
-def _softmax(call: Call) -> Activation:
-    x = call.value()
-    axis = call.attributes.get("axis", -1 if call.opset >= 13 else 1) % len(x.dims)
-    x = x.settled()
-    if x.axis(axis) != len(x.shape) - 1 or (call.opset < 13 and len(x.dims) != 2):
-        raise Unsupported("softmax is supported over the last axis only, the channels")
-    return Activation(Softmax(), x)
-
-
-# Geometry.
-
-
-def _pair(numbers: tuple[int, ...]) -> Pair:
-    first, second = numbers
-    return first, second
-
-
-def _strides(call: Call) -> Pair:
-    return _pair(call.numbers("strides", (1, 1)))
-
-
-def _padding(call: Call, x: Value, kernel: Pair, strides: Pair, dilation: Pair) -> Padding:
-    """Explicit padding around the image, from `pads` or `auto_pad`."""
-    automatic = call.text("auto_pad", "NOTSET")
-    if automatic == "NOTSET":
-        top, left, bottom, right = call.numbers("pads", (0, 0, 0, 0))
-        return (top, bottom), (left, right)
-    if automatic == "VALID":
-        return NO_PADDING
-    spare = [
-        max((-(-size // stride) - 1) * stride + d * (k - 1) + 1 - size, 0)
-        for size, k, stride, d in zip(x.shape, kernel, strides, dilation, strict=False)
-    ]
-    less, more = [total // 2 for total in spare], [total - total // 2 for total in spare]
-    before, after = (less, more) if automatic == "SAME_UPPER" else (more, less)
-    return (before[0], after[0]), (before[1], after[1])
-
-
 _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Add": _add,
-    "AveragePool": _average_pool,
+    "ArgMax": activations.arg_max,
+    "AveragePool": images.average_pool,
     "BatchNormalization": _batch_normalization,
     "Cast": _cast,
-    "Clip": _clip,
+    "CastLike": _cast_like,
+    "Clip": activations.clip,
     "Concat": _concat,
-    "Conv": _conv,
+    "Conv": images.conv,
+    "DequantizeLinear": activations.dequantize,
     "Div": _divide,
-    "Dropout": _same,
+    "Dropout": _dropout,
+    "Expand": _expand,
     "Flatten": _flatten,
+    "Gather": _gather,
     "Gemm": _gemm,
-    "GlobalAveragePool": _global_average_pool,
-    "GlobalMaxPool": _global_max_pool,
-    "HardSigmoid": _hard_sigmoid,
+    "GlobalAveragePool": images.global_average_pool,
+    "GlobalMaxPool": images.global_max_pool,
+    "HardSigmoid": activations.hard_sigmoid,
     "Identity": _same,
-    "LeakyRelu": _leaky_relu,
+    "LeakyRelu": activations.leaky_relu,
+    "LogSoftmax": activations.log_softmax,
     "MatMul": _matmul,
-    "Max": _max,
-    "MaxPool": _max_pool,
+    "Max": activations.maximum,
+    "MaxPool": images.max_pool,
     "Mean": _mean,
-    "Min": _min,
+    "Min": activations.minimum,
     "Mul": _multiply,
     "Neg": _negate,
-    "PRelu": _prelu,
+    "PRelu": activations.prelu,
     "Pad": _pad,
-    "ReduceMax": _reduce_max,
-    "ReduceMean": _reduce_mean,
-    "Relu": _relu,
+    "QuantizeLinear": activations.quantize,
+    "ReduceMax": images.reduce_max,
+    "ReduceMean": images.reduce_mean,
+    "ReduceSum": images.reduce_sum,
+    "Relu": activations.relu,
     "Reshape": _reshape,
-    "Softmax": _softmax,
+    "Slice": _slice,
+    "Softmax": activations.softmax,
+    "Split": _split,
     "Squeeze": _squeeze,
     "Sub": _subtract,
     "Sum": _add,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
 }
+
+# Operators of classical machine learning, as scikit-learn's converter writes them around a network.
+_LEARNED: dict[str, Callable[[Call], Result]] = {"Scaler": _scaler, "ZipMap": _same}
+
+# What may follow ArgMax: the class is looked up or cast, and stays the class of the largest score.
+_RENAMING = {"ArrayFeatureExtractor", "Cast", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"}

@@ -22,7 +22,8 @@ class Reading:
     `run(inputs, tensors)` has the source framework compute tensors for one image; `inputs` are by name of the
     network's input, (1, *shape). `outputs` are the tensors that the model gives. `ends` says which layer each tensor
     within the model comes out of, in the order in which they run; it is empty where only outputs can be seen.
-    `integers` are the inputs that take whole numbers. `layers` are the paths of all layers.
+    `integers` are the inputs that take whole numbers. `layers` are the paths of all layers. `exact` is False where the
+    network is known to come close only.
     """
 
     title: str
@@ -34,6 +35,7 @@ class Reading:
     layers: Sequence[str]
     ends: Mapping[str, Layer] = field(default_factory=dict)
     integers: frozenset[str] = frozenset()
+    exact: bool = True
 
 
 def read(
@@ -46,4 +48,15 @@ def read(
     lowered = lower_with_tensors(graph)
     parameters = sum(array.size for array in graph.constants.values())
     layers = graph.layer_paths()
-    return Reading(graph.title, lowered.network, run, lowered.tensor, graph.outputs, parameters, layers, ends, integers)
+    return Reading(
+        graph.title,
+        lowered.network,
+        run,
+        lowered.tensor,
+        graph.outputs,
+        parameters,
+        layers,
+        ends,
+        integers,
+        lowered.exact,
+    )

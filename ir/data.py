@@ -9,6 +9,7 @@ import numpy as np
 
 from .errors import DataError
 from .network import Network
+from .windows import Shape
 
 Images = np.ndarray | Mapping[str, np.ndarray] | Sequence[np.ndarray]
 
@@ -63,10 +64,11 @@ def _as_images(network: Network, name: str, images: Any, what: str) -> np.ndarra
     if array.dtype.kind not in "fiub":
         raise DataError(f"{what} data for input {name!r} is of type {array.dtype}, not of numbers")
     if array.shape[1:] != shape:
-        if array.shape[1:] == shape[:2] and shape[2:] == (1,):
-            array = array[..., None]  # grey images are commonly stored without their one channel
-        else:
+        if not array.shape or _longer_than_one(array.shape[1:]) != _longer_than_one(shape):
             raise DataError(f"{what} data for input {name!r} has shape {array.shape}; expected (images, *{shape})")
+        array = array.reshape(
+            len(array), *shape
+        )  # grey images are commonly stored without their one channel, series flat
     array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))
@@ -74,6 +76,11 @@ def _as_images(network: Network, name: str, images: Any, what: str) -> np.ndarra
             f"{what} data for input {name!r} holds NaN or infinity in {len(bad)} image(s), first in image {bad[0]}"
         )
     return array
+
+
+def _longer_than_one(shape: Shape) -> Shape:
+    """The axes that say something: those of size one may be left out."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _as_classes(network: Network, name: str, labels: np.ndarray, images: int) -> np.ndarray:

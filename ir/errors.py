@@ -69,6 +69,10 @@ class MismatchError(SnncError):
         super().__init__(message)
 
 
+class ModelWarning(UserWarning):
+    """A model was read, but a part of it computes something that the network only comes close to."""
+
+
 class DataError(SnncError):
     """Images or labels do not fit the network, or hold numbers that are not finite."""
 

@@ -129,6 +129,15 @@ class Softmax(AnalogNeuron):
 
 
 @dataclass(frozen=True, eq=False)
+class LogSoftmax(Softmax):
+    """`y = x − log Σ exp(x)` over the last axis: the logarithm of class probabilities."""
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        shifted = x - x.max(-1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+@dataclass(frozen=True, eq=False)
 class SpikingNeuron(Neuron):
     """A neuron of the SNN, stepped once in each of the T timesteps of its window.
 
@@ -329,6 +338,7 @@ NEURONS: dict[str, type[Neuron]] = {
         IntegrateFire,
         IntegrateFireInput,
         LeakyRelu,
+        LogSoftmax,
         MaxPool2D,
         MaxPoolRelu2D,
         PoissonInput,

@@ -174,7 +174,6 @@ def _on_image(*layers: kl.Layer) -> keras.Model:
         ([kl.Softmax(axis=1, name="wrong")], "wrong (Softmax): softmax is supported over the last axis"),
         ([kl.Flatten(), kl.Dense(12), kl.Reshape((2, 2, 3), name="unflat")], "unflat (Reshape): it reshapes"),
         ([kl.Reshape((8, 24), name="rows")], "rows"),
-        ([kl.Cropping2D(1, name="crop")], "crop (Cropping2D)"),
         ([kl.Conv2D(2, 3, data_format="channels_first", name="cf")], "cf (Conv2D): channels_first"),
         ([kl.ELU(name="elu")], "elu (ELU): its negative part is curved"),
     ],

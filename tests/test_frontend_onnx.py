@@ -29,7 +29,7 @@ def save(tmp_path, nodes, shape, opset=18, outputs=("y",), **constants):
         made,
         "g",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ("batch", *shape))],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs],
+        [onnx.ValueInfoProto(name=name) for name in outputs],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -39,7 +39,7 @@ def save(tmp_path, nodes, shape, opset=18, outputs=("y",), **constants):
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:
-    return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+    return np.moveaxis(x, 1, -1)
 
 
 def _quiet() -> onnxruntime.SessionOptions:
@@ -49,13 +49,15 @@ def _quiet() -> onnxruntime.SessionOptions:
 
 
 def assert_equal(path, shape, first=True) -> ir.Network:
-    """Compare with onnxruntime; images are given to the network as (H, W, C)."""
+    """Compare with onnxruntime; images are given to the network as (H, W, C), series as (L, C)."""
     network = frontend.load(path)
     x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
     session = onnxruntime.InferenceSession(path, _quiet(), providers=["CPUExecutionProvider"])
-    values = analog(network, {"x": channels_last(x) if first else x})
+    fed = ir.as_inputs(network, channels_last(x) if first else x)
+    values = analog(network, fed)
     for name, y in zip(network.outputs, session.run(None, {"x": x}), strict=True):
         y = channels_last(y) if first else y
+        y = y[:, :, None] if values[name].ndim == 4 and y.ndim == 3 else y
         assert values[name].shape == y.shape
         np.testing.assert_allclose(values[name], y, rtol=0, atol=1e-4 * np.abs(y).max())
     return network
@@ -256,6 +258,253 @@ def test_weights_beside_the_model_but_not_elsewhere(tmp_path):
             frontend.load(path)
 
 
+@pytest.mark.parametrize("opset", range(11, onnx.defs.onnx_opset_version() + 1))
+def test_every_opset_from_11(tmp_path, opset):
+    """One network as opset 11 writes it, brought to newer ones by onnx's own converter."""
+    nodes = [
+        ("Pad", "x pads", "p"),
+        ("Conv", "p w", "c", {"strides": [2, 1], "dilations": [1, 2]}),
+        ("BatchNormalization", "c scale offset mean variance", "bn"),
+        ("Clip", "bn zero six", "r"),
+        ("Split", "r", "s1 s2", {"axis": 1, "split": [2, 4]}),
+        ("Slice", "s2 one three axis", "cut"),
+        ("Concat", "cut s1", "cat", {"axis": 1}),
+        ("AveragePool", "cat", "a", {"kernel_shape": [3, 2], "strides": [2, 2], "ceil_mode": 1, "pads": [1, 0, 0, 1]}),
+        ("Unsqueeze", "a", "u", {"axes": [1]}),
+        ("Squeeze", "u", "q", {"axes": [1]}),
+        ("ReduceSum", "q", "sum", {"axes": [2], "keepdims": 0}),
+        ("ReduceMean", "sum", "average", {"axes": [-1], "keepdims": 0}),
+        ("Dropout", "average", "d"),
+        ("Gemm", "d m b", "g"),
+        ("LogSoftmax", "g", "y"),
+    ]
+    constants = {"w": weight(6, 2, 3, 2), "m": weight(4, 5), "b": weight(5), "pads": np.array([0, 0, 1, 0, 0, 0, 2, 1])}
+    constants |= {name: weight(6) for name in ("scale", "offset", "mean")}
+    constants |= {"variance": 1 + weight(6) ** 2, "zero": np.float32(0), "six": np.float32(0.7)}
+    constants |= {"one": np.array([1]), "three": np.array([3]), "axis": np.array([1])}
+    path = save(tmp_path, nodes, (2, 9, 8), opset=11, **constants)
+    converted = onnx.version_converter.convert_version(onnx.load(path), opset)
+    converted.ir_version = 8
+    onnx.save(converted, path)
+    assert_equal(path, (2, 9, 8))
+
+
+@pytest.mark.parametrize("counts", [0, 1])
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 0, 1, 1), (0, 1, 2, 1)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3), (3, 2)])
+def test_incomplete_windows(tmp_path, strides, pads, counts):
+    """What ceil_mode means, spelled out: a window counts if it starts within the image or the padding before it."""
+    attributes = {"kernel_shape": [3, 3], "strides": strides, "pads": pads, "ceil_mode": 1}
+    averaging = {**attributes, "count_include_pad": counts}
+    nodes = [("AveragePool", "x", "y", averaging), ("MaxPool", "x", "z", attributes)]
+    network = frontend.load(save(tmp_path, nodes, (2, 8, 9), outputs=("y", "z")))
+    x = np.random.default_rng(1).normal(size=(2, 2, 8, 9))
+    values = analog(network, {"x": channels_last(x)})
+    rows, columns = (_spans(n, s, pads[a], pads[a + 2]) for a, (n, s) in enumerate(zip((8, 9), strides, strict=True)))
+    for name, is_mean in zip(network.outputs, (True, False), strict=True):
+        for i, (row, height) in enumerate(rows):
+            for j, (column, width) in enumerate(columns):
+                part = x[:, :, row, column]
+                mean = part.sum((2, 3)) / height / width if counts else part.mean((2, 3))
+                np.testing.assert_allclose(values[name][:, i, j], mean if is_mean else part.max((2, 3)), rtol=1e-6)
+        assert values[name].shape[1:3] == (len(rows), len(columns))
+
+
+def _spans(size: int, stride: int, before: int, after: int) -> list[tuple[slice, int]]:
+    """For each window of three the part of the image that it sees, and its length with padding."""
+    count = -(-(size + before + after - 3) // stride) + 1
+    starts = [start for start in (k * stride - before for k in range(count)) if start < size]
+    return [(slice(max(s, 0), min(s + 3, size)), min(s + 3, size + after) - s) for s in starts]
+
+
+def test_one_dimensional_networks(tmp_path):
+    nodes = [
+        ("Conv", "x w1 b1", "c1", {"strides": [2], "pads": [1, 2], "dilations": [2]}),
+        ("BatchNormalization", "c1 scale offset mean variance", "bn"),
+        ("Relu", "bn", "r"),
+        ("MaxPool", "r", "mp", {"kernel_shape": [3], "strides": [2], "auto_pad": "SAME_UPPER"}),
+        ("Conv", "mp w2", "c2", {"group": 3}),
+        ("PRelu", "c2 slope", "p"),
+        ("AveragePool", "p", "ap", {"kernel_shape": [2], "strides": [2], "ceil_mode": 1, "count_include_pad": 1}),
+        ("GlobalAveragePool", "ap", "g"),
+        ("Flatten", "g", "flat"),
+        ("Flatten", "ap", "f"),
+        ("Gemm", "f m", "y"),
+    ]
+    constants = {"w1": weight(6, 4, 3), "b1": weight(6), "w2": weight(9, 2, 2), "slope": weight(9, 1)}
+    constants |= {name: weight(6) for name in ("scale", "offset", "mean")}
+    constants |= {"variance": 1 + weight(6) ** 2, "m": weight(36, 5)}
+    outputs = ("flat", "y", "ap")
+    network = assert_equal(save(tmp_path, nodes, (4, 31), outputs=outputs, **constants), (4, 31))
+    assert network.populations["x"].shape == (31, 1, 4)
+
+
+def test_series_that_are_made_images_of_height_one(tmp_path):
+    """As tf2onnx writes Keras's Conv1D: an axis at the front, channels moved to the front, and both undone."""
+    nodes = [
+        ("Unsqueeze", "x one", "u"),
+        ("Transpose", "u", "t", {"perm": [0, 3, 1, 2]}),
+        ("Conv", "t w", "c", {"strides": [1, 2], "pads": [0, 1, 0, 0]}),
+        ("Transpose", "c", "back", {"perm": [0, 2, 3, 1]}),
+        ("Squeeze", "back one", "s"),
+        ("Relu", "s", "y"),
+    ]
+    network = assert_equal(save(tmp_path, nodes, (20, 3), w=weight(4, 3, 1, 3), one=np.array([1])), (20, 3), False)
+    assert network.populations["x"].shape == (20, 1, 3)
+    assert network.populations["n/y"].shape == (10, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shape", "expected"),
+    [
+        ([("Unsqueeze", "x one", "u"), ("Conv", "u w", "y")], (6, 7), (6, 7, 1)),
+        ([("Unsqueeze", "x one", "u"), ("Conv", "u v", "y")], (9,), (9, 1, 1)),
+        ([("Flatten", "x", "f"), ("Relu", "f", "y")], (6, 7), (6, 7, 1)),
+    ],
+)
+def test_inputs_without_channels(tmp_path, nodes, shape, expected):
+    path = save(tmp_path, nodes, shape, one=np.array([1]), w=weight(3, 1, 2, 3), v=weight(3, 1, 4))
+    network = frontend.load(path)
+    assert network.populations["x"].shape == expected
+    x = np.random.default_rng(1).normal(size=(2, *shape)).astype(np.float32)
+    (y,) = onnxruntime.InferenceSession(path, _quiet()).run(None, {"x": x})
+    found = analog(network, ir.as_inputs(network, x))[network.outputs[0]]
+    y = channels_last(y)
+    np.testing.assert_allclose(found.reshape(y.shape), y, rtol=0, atol=1e-4 * np.abs(y).max())
+
+
+TURNED = {"perm": [0, 1, 3, 2]}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("Slice", "x one three one", "y")],  # channels
+        [("Slice", "x one far two", "s"), ("Conv", "s w", "y")],  # rows, from the second on
+        [("Slice", "x one minus two two", "y")],  # every other row
+        [("Slice", "x ones fives rows", "y")],
+        [("Pad", "x crop", "p"), ("Conv", "p w", "y")],
+        [("Split", "x", "a b", {"axis": 1, "num_outputs": 2}), ("Conv", "b v", "c"), ("Add", "c a", "y")],
+        [("Split", "x sizes", "a b c", {"axis": 2}), ("Concat", "c a", "y", {"axis": 2})],
+        [("Gather", "x shuffled", "y", {"axis": 1})],
+        [("Gather", "x scalar", "g", {"axis": 2}), ("Flatten", "g", "y")],
+        [("Flatten", "x", "f"), ("Slice", "f two far one", "y")],
+        [("ReduceSum", "x spatial", "y", {"keepdims": 0})],
+        [("Max", "x other", "y")],
+        [("Neg", "x", "n"), ("Max", "x n", "a"), ("Min", "a half", "m"), ("Min", "m x", "y")],
+        [("AveragePool", "x", "y", {"kernel_shape": [2, 2], "dilations": [2, 3], "pads": [1, 0, 1, 1]})],
+        [
+            ("Transpose", "x", "t", TURNED),
+            ("Conv", "t w", "c"),
+            ("Transpose", "c", "y", TURNED),
+        ],
+    ],
+)
+def test_selections_and_views(tmp_path, nodes):
+    constants = {"one": [1], "three": [3], "two": [2], "far": [2**40], "minus": [-1], "ones": [1, 1], "fives": [4, 5]}
+    constants |= {"rows": [1, 2], "crop": [0, 0, -1, 2, 0, 0, 1, -3], "sizes": [1, 3, 4], "shuffled": [3, 0, 2, 2]}
+    constants |= {"spatial": [2, 3], "scalar": 2}
+    arrays = {name: np.array(value, np.int64) for name, value in constants.items()}
+    arrays |= {"w": weight(3, 4, 2, 3), "v": weight(2, 2, 1, 1), "half": np.float32(0.5), "other": np.float32(0.1)}
+    assert_equal(save(tmp_path, nodes, (4, 8, 9), opset=19, **arrays), (4, 8, 9))
+
+
+def test_argmax_gives_the_scores(tmp_path):
+    nodes = [("MatMul", "x m", "scores"), ("ArgMax", "scores", "label", {"axis": 1, "keepdims": 0})]
+    path = save(tmp_path, nodes, (6,), outputs=("label",), m=weight(6, 4))
+    network = frontend.load(path)
+    x = np.random.default_rng(1).normal(size=(50, 6)).astype(np.float32)
+    (labels,) = onnxruntime.InferenceSession(path, _quiet()).run(None, {"x": x})
+    np.testing.assert_array_equal(analog(network, {"x": x})[network.outputs[0]].argmax(-1), labels)
+    both = frontend.load(save(tmp_path, nodes, (6,), outputs=("label", "scores"), m=weight(6, 4)))
+    assert len(both.outputs) == 1
+    (line,) = problems(save(tmp_path, [*nodes, ("Add", "label two", "y")], (6,), m=weight(6, 4), two=np.array(2)))
+    assert "what ArgMax found" in line
+
+
+def test_quantised_weights_are_exact_and_activations_are_bounded(tmp_path):
+    nodes = [
+        ("DequantizeLinear", "q ws wz", "w", {"axis": 1}),
+        ("MatMul", "x w", "h"),
+        ("QuantizeLinear", "h s z", "hq"),
+        ("DequantizeLinear", "hq s z", "hd"),
+        ("Relu", "hd", "y"),
+    ]
+    q = RNG.integers(-128, 128, (6, 5)).astype(np.int8)
+    constants = {"ws": np.float32([0.01, 0.02, 0.03, 0.01, 0.02]), "wz": np.zeros(5, np.int8), "q": q}
+    path = save(tmp_path, nodes, (6,), s=np.float32(0.02), z=np.uint8(10), **constants)
+    with pytest.warns(ir.ModelWarning, match=r"not rounded.*n/hq"):
+        network = frontend.load(path)
+    assert [type(p.neuron).__name__ for p in network.populations.values()] == ["Input", "Clip"]
+    x = np.random.default_rng(1).normal(size=(500, 6)).astype(np.float32)
+    found = analog(network, {"x": x})[network.outputs[0]]
+    exact = np.clip(x @ (q * constants["ws"]), 0, (255 - 10) * 0.02)
+    np.testing.assert_allclose(found, exact, atol=1e-5)
+    (rounded,) = onnxruntime.InferenceSession(path, _quiet()).run(None, {"x": x})
+    assert np.abs(found - rounded).max() <= 0.02 / 2 + 1e-5
+
+
+def test_quantised_inputs(tmp_path):
+    nodes = [("DequantizeLinear", "x s z", "d"), ("MatMul", "d m", "y")]
+    path = save(tmp_path, nodes, (6,), s=np.float32(0.1), z=np.uint8(3), m=weight(6, 4))
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    onnx.save(model, path)
+    x = RNG.integers(0, 256, (5, 6)).astype(np.uint8)
+    (y,) = onnxruntime.InferenceSession(path, _quiet()).run(None, {"x": x})
+    network = frontend.load(path)
+    np.testing.assert_allclose(analog(network, ir.as_inputs(network, x))[network.outputs[0]], y, rtol=1e-5)
+    model.graph.node[0].CopyFrom(helper.make_node("Add", ["x", "z"], ["d"], name="d"))
+    onnx.save(model, path)
+    assert "computes with it in integers" in problems(path)[0]
+
+
+def test_functions_are_inlined(tmp_path):
+    path = save(tmp_path, [("Relu", "x", "r"), ("MatMul", "r m", "y")], (6,), m=weight(6, 4))
+    model = onnx.load(path)
+    body = [helper.make_node("Neg", ["a"], ["b"]), helper.make_node("Relu", ["b"], ["c"])]
+    opset = helper.make_opsetid("", 18)
+    model.functions.append(helper.make_function("mine", "Flip", ["a"], ["c"], body, [opset]))
+    model.opset_import.append(helper.make_opsetid("mine", 1))
+    model.graph.node[0].CopyFrom(helper.make_node("Flip", ["x"], ["r"], domain="mine", name="flip"))
+    onnx.save(model, path)
+    assert_equal(path, (6,))
+
+
+def test_nodes_without_names_or_with_the_same(tmp_path):
+    nodes = [("Relu", "x", "a"), ("Neg", "a", "b"), ("MatMul", "b m", "c"), ("Relu", "c", "y")]
+    path = save(tmp_path, nodes, (6,), m=weight(6, 6))
+    before = assert_equal(path, (6,))
+    model = onnx.load(path)
+    for node, name in zip(model.graph.node, ("same", "", "same", "Neg_1"), strict=True):
+        node.name = name
+    network = frontend.load(model)
+    layers = [population.origin.layers for population in network.populations.values()]
+    assert layers == [("x",), ("same",), ("Neg_1", "same_2", "Neg_1_3")]
+    x = RNG.normal(size=(3, 6))
+    np.testing.assert_array_equal(*(analog(net, {"x": x})[net.outputs[0]] for net in (before, network)))
+
+
+def test_constants_in_files_elsewhere(tmp_path, monkeypatch):
+    """Constants inside nodes may point at files too."""
+    (tmp_path / "secret").write_bytes(bytes(24))
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    ones = numpy_helper.from_array(np.ones(6, np.float32))
+    path = save(inside, [("Constant", "", "c", {"value": ones}), ("Add", "x c", "y")], (6,))
+    model = onnx.load(path)
+    tensor = model.graph.node[0].attribute[0].t
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret")
+    path.write_bytes(model.SerializeToString())
+    monkeypatch.chdir(inside)
+    with pytest.raises(ir.ModelFileError, match="not a file in the model's own folder"):
+        frontend.load(path)
+    with pytest.raises(ir.ModelFileError, match="give the path of the model"):
+        frontend.load(model)
+
+
 def problems(path) -> list[str]:
     with pytest.raises(ir.UnsupportedModelError) as error:
         frontend.load(path)
@@ -290,17 +539,31 @@ def test_unused_nodes_do_no_harm(tmp_path):
         ([("Mul", "x x", "y")], "multiplies activations with each other"),
         ([("Clip", "x cap cap", "y")], "does not depend on the input; outputs"),
         ([("Max", "x uneven", "y")], "at one number only"),
-        ([("Max", "x x", "y")], "between activations and one number only"),
+        ([("Max", "x x x", "y")], "of activations and one number, or of two activations"),
         ([("PRelu", "cap x", "y")], "with a constant as operand 1"),
         ([("PRelu", "x x", "y")], "takes its operand 2 from the network's activations"),
         ([("ThresholdedRelu", "x", "y")], "jumps at a threshold"),
         ([("Div", "cap x", "y")], "with a constant as operand 1"),
         ([("Cast", "x", "i", {"to": 7}), ("Cast", "i", "y", {"to": 1})], "into integers"),
         ([("Identity", "cap", "y")], "does not depend on the input"),
+        ([("Slice", "x zero0 one front", "y")], "some images of a batch"),
+        ([("Gather", "x zero0", "y")], "some images of a batch"),
+        ([("ReduceMean", "x front", "y")], "over the height and width"),
+        ([("Concat", "x x", "y", {"axis": 0})], "across the images of a batch"),
+        ([("Softmax", "x", "y", {"axis": 0})], "across the images of a batch"),
+        ([("Slice", "x far one axis", "y")], "it selects nothing"),
+        ([("Dropout", "x half yes", "y")], "drops activations at random"),
+        ([("Expand", "x wide", "y")], "repeated activations"),
+        ([("QuantizeLinear", "x cap", "y")], "is quantised"),
+        ([("DequantizeLinear", "q cap", "y"), ("QuantizeLinear", "x half", "q")][::-1], "does not undo"),
+        ([("QuantizeLinear", "x cap", "q"), ("Cast", "q", "y", {"to": 1})], "computes with integers"),
+        ([("QuantizeLinear", "x uneven", "y")], "at one number only"),
     ],
 )
 def test_messages(tmp_path, nodes, expected):
     constants = {"huge": np.array([2**20, 2**20]), "cap": np.float32(0.5), "uneven": np.float32([1, 2, 3, 4])}
+    constants |= {"zero0": np.array([0]), "one": np.array([1]), "front": np.array([0]), "far": np.array([9])}
+    constants |= {"half": np.float32(0.25), "yes": np.array(True), "wide": np.array([1, 3, 4]), "axis": np.array([1])}
     (line,) = problems(save(tmp_path, nodes, (4,), **constants))
     assert expected in line
 
@@ -308,7 +571,7 @@ def test_messages(tmp_path, nodes, expected):
 def test_input_shapes(tmp_path):
     found = problems(save(tmp_path, [("Relu", "x", "y")], (3, "height", "width")))
     assert found[0].startswith("x (input): shape")
-    assert problems(save(tmp_path, [("Relu", "x", "y")], (3, 4)))[0].startswith("x (input): shape")
+    assert problems(save(tmp_path, [("Relu", "x", "y")], (3, 4, 5, 6)))[0].startswith("x (input): shape")
 
 
 def test_invalid_models(tmp_path):

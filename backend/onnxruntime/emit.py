@@ -26,6 +26,7 @@ from ...ir import (
     Flatten,
     Identity,
     LeakyRelu,
+    LogSoftmax,
     MaxPool2D,
     MaxPoolRelu2D,
     Operator,
@@ -144,6 +145,8 @@ def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Sh
             return graph.node("Relu", [emit_max_pool(graph, value, neuron)])
         case MaxPool2D():
             return emit_max_pool(graph, value, neuron)
+        case LogSoftmax():
+            return graph.node("LogSoftmax", [value], axis=1)
         case Softmax():
             return graph.node("Softmax", [value], axis=1)
         case Identity():

@@ -38,8 +38,8 @@ def load(model: str | PathLike[str] | Any, inputs: Any = None, verify: bool | No
 
 
 def wanted(reading: Reading, verify: bool | None) -> bool:
-    """Whether to compare: as told, or else if the model is not very large."""
-    return reading.parameters < LARGEST_MODEL if verify is None else verify
+    """Whether to compare: as told, or else if the network should be exact and the model is not very large."""
+    return reading.exact and reading.parameters < LARGEST_MODEL if verify is None else verify
 
 
 def prove(reading: Reading) -> float:

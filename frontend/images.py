@@ -1,0 +1,172 @@
+"""Operators whose windows slide over images and series: convolution, pooling, reduction over space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..ir import AveragePool2D, Conv2D, MaxPool2D, Pad, Padding, Pair, Scale
+from .affine import Image, Value, bounded, per_channel
+from .call import Activation, Call
+from .support import Unsupported
+
+
+@dataclass(frozen=True)
+class _Window:
+    """How a window slides over an image, everything as (height, width).
+
+    `overhang` is how far the last windows reach beyond the padding, as `ceil_mode` lets them.
+    """
+
+    kernel: Pair
+    strides: Pair
+    padding: Padding
+    dilation: Pair
+    overhang: Pair
+
+    @property
+    def reach(self) -> Padding:
+        """Padding and overhang together."""
+        (top, bottom), (left, right) = self.padding
+        return (top, bottom + self.overhang[0]), (left, right + self.overhang[1])
+
+
+def conv(call: Call) -> Value:
+    weight = call.weight(1)
+    image = call.value().image("a convolution")
+    if weight.ndim != 2 + len(image.axes):
+        raise Unsupported(f"a kernel of shape {weight.shape} does not fit a tensor of shape {image.value.dims}")
+    window = _window(call, image, weight.shape[2:])
+    kernel = weight.transpose(*range(2, weight.ndim), 1, 0)
+    if image.axes == (1, 0):
+        kernel = kernel.swapaxes(0, 1)
+    kernel = kernel.reshape(*window.kernel, *kernel.shape[-2:])
+    groups = call.attributes.get("group", 1)
+    y = image.value.then(Conv2D(kernel, window.strides, window.padding, window.dilation, groups), layers=call.layers)
+    bias = call.constant(2)
+    return y if bias is None else y.shifted(bias.reshape(-1, *(1,) * len(image.axes)), call.layers)
+
+
+def average_pool(call: Call) -> Value:
+    image, window = _pool(call)
+    x, padding = image.value, window.reach
+    if call.attributes.get("count_include_pad", 0):
+        x = x.then(Pad((*window.padding, (0, 0))), layers=call.layers)
+        padding = (0, window.overhang[0]), (0, window.overhang[1])
+    if window.dilation == (1, 1):
+        return x.then(AveragePool2D(window.kernel, window.strides, padding), layers=call.layers)
+    ones = np.ones((*window.kernel, 1, x.shape[2]), np.float32)
+    total = Conv2D(ones, window.strides, padding, window.dilation, groups=x.shape[2])
+    counts = total.apply(np.ones((1, *x.shape), np.float32))[0]
+    return x.then(total, Scale(per_channel(1 / counts)), layers=call.layers)
+
+
+def max_pool(call: Call) -> Activation:
+    image, window = _pool(call)
+    if window.dilation != (1, 1):
+        raise Unsupported("max pooling is supported without dilation only; pool without it and fine-tune")
+    return Activation(MaxPool2D(image.value.shape, window.kernel, window.strides, window.reach), image.value)
+
+
+def global_average_pool(call: Call) -> Value:
+    x = call.value().image(call.node.op_type).value
+    height, width, _ = x.shape
+    return x.then(AveragePool2D((height, width), (height, width)), layers=call.layers)
+
+
+def global_max_pool(call: Call) -> Activation:
+    x = call.value().image(call.node.op_type).value
+    height, width, _ = x.shape
+    return Activation(MaxPool2D(x.shape, (height, width), (height, width)), x)
+
+
+def reduce_mean(call: Call) -> Value:
+    reduced = _reduction(call)
+    if reduced is None:
+        return call.value()
+    x, size, dims = reduced
+    return x.then(AveragePool2D(size, size), layers=call.layers).viewed(dims, ())
+
+
+def reduce_sum(call: Call) -> Value:
+    reduced = _reduction(call)
+    if reduced is None:
+        return call.value()
+    _, (height, width), _ = reduced
+    return reduce_mean(call).scaled(np.array(float(height * width)), call.layers)
+
+
+def reduce_max(call: Call) -> Activation | Value:
+    reduced = _reduction(call)
+    if reduced is None:
+        return call.value()
+    x, size, dims = reduced
+    return Activation(MaxPool2D(x.shape, size, size), x, lambda output: output.viewed(dims, ()))
+
+
+def _reduction(call: Call) -> tuple[Value, Pair, tuple[int, ...]] | None:
+    """The image that is reduced, the window that this comes to, and the ONNX dimensions of the result.
+
+    None where the node asks for no axes and so for nothing.
+    """
+    x = call.value()
+    axes = call.axes(1, len(x.layout))
+    if not axes and call.attributes.get("noop_with_empty_axes", 0):
+        return None
+    reduced = {axis for a in axes or () for axis in x.layout[a]}
+    if not x.is_image or not axes or 0 in axes or any(x.shape[axis] != 1 for axis in reduced - {0, 1}):
+        raise Unsupported(f"{call.node.op_type} is supported over the height and width of images only")
+    height, width = (x.shape[axis] if axis in reduced else 1 for axis in (0, 1))
+    kept = call.attributes.get("keepdims", 1)
+    dims = [1 if position in axes else dim for position, dim in enumerate(x.dims) if kept or position not in axes]
+    return x, (height, width), tuple(dims)
+
+
+def _pool(call: Call) -> tuple[Image, _Window]:
+    image = call.value().image(call.node.op_type)
+    return image, _window(call, image, call.numbers("kernel_shape", ()))
+
+
+def _window(call: Call, image: Image, kernel: tuple[int, ...]) -> _Window:
+    rank = len(image.axes)
+    strides, dilation = (call.numbers(name, (1,) * rank) for name in ("strides", "dilations"))
+    if not len(kernel) == len(strides) == len(dilation) == rank:
+        raise Unsupported(f"a window of {kernel} does not fit a tensor of shape {image.value.dims}")
+    if min(*kernel, *strides, *dilation) < 1:
+        raise Unsupported(f"a window of {kernel} with strides {strides} and dilation {dilation} is off")
+    extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+    padding = _padding(call, image.size, extent, strides)
+    bounded(n + sum(pair) for n, pair in zip(image.size, padding, strict=True))
+    overhang = (0,) * rank
+    if call.attributes.get("ceil_mode", 0):
+        overhang = tuple(map(_overhang, image.size, extent, strides, padding))
+    return _Window(
+        image.pair(kernel, 1),
+        image.pair(strides, 1),
+        image.pair(padding, (0, 0)),
+        image.pair(dilation, 1),
+        image.pair(overhang, 0),
+    )
+
+
+def _padding(call: Call, size: tuple[int, ...], extent: tuple[int, ...], strides: tuple[int, ...]) -> tuple[Pair, ...]:
+    """Explicit padding before and after each ONNX axis, from `pads` or `auto_pad`."""
+    automatic, rank = call.text("auto_pad", "NOTSET"), len(size)
+    if automatic == "VALID":
+        return ((0, 0),) * rank
+    if automatic == "NOTSET":
+        pads = call.numbers("pads", (0,) * 2 * rank)
+        return tuple(zip(pads[:rank], pads[rank:], strict=True))
+    spare = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in zip(size, extent, strides, strict=True)]
+    halves = [(total // 2, total - total // 2) for total in spare]
+    return tuple((less, more) if automatic == "SAME_UPPER" else (more, less) for less, more in halves)
+
+
+def _overhang(size: int, extent: int, stride: int, padding: Pair) -> int:
+    """What the last window lacks, where an incomplete one counts unless it starts beyond the image."""
+    before, after = padding
+    last = -(-(size + before + after - extent) // stride) * stride
+    if last >= size + before:
+        last -= stride
+    return max(last + extent - (size + before + after), 0)

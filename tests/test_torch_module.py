@@ -1,0 +1,107 @@
+"""Modules in memory and fresh exports, where torch is installed; PyTorch is the oracle."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+
+import torch_models  # noqa: E402
+from test_exported_files import NAMES, assert_equal  # noqa: E402
+from torch import nn  # noqa: E402
+
+from snnc import frontend, ir  # noqa: E402
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_in_memory(name):
+    model, x = torch_models.build(name)
+    assert_equal(frontend.load(model, x), x, torch_models.outputs(model, x))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+@pytest.mark.parametrize("name", NAMES)
+def test_fresh_exports(name, exporter, dynamic):
+    model, x = torch_models.build(name)
+    proto = torch_models.export(model, x, exporter == "dynamo", dynamic)
+    assert_equal(frontend.load(proto), x, torch_models.outputs(model, x))
+
+
+def test_a_module_is_left_as_it_was():
+    model, x = torch_models.build("vgg")
+    model.train()
+    model[1].eval()
+    modes = [part.training for part in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    frontend.load(model, torch.from_numpy(x))
+    assert [part.training for part in model.modules()] == modes
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+class Shared(nn.Module):
+    """Modules that are called twice, lie in containers that are never called, and are named to mislead."""
+
+    def __init__(self):
+        super().__init__()
+        self.act = nn.ReLU()
+        self.act_1 = nn.ReLU()
+        self.heads = nn.ModuleDict({"act": nn.Linear(6, 6), "a/b c'd": nn.Linear(6, 6)})
+        self.deep = nn.Sequential(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), nn.ModuleList([nn.Linear(6, 6)])[0])
+        self.conv2d = nn.Linear(6, 6)
+
+    def forward(self, x):
+        x = self.act(self.heads["act"](x))
+        x = self.act_1(self.heads["a/b c'd"](x))
+        x = self.act(self.heads["act"](x))
+        return self.deep(torch.relu(self.conv2d(x)))
+
+
+def test_origins_are_module_paths_exactly():
+    network = frontend.load(Shared(), np.zeros((2, 6)))
+    origins = {name: population.origin.layers for name, population in network.populations.items()}
+    assert origins == {
+        "x": ("x",),
+        "act": ("heads.act", "act"),
+        "act_1": ("heads.a/b c'd", "act_1"),
+        "act#2": ("heads.act", "act"),
+        "relu_3": ("conv2d", "relu_3"),
+        "deep.0.1": ("deep.0.0", "deep.0.1"),
+        "deep.1": ("deep.1",),
+    }
+
+
+class Two(nn.Module):
+    def forward(self, left, right):
+        return torch.relu(left + 2 * right), right.amax(dim=(2, 3))
+
+
+def test_several_inputs_and_outputs():
+    network = frontend.load(Two(), (np.zeros((1, 2, 3, 4)), torch.zeros(1, 2, 3, 4)))
+    assert network.inputs == ("left", "right")
+    assert [network.populations[name].shape for name in network.outputs] == [(3, 4, 2), (2,)]
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+class Unsupported(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.SiLU(), nn.GELU(), nn.ReLU()])
+
+    def forward(self, x):
+        return [block(x) for block in self.blocks]
+
+
+def test_messages():
+    with pytest.raises(ir.UnsupportedModelError, match=r"give an example .* inputs="):
+        frontend.load(nn.ReLU())
+    with pytest.raises(ir.UnsupportedModelError, match="Branching cannot be exported"):
+        frontend.load(Branching(), np.zeros((1, 4)))
+    with pytest.raises(ir.UnsupportedModelError) as error:
+        frontend.load(Unsupported(), np.zeros((1, 4)))
+    assert [line.split(":")[0] for line in error.value.problems] == ["blocks.0 (SiLU)", "blocks.1 (GELU)"]
