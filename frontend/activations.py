@@ -164,30 +164,32 @@ def arg_max(call: Call) -> Ranking:
 
 
 def quantize(call: Call) -> Result:
-    scale, zero = _grid(call)
-    kinds = np.iinfo(zero.dtype)
-    low, high = ((bound - float(zero)) * scale for bound in (kinds.min, kinds.max))
+    scale, zero, kind = _grid(call)
+    limits = np.iinfo(kind)
+    low, high = ((bound - zero) * scale for bound in (limits.min, limits.max))
     clamped = _clamp(call.value(), call, low, high)
-    if isinstance(clamped, Activation):
-        finish = clamped.finish
-        return replace(clamped, finish=lambda output: Quantized(finish(output), scale, zero))
-    return clamped if isinstance(clamped, np.ndarray) else Quantized(clamped, scale, zero)
+    match clamped:
+        case Activation(finish=finish):
+            return replace(clamped, finish=lambda output: Quantized(finish(output), scale, zero))
+        case Value():
+            return Quantized(clamped, scale, zero)
+    return clamped
 
 
 def dequantize(call: Call) -> Value:
-    scale, zero = _grid(call)
+    scale, zero, _ = _grid(call)
     quantized = call.inputs[0]
     if isinstance(quantized, Value):  # integers that the network is given
-        return quantized.shifted(-np.float64(zero), call.layers).scaled(np.array(scale), call.layers)
+        return quantized.shifted(np.array(-float(zero)), call.layers).scaled(np.array(scale), call.layers)
     if not isinstance(quantized, Quantized) or (scale, zero) != (quantized.scale, quantized.zero):
         raise Unsupported("it does not undo a QuantizeLinear of the same scale and zero point")
     return quantized.value
 
 
-def _grid(call: Call) -> tuple[float, np.generic]:
-    """The scale, and the zero point, whose type is that of the integers."""
+def _grid(call: Call) -> tuple[float, int, np.dtype]:
+    """The scale, the zero point and the type of the integers, which is that of the zero point."""
     scale, zero = call.weight(1), call.constant(2)
     zero = np.zeros(1, np.uint8) if zero is None else zero
     if zero.dtype.kind not in "iu" or (zero != zero.flat[0]).any() or "output_dtype" in call.attributes:
         raise Unsupported("activations can be quantised to 8 or 16 bit integers with one zero point only")
-    return _number(scale), zero.flat[0]
+    return _number(scale), int(zero.flat[0]), zero.dtype

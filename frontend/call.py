@@ -28,7 +28,7 @@ class Quantized:
 
     value: Value
     scale: float
-    zero: np.generic
+    zero: int
 
 
 Argument = Value | np.ndarray | Ranking | Quantized | None

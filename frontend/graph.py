@@ -43,9 +43,9 @@ class Graph:
     opset: int
     layers: Mapping[str, Layer]
     refused: Mapping[Layer, str] = field(default_factory=dict)
-    absorbed: Mapping[str, str] = field(default_factory=dict)
     probes: Sequence[str] = ()
     stand_ins: Mapping[str, GraphInput] = field(default_factory=dict)
+    absorbed: Mapping[str, str] = field(default_factory=dict)
 
     def layer_paths(self) -> list[str]:
         """Every layer once, in the order in which they run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 from ..ir import ModelFileError, Shape, UnsupportedModelError
 from . import reading
 from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, SERIES_FIRST, SERIES_LAST, Layout, as_tensor
+from .constants import evaluate
 from .graph import Graph, GraphInput
 from .provenance import absorbed, layers
 from .reading import Arrays, Reading
-from .support import first_line
+from .support import Unsupported, first_line
 
 Run = Callable[[onnx.ModelProto, Mapping[str, GraphInput], Arrays, Sequence[str]], Arrays]
 
@@ -34,6 +36,7 @@ _FLOATS = {
     *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
 }
 _VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+_ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _NEW = -1  # an axis that the model adds
 _ROOM = "networks take images, series and vectors"
 
@@ -68,9 +71,9 @@ def _lowered(model: onnx.ModelProto, title: str, run: Run) -> Reading:
     graph = model.graph
     constants = _constants(graph, title)
     nodes = [node for node in _named(graph.node) if not constants.keys() & set(node.output)]
-    inputs = _inputs(graph, constants, title)
-    outputs = [output.name for output in graph.output]
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    inputs = _inputs(graph, {**constants, **_axes(nodes, constants, opset)}, title)
+    outputs = [output.name for output in graph.output]
     known = layers(nodes, constants, model.producer_name)
     ends = {tensor: known[node.name] for node in nodes for tensor in node.output if tensor}
     lowered = Graph(title, nodes, inputs, outputs, constants, opset, known, absorbed=absorbed(nodes))
@@ -120,6 +123,17 @@ def _constants(graph: onnx.GraphProto, title: str) -> dict[str, np.ndarray]:
         return constants
     except (KeyError, ValueError, TypeError) as error:  # types that there are not, sizes that do not fit
         raise ModelFileError(f"{title} holds weights that cannot be read: {first_line(error)}") from None
+
+
+def _axes(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.ndarray], opset: int) -> dict[str, np.ndarray]:
+    """What nodes make of a few constants, as tf2onnx computes the axes that it adds."""
+    found: dict[str, np.ndarray] = {}
+    for node in nodes:
+        arguments = [found.get(name, constants.get(name)) for name in node.input]
+        if node.op_type in _ON_AXES and all(array is not None and array.size <= 8 for array in arguments):
+            with suppress(Unsupported):  # the lowering says why
+                found.update(zip(node.output, evaluate(node, arguments, opset), strict=True))
+    return found
 
 
 def _read(path: Path) -> onnx.ModelProto:
