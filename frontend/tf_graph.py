@@ -81,9 +81,11 @@ def translated(trace: Trace) -> Graph:
         {**trace.weights, **{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}},
         _OPSET,
         layers,
-        trace.refused,
-        trace.probes,
-        {name: graph_input(name, shape) for name, shape in trace.opaque.items() if shape_problem(shape) is None},
+        refused=trace.refused,
+        probes=trace.probes,
+        stand_ins={
+            name: graph_input(name, shape) for name, shape in trace.opaque.items() if shape_problem(shape) is None
+        },
     )
 
 
