@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,34 +62,35 @@ def names() -> list[str]:
 
 def measure(name: str) -> dict[str, Any]:
     """All that is known of one model."""
-    model = built(name)
-    snnc.load(warm_up())  # imports and TensorFlow's own start are not part of reading a model
-    weights = sum(4 * weight.size for weight in model.get_weights())
-    facts: dict[str, Any] = {"model": name, "parameters": model.count_params(), "input": model.input_shape[1:]}
-    before = peak_from_here()
-    started = time.perf_counter()
-    try:
-        network = snnc.load(model)
-    except ir.UnsupportedModelError:
-        return {**facts, "read": False, "refused": [list(line) for line in refused(model)]}
-    facts |= {"read": True, "seconds": time.perf_counter() - started, "memory": peak() - before, "weights": weights}
-    x = np.random.default_rng(1).standard_normal((IMAGES, *model.input_shape[1:]), np.float32)
-    expected = np.asarray(model(x, training=False))
-    error = np.abs(snnc.compile(network).predict(x, progress=False) - expected).max() / np.abs(expected).max()
-    return {
-        **facts,
-        "error": float(error),
-        "populations": len(network.populations),
-        "connections": len(network.connections),
-    }
-
-
-def built(name: str) -> Any:
-    """The model, giving logits, with random weights and matching statistics."""
     import keras
 
     keras.utils.set_random_seed(0)
     model = getattr(keras.applications, name)(weights=None, classifier_activation=None)
+    snnc.load(warm_up())  # imports and TensorFlow's own start are not part of reading a model
+    facts: dict[str, Any] = {"model": name, "parameters": model.count_params(), "input": model.input_shape[1:]}
+    weights = sum(4 * weight.size for weight in model.get_weights())
+    before = peak_from_here()
+    started = time.perf_counter()
+    try:
+        snnc.load(model)
+    except ir.UnsupportedModelError as refusal:
+        found = report.grouped(refusal.problems)
+        kinds = [[finding.kind, len(finding.layers), finding.advice or finding.why] for finding in found]
+        return {**facts, "read": False, "refused": kinds}
+    facts |= {"read": True, "seconds": time.perf_counter() - started, "memory": peak() - before, "weights": weights}
+    calibrate(model)
+    network = snnc.load(model)
+    x = np.random.default_rng(1).standard_normal((IMAGES, *model.input_shape[1:]), np.float32)
+    expected = np.asarray(model(x, training=False))
+    error = np.abs(snnc.compile(network).predict(x, progress=False) - expected).max() / np.abs(expected).max()
+    sizes = {"populations": len(network.populations), "connections": len(network.connections)}
+    return {**facts, "error": float(error), **sizes}
+
+
+def calibrate(model: Any) -> None:
+    """Give batch normalisation random factors, and the statistics of random images."""
+    import keras
+
     rng = np.random.default_rng(0)
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
@@ -101,19 +101,12 @@ def built(name: str) -> Any:
             layer.beta.assign(rng.normal(0, 0.2, layer.beta.shape))
     if norms:
         model(rng.standard_normal((4, *model.input_shape[1:]), np.float32), training=True)
-    return model
 
 
 def warm_up() -> Any:
     import keras
 
     return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, activation="relu")])
-
-
-def refused(model: Any) -> Iterator[tuple[str, int, str]]:
-    """Kinds of layers, how many, and what to do about them."""
-    for finding in report.check(model).refused:
-        yield finding.kind, len(finding.layers), finding.advice or finding.why
 
 
 def peak_from_here() -> int:

@@ -83,12 +83,12 @@ def check(model: str | PathLike[str] | Any, inputs: Any = None, verify: bool | N
     try:
         reading = frontend.read(model, inputs)
     except UnsupportedModelError as refusal:
-        return Report(str(refusal).splitlines()[0], refusal.layers, _grouped(refusal.problems), refusal.unread)
+        return Report(str(refusal).splitlines()[0], refusal.layers, grouped(refusal.problems), refusal.unread)
     error = proof.prove(reading) if proof.wanted(reading, verify) else None
     return Report(reading.title, tuple(reading.layers), (), notes=_notes(reading.network), error=error)
 
 
-def _grouped(problems: Iterable[str]) -> tuple[Finding, ...]:
+def grouped(problems: Iterable[str]) -> tuple[Finding, ...]:
     """The refusals by what there is to say about them, in the order in which they first occur."""
     groups: dict[str, list[Refusal]] = {}
     others = []
