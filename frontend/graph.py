@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +24,11 @@ class GraphInput:
     name: str
     shape: Shape
     layout: Layout
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The shape of the ONNX tensor."""
+        return tuple(math.prod(self.shape[axis] for axis in part) for part in self.layout)
 
 
 @dataclass(frozen=True)

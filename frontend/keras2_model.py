@@ -26,7 +26,7 @@ def read(model: Any) -> Reading:
     shapes = dict(zip(model.input_names, (tuple(tensor.shape) for tensor in model.inputs), strict=True))
     inputs = graph_inputs(shapes, title)
     dtypes = [tensor.dtype for tensor in model.inputs]
-    specs = [tf.TensorSpec((1, *given.shape), dtype, given.name) for given, dtype in zip(inputs, dtypes, strict=True)]
+    specs = [tf.TensorSpec(given.dims, dtype, given.name) for given, dtype in zip(inputs, dtypes, strict=True)]
     calls = Calls(list(model._flatten_layers(include_self=False)), tf_function.empty)
     called = functools.partial(_called, model)
     try:
@@ -37,7 +37,7 @@ def read(model: Any) -> Reading:
         report_untraceable(title, calls, error)
     trace = tf_function.trace_of(function, function.graph.as_graph_def(), title, calls)
     whole = {spec.name for spec in specs if spec.dtype.is_integer}
-    run = functools.partial(computed, called, calls, trace.outputs, dtypes)
+    run = functools.partial(computed, called, calls, trace, dtypes)
     return reading.read(translated(trace), run, calls.ends, frozenset(whole))
 
 

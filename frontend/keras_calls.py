@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from ..ir import Shape, UnsupportedModelError
 from .reading import Arrays
 from .support import Layer, first_line, kind, refusal
-from .tf_graph import packages
+from .tf_graph import Trace, packages
 
 
 class Untraceable(Exception):
@@ -119,12 +119,12 @@ class Calls:
 def computed(
     model: Callable[[list[Any]], list[Any]],
     calls: Calls,
-    outputs: Sequence[str],
+    trace: Trace,
     dtypes: Sequence[Any],
     inputs: Arrays,
     wanted: Sequence[str],
 ) -> Arrays:
-    """What Keras computes for one image: the tensors that the trace calls `outputs`, and within the model if wanted."""
+    """What Keras computes for one image: the outputs of the trace, and tensors within the model if wanted."""
     tf, _ = packages()
     returned: list[Any] = []
 
@@ -137,12 +137,13 @@ def computed(
 
         return noting
 
-    tensors = [tf.constant(array, dtype) for array, dtype in zip(inputs.values(), dtypes, strict=True)]
-    with _calling(calls.operations if set(wanted) - set(outputs) else [], observed):
+    fed = zip(trace.inputs.values(), dtypes, strict=True)
+    tensors = [tf.constant(inputs[entry.name], dtype, entry.dims) for entry, dtype in fed]
+    with _calling(calls.operations if set(wanted) - set(trace.outputs) else [], observed):
         given = model(tensors)
     # The calls end in the order of the trace, so that their tensors come in the order of its names.
     within = dict(zip(calls.ends, returned, strict=True)) if returned else {}
-    found = {**within, **dict(zip(outputs, given, strict=True))}
+    found = {**within, **dict(zip(trace.outputs, given, strict=True))}
     return {name: found[name].numpy() for name in wanted}
 
 

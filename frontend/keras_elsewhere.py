@@ -105,7 +105,9 @@ def _computed(model: Any, inputs: Arrays, wanted: Sequence[str]) -> Arrays:
 
     if isinstance(model, Path):
         model = keras.saving.load_model(model, compile=False, safe_mode=True)
-    given = called(model, [keras.ops.convert_to_tensor(array) for array in inputs.values()])
+    shapes = [tensor.shape[1:] for tensor in model.inputs]
+    arrays = [array.reshape(1, *shape) for array, shape in zip(inputs.values(), shapes, strict=True)]
+    given = called(model, [keras.ops.convert_to_tensor(array) for array in arrays])
     found = {str(position): keras.ops.convert_to_numpy(tensor) for position, tensor in enumerate(given)}
     return {name: np.asarray(found[name]) for name in wanted}
 

@@ -43,7 +43,7 @@ def read(model: Any, title: str | None = None) -> Reading:
     inputs = _inputs(model, title)
     calls = Calls(_operations(model), tf.compat.v1.placeholder)
     trace = _traced(model, inputs, title, calls)
-    run = functools.partial(computed, functools.partial(called, model), calls, trace.outputs, _dtypes(model))
+    run = functools.partial(computed, functools.partial(called, model), calls, trace, _dtypes(model))
     whole = {given.name for given, dtype in zip(inputs, _dtypes(model), strict=True) if "int" in dtype}
     return reading.read(translated(trace), run, calls.ends, frozenset(whole))
 
@@ -58,7 +58,7 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
     try:
         with graph.as_default(), calls.recorded():
             sized = zip(_dtypes(model), inputs, strict=True)
-            tensors = [tf.compat.v1.placeholder(dtype, (1, *given.shape)) for dtype, given in sized]
+            tensors = [tf.compat.v1.placeholder(dtype, given.dims) for dtype, given in sized]
             variables = [*model.trainable_variables, *model.non_trainable_variables]
             weights = [tf.compat.v1.placeholder(variable.dtype, variable.shape) for variable in variables]
             with keras.StatelessScope(state_mapping=[*zip(variables, weights, strict=True)]):

@@ -159,7 +159,7 @@ def _size(tensor: Any) -> int:
 def _computed(function: Any, trace: Trace, inputs: Arrays, wanted: Sequence[str]) -> Arrays:
     """What TensorFlow computes for one image: outputs by the function itself, others by the marked graph."""
     tf, _ = tf_graph.packages()
-    tensors = {tensor.name: inputs[trace.inputs[tensor.name].name] for tensor in function.inputs}
+    tensors = {name: inputs[entry.name].reshape(entry.dims) for name, entry in trace.inputs.items()}
     if set(wanted) <= set(trace.outputs):
         given = [tf.constant(tensors[tensor.name], tensor.dtype) for tensor in function.inputs]
         found = dict(zip(trace.outputs, tf.nest.flatten(function(*given)), strict=True))
