@@ -62,8 +62,6 @@ def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
     raise UnsupportedModelError(f"cannot read an object of type {kind}", [f"give {_ACCEPTED}"])
 
 
-
-
 def _is_a(model: Any, package: str, name: str) -> bool:
     """Whether a model is of a class of a package; whoever holds such a model has imported it."""
     module = sys.modules.get(package)

@@ -36,7 +36,7 @@ _REPLACE = "express it with convolutions, dense layers, additions, pooling and R
 _RECURRENT = "recurrent layers have no spiking counterpart here; use feed-forward layers"
 _ATTENTION = "attention multiplies activations, which spikes cannot; use convolutions"
 _NORM = "it normalises by statistics of each image, which spikes cannot; use BatchNormalization and fine-tune"
-_VOLUME = "only images (H, W, C) and vectors (N,) are supported; use the 2D layer"
+_VOLUME = "only images (H, W, C), series (L, C) and vectors (N,) are supported; use the 2D layer"
 _TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
 _RESIZED = "it resamples images, which is not supported; resize them before the network, or use strides and pooling"
 _JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
@@ -64,10 +64,7 @@ _LAYERS = {
     "UnitNormalization": _NORM,
     "Lambda": _LAMBDA,
     "Embedding": "it looks its input up in a table; feed the embedded vectors instead",
-    "Conv1D": _VOLUME,
     "Conv3D": _VOLUME,
-    "DepthwiseConv1D": _VOLUME,
-    "SeparableConv1D": _VOLUME,
     "Conv1DTranspose": _TRANSPOSED,
     "Conv2DTranspose": _TRANSPOSED,
     "Conv3DTranspose": _TRANSPOSED,

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..ir import ModelFileError, Shape, UnsupportedModelError
-from .affine import CHANNELS_LAST, FLAT
+from .affine import CHANNELS_LAST, FLAT, SERIES_LAST
 from .graph import Graph, GraphInput
 from .support import Layer, first_line
 
 _OPSET = 18
-ROOM = "networks take images (H, W, C) and vectors (N,)"
+ROOM = "networks take images (H, W, C), series (L, C) and vectors (N,)"
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def _layers(graph: Any, layer: Callable[[str], Layer | None]) -> dict[str, Layer
 
 
 def graph_inputs(shapes: Mapping[str, Shape], title: str) -> list[GraphInput]:
-    """The inputs of a model, by name, from shapes with the batch; raises UnsupportedModelError for other than images
-    and vectors of fixed size."""
+    """The inputs of a model, by name, from shapes with the batch; raises UnsupportedModelError for other than images,
+    series and vectors of fixed size."""
     found = {Layer(name, "Input", -1): shape_problem(shape) for name, shape in shapes.items()}
     problems = [layer.problem(reason) for layer, reason in found.items() if reason]
     if problems:
@@ -114,12 +114,14 @@ def graph_inputs(shapes: Mapping[str, Shape], title: str) -> list[GraphInput]:
 
 def graph_input(name: str, shape: Shape) -> GraphInput:
     """An input of a shape that has no problem."""
+    if len(shape) == 3:  # a series is an image of width one
+        return GraphInput(name, (shape[1], 1, shape[2]), SERIES_LAST)
     return GraphInput(name, shape[1:], FLAT if len(shape) == 2 else CHANNELS_LAST)
 
 
 def shape_problem(shape: Shape) -> str | None:
     """What is wrong with the shape of an input, batch included."""
-    if len(shape) not in (2, 4):
+    if len(shape) not in (2, 3, 4):
         return f"shape {shape}; {ROOM}"
     if None in shape[1:]:
         example = ", ".join("32" if size is None else str(size) for size in shape[1:])

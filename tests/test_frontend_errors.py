@@ -203,7 +203,8 @@ def test_attention_and_embedding():
 def test_input_shapes():
     model = keras.Sequential([keras.Input((None, None, 3), name="photo"), kl.Conv2D(2, 3)])
     assert "build the model with a fixed input size, as in Input((32, 32, 3))" in problems(model)[0]
-    assert problems(keras.Sequential([keras.Input((5, 4), name="series"), kl.Dense(2)]))[0].startswith("series (Input)")
+    volume = keras.Sequential([keras.Input((5, 4, 3, 2), name="volume"), kl.Dense(2)])
+    assert problems(volume)[0].startswith("volume (Input)")
     with pytest.raises(ir.UnsupportedModelError, match="has not been built"):
         frontend.load(keras.Sequential([kl.Dense(2)]))
 
