@@ -41,9 +41,9 @@ def test_refusals_are_grouped_by_what_there_is_to_say():
 
 
 def test_what_could_not_be_looked_at_is_said():
-    x = keras.Input((6,), name="tokens")
-    y = kl.Flatten(name="flat")(kl.Embedding(10, 4, name="embed")(x))
-    found = report.check(keras.Model(x, kl.Dense(2, name="top")(y)))
+    x = keras.Input((4, 4, 2), name="image")
+    y = kl.Lambda(lambda t: keras.ops.expand_dims(t, 1), name="deep")(x)
+    found = report.check(keras.Model(x, kl.Dense(2, name="top")(kl.Flatten(name="flat")(y))))
     assert found.unread == ("flat", "top")
     assert found.coverage == "0 of 3 layers can be read; refused: 1; behind those, and not looked at: 2"
 
