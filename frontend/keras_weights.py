@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +15,7 @@ from ..ir import ModelFileError
 
 _LARGEST_CONFIG = 2**26  # bytes; the largest models of keras.applications have less than a megabyte
 _SMALL = 2**27  # bytes that a part of an archive may unpack to however small it is
+_CHUNK = 2**20
 _DENSEST = 50  # bytes out of each byte of an archive: weights do not compress as well
 
 
@@ -57,8 +60,10 @@ def _weights(path: Path) -> Iterator[Any]:
             if "model.weights.h5" not in archive.namelist():
                 yield None
                 return
-            with archive.open("model.weights.h5") as entry, h5py.File(entry, "r") as file:
-                yield file
+            with archive.open("model.weights.h5") as entry, tempfile.TemporaryFile() as unpacked:
+                shutil.copyfileobj(entry, unpacked, _CHUNK)  # HDF5 jumps about, which is slow within an archive
+                with h5py.File(unpacked, "r") as file:
+                    yield file
     except ModelFileError:
         raise
     except Exception as error:  # h5py has no exception of its own for damage
