@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ir import ModelFileError, UnsupportedModelError
-from . import keras_model
+from . import keras_model, keras_weights
 from .reading import Reading
 from .support import Layer, first_line, kind, refusal
 
@@ -33,6 +33,7 @@ def read(path: Path, title: str | None = None) -> Reading:
         raise UnsupportedModelError(
             f"{title} cannot be read safely, or holds layers without a spiking counterpart", lines
         )
+    keras_weights.check(path, config)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever Keras raises about weights and configurations
@@ -44,6 +45,7 @@ def _archived(path: Path) -> Any:
     """The configuration inside a .keras file."""
     try:
         with zipfile.ZipFile(path) as archive:
+            keras_weights.check_archive(path, archive)
             return json.loads(archive.read("config.json"))
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelFileError(f"{path} is not a .keras file, or only a part of one: {error}") from None

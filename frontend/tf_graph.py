@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..ir import ModelFileError, Shape, UnsupportedModelError
 from .affine import CHANNELS_LAST, FLAT, SERIES_LAST
+from .constants import LARGEST
 from .graph import Graph, GraphInput
 from .support import Layer, first_line
 
@@ -126,6 +128,8 @@ def shape_problem(shape: Shape) -> str | None:
     if None in shape[1:]:
         example = ", ".join("32" if size is None else str(size) for size in shape[1:])
         return f"shape {shape} is not fixed; build the model with a fixed input size, as in Input(({example}))"
+    if math.prod(shape[1:]) > LARGEST:
+        return f"shape {shape}; images of more than {LARGEST} numbers are not supported"
     return None
 
 
