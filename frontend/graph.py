@@ -35,17 +35,18 @@ class GraphInput:
 class Graph:
     """An ONNX graph for a batch of one.
 
-    `constants` holds the weights by tensor name. `layers` has the layer of each node, by node name. A
-    tensor that is neither an input, nor a constant, nor made by a node is the output of a layer that has
-    already been refused; `refused` says why, `probes` are the tensors that such layers read, and `stand_ins` says
-    what shapes they give. `absorbed` has, by node name, the layer that an exporter merged into the node's own.
+    `constants` holds the weights by tensor name; the lowering empties it, to let each go after its last use. `layers`
+    has the layer of each node, by node name. A tensor that is neither an input, nor a constant, nor made by a node is
+    the output of a layer that has already been refused; `refused` says why, `probes` are the tensors that such layers
+    read, and `stand_ins` says what shapes they give. `absorbed` has, by node name, the layer that an exporter merged
+    into the node's own.
     """
 
     title: str
     nodes: Sequence[onnx.NodeProto]
     inputs: Mapping[str, GraphInput]
     outputs: Sequence[str]
-    constants: Mapping[str, np.ndarray]
+    constants: dict[str, np.ndarray]
     opset: int
     layers: Mapping[str, Layer]
     refused: Mapping[Layer, str] = field(default_factory=dict)

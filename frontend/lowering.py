@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -90,6 +91,7 @@ class _Lowering:
         self.graph = graph
         self.refused: dict[Layer, str] = dict(graph.refused)
         self.values: dict[str, Argument] = dict(graph.constants)
+        graph.constants.clear()  # weights are large: each is let go after its last use
         self.readouts: dict[str, Value] = {}
         self.unread: set[Layer] = set()
         self.wanted = {*graph.outputs, *graph.probes, *(name for node in graph.nodes for name in node.input)}
@@ -102,8 +104,11 @@ class _Lowering:
             self.values[tensor] = inputs[tensor].value(given.layout)
         for tensor, given in self.graph.stand_ins.items():
             self.values[tensor] = _stand_in(given.shape, given.layout)
-        for node in _needed(self.graph):
+        nodes = _needed(self.graph)
+        uses = Counter(name for node in nodes for name in node.input)
+        for node in nodes:
             self._visit(node)
+            self._let_go(node, uses)
         outputs: list[Source] = []
         for position, (tensor, value) in enumerate(self._given()):
             self._read_out(tensor, value, position, outputs)
@@ -134,6 +139,12 @@ class _Lowering:
         for extra in node.output[len(results) :]:
             if extra in self.wanted:
                 self._refuse(node, f"only its first output is supported, but {extra} is used too")
+
+    def _let_go(self, node: onnx.NodeProto, uses: Counter[str]) -> None:
+        uses.subtract(node.input)
+        for name in node.input:
+            if not uses[name] and isinstance(self.values.get(name), np.ndarray) and name not in self.graph.outputs:
+                del self.values[name]
 
     def _refuse(self, node: onnx.NodeProto, reason: str) -> None:
         self.refused.setdefault(self._layer(node), reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,12 @@ import numpy as np
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    load_external_data_for_model,
+    load_external_data_for_tensor,
+    uses_external_data,
+)
 
 from ..ir import ModelFileError, Shape, UnsupportedModelError
 from . import reading
@@ -21,8 +27,6 @@ from .graph import Graph, GraphInput
 from .provenance import absorbed, layers
 from .reading import Arrays, Reading
 from .support import Unsupported, first_line
-
-Run = Callable[[onnx.ModelProto, Mapping[str, GraphInput], Arrays, Sequence[str]], Arrays]
 
 _ELEMENTWISE = {
     *("Add", "Cast", "Clip", "DequantizeLinear", "Div", "HardSigmoid", "Identity", "LeakyRelu", "Max", "Min", "Mul"),
@@ -37,6 +41,7 @@ _FLOATS = {
 }
 _VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+_OLDEST = 7
 _NEW = -1  # an axis that the model adds
 _ROOM = "networks take images, series and vectors"
 
@@ -48,40 +53,44 @@ def read(path: Path) -> Reading:
     transposes it from channels-last. Layers are those that the exporter names, else the ONNX nodes. Raises
     ModelFileError and UnsupportedModelError.
     """
-    return _lowered(_read(path), str(path), computed)
+    return reading_of(_read(path), str(path), functools.partial(_computed, path), path.parent)
 
 
-def read_proto(model: onnx.ModelProto, title: str | None = None, run: Run | None = None) -> Reading:
-    """The analog network of an ONNX model in memory, as `read` reads it; `title` is what errors call it.
-
-    `run` is how the model itself is computed, if not by onnxruntime.
-    """
-    title = title or f"ONNX model {model.graph.name!r}"
+def read_proto(model: onnx.ModelProto) -> Reading:
+    """The analog network of an ONNX model in memory, which is left as it was; otherwise as `read`."""
+    title = f"ONNX model {model.graph.name!r}"
     outside = next((tensor.name for tensor in _tensors(model) if uses_external_data(tensor)), None)
     if outside is not None:
         raise ModelFileError(f"{title}: the weights {outside!r} are in a file; give the path of the model instead")
     try:
         onnx.checker.check_model(model)
-        return _lowered(_inlined(model), title, run or computed)
+        current = _current(model, title)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{title} is not a valid ONNX model: {first_line(error)}") from None
+    return reading_of(current, title, functools.partial(computed, current))
 
 
-def _lowered(model: onnx.ModelProto, title: str, run: Run) -> Reading:
-    graph = model.graph
-    constants = _constants(graph, title)
-    nodes = [node for node in _named(graph.node) if not constants.keys() & set(node.output)]
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    inputs = _inputs(graph, {**constants, **_axes(nodes, constants, opset)}, title)
-    outputs = [output.name for output in graph.output]
-    known = layers(nodes, constants, model.producer_name)
-    ends = {tensor: known[node.name] for node in nodes for tensor in node.output if tensor}
-    lowered = Graph(title, nodes, inputs, outputs, constants, opset, known, absorbed=absorbed(nodes))
-    return reading.read(lowered, functools.partial(run, model, inputs), ends)
+Run = Callable[[Mapping[str, GraphInput], Arrays, Sequence[str]], Arrays]
+
+
+def reading_of(model: onnx.ModelProto, title: str, run: Run, folder: Path | None = None) -> Reading:
+    """The reading of a model that has been checked; `run` is how the model itself computes tensors for one image."""
+    graph = graph_of(model, title, folder)
+    ends = {tensor: graph.layers[node.name] for node in graph.nodes for tensor in node.output if tensor}
+    kinds = _input_types(model)
+    whole = {entry.name for tensor, entry in graph.inputs.items() if kinds[tensor].kind in "iu"}
+    return reading.read(graph, functools.partial(run, graph.inputs), ends, frozenset(whole))
+
+
+def _computed(path: Path, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Arrays:
+    """What onnxruntime computes for one image with the model of a file, which is read again: its weights are large."""
+    model = _read(path)
+    load_external_data_for_model(model, str(path.parent))
+    return computed(model, given, inputs, wanted)
 
 
 def computed(model: onnx.ModelProto, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Arrays:
-    """What onnxruntime computes for one image."""
+    """What onnxruntime computes for one image; where batches have a fixed size, for a batch that repeats it."""
     import onnxruntime  # needed only to compare
 
     seen = onnx.ModelProto()
@@ -91,18 +100,74 @@ def computed(model: onnx.ModelProto, given: Mapping[str, GraphInput], inputs: Ar
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    fed = {tensor: as_tensor(inputs[entry.name], entry.layout) for tensor, entry in given.items()}
-    return dict(zip(wanted, session.run(list(wanted), fed), strict=True))
+    kinds = _input_types(model)
+    dims = {entry.name: entry.type.tensor_type.shape.dim for entry in model.graph.input}
+    batch = max([1, *(dims[tensor][0].dim_value for tensor in given)])
+    fed = {
+        tensor: np.repeat(as_tensor(inputs[entry.name], entry.layout), batch, axis=0).astype(kinds[tensor])
+        for tensor, entry in given.items()
+    }
+    found = dict(zip(wanted, session.run(list(wanted), fed), strict=True))
+    return {name: array[: len(array) // batch] if batch > 1 else array for name, array in found.items()}
+
+
+def _input_types(model: onnx.ModelProto) -> dict[str, np.dtype]:
+    return {
+        entry.name: onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
+        for entry in model.graph.input
+    }
+
+
+def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> Graph:
+    """A model that has been checked as the lowering takes it; its weights may be in files in its `folder`."""
+    graph = model.graph
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where it is not UTF-8
+        raise ModelFileError(f"{title} is damaged: it holds names that are not text")
+    constants = _constants(graph, title, folder)
+    nodes = _named([node for node in graph.node if not constants.keys() & set(node.output)])
+    _open_batch(graph, nodes, constants)
+    if any(map(uses_external_data, _in_nodes(nodes))):
+        raise ModelFileError(f"{title} keeps values of attributes in files, where only weights may be kept")
+    opset = _opset(model)
+    return Graph(
+        title,
+        nodes,
+        _inputs(graph, {**constants, **_axes(nodes, constants, opset)}, title),
+        [output.name for output in graph.output],
+        constants,
+        opset,
+        layers(nodes, constants, model.producer_name),
+        absorbed=absorbed(nodes),
+    )
+
+
+def _open_batch(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray]) -> None:
+    """Where a model was exported for batches of a fixed size, let its reshapes give batches of one."""
+    dims = next((entry.type.tensor_type.shape.dim for entry in graph.input if entry.name not in constants), [])
+    batch = dims[0].dim_value if dims else 0
+    for shape in {node.input[1] for node in nodes if node.op_type == "Reshape" and len(node.input) > 1}:
+        if batch > 1 and shape in constants and constants[shape].reshape(-1)[:1] == batch:
+            constants[shape] = np.array([1, *constants[shape][1:]], np.int64)
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    yield model.producer_name
+    for entry in (*model.graph.initializer, *model.graph.input, *model.graph.output):
+        yield entry.name
+    for node in model.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        yield from (text for entry in node.metadata_props for text in (entry.key, entry.value))
 
 
 def _named(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """The nodes, each with a name of its own; the model is left as it was."""
+    """The nodes, each with a name of its own. They are copies: the model is left as it was, and can be let go."""
     taken: set[str] = set()
     named = []
-    for position, node in enumerate(nodes):
+    for position, original in enumerate(nodes):
+        node = onnx.NodeProto()
+        node.CopyFrom(original)
         if not node.name or node.name in taken:
-            original, node = node, onnx.NodeProto()
-            node.CopyFrom(original)
             node.name = f"{node.name or node.op_type}_{position}"
             while node.name in taken:
                 node.name += "_"
@@ -111,18 +176,34 @@ def _named(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return named
 
 
-def _constants(graph: onnx.GraphProto, title: str) -> dict[str, np.ndarray]:
+def _constants(graph: onnx.GraphProto, title: str, folder: Path | None) -> dict[str, np.ndarray]:
     """What is known by name: the initialisers, and the constants that are nodes."""
     if graph.sparse_initializer:
         raise ModelFileError(f"{title} holds sparse weights, which are not supported; export it with dense ones")
     try:
-        constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        constants = {tensor.name: _array(tensor, folder) for tensor in graph.initializer}
         for node in graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                constants[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+            if node.op_type == "Constant" and [attribute.name for attribute in node.attribute] == ["value"]:
+                constants[node.output[0]] = _array(node.attribute[0].t, folder)
         return constants
-    except (KeyError, ValueError, TypeError) as error:  # types that there are not, sizes that do not fit
+    except (KeyError, ValueError, TypeError, OSError) as error:  # types that there are not, sizes that do not fit
         raise ModelFileError(f"{title} holds weights that cannot be read: {first_line(error)}") from None
+
+
+def _array(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
+    """A tensor's numbers. Those in a file are read by numpy, as onnx's own reader would hold large ones three times."""
+    if folder is None or not uses_external_data(tensor):
+        return onnx.numpy_helper.to_array(tensor)
+    kind, info = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type), ExternalDataInfo(tensor)
+    if kind.kind not in "fiub":  # types that numpy lacks, which may be packed
+        loaded = onnx.TensorProto()
+        loaded.CopyFrom(tensor)
+        load_external_data_for_tensor(loaded, str(folder))
+        return onnx.numpy_helper.to_array(loaded)
+    file, start, count = folder / info.location, info.offset or 0, math.prod(tensor.dims)
+    if start + count * kind.itemsize > file.stat().st_size or info.length not in (None, count * kind.itemsize):
+        raise ValueError(f"{tensor.name} does not fit {info.location}, from {start} on")
+    return np.fromfile(file, kind, count, offset=start).reshape(tensor.dims)
 
 
 def _axes(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.ndarray], opset: int) -> dict[str, np.ndarray]:
@@ -147,16 +228,20 @@ def _read(path: Path) -> onnx.ModelProto:
     try:
         _check_locations(model, path)
         onnx.checker.check_model(str(path))
-        for tensor in _tensors(model):
-            if uses_external_data(tensor):
-                load_external_data_for_tensor(tensor, str(path.parent))
-        return _inlined(model)
+        return _current(model, str(path))
     except (onnx.checker.ValidationError, OSError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{path} is not a valid ONNX model: {first_line(error)}") from None
 
 
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+def _current(model: onnx.ModelProto, title: str) -> onnx.ModelProto:
+    """The model without functions; raises ModelFileError for opsets whose operators broadcast in a way of their own."""
+    if _opset(model) < _OLDEST:
+        raise ModelFileError(f"{title} is in opset {_opset(model)}, which is too old; export it with opset 11 or newer")
     return onnx.inliner.inline_local_functions(model) if model.functions else model
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), _OLDEST)
 
 
 def _check_locations(model: onnx.ModelProto, path: Path) -> None:

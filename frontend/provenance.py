@@ -58,12 +58,12 @@ def _texts(written: str | None) -> list[str]:
 def _by_name(node: onnx.NodeProto, weights: Collection[str]) -> str:
     """The module path that `/scope/scope/Operator` stands for.
 
-    The parameters of a module are named by its full path, which is certain. Without them, later calls of a shared
-    module keep the `_1` that the exporter added to its scope, as a module may be called that.
+    The parameters of a module are named by its full path, which is certain. Without them the scopes have to do: the
+    exporter adds `_1` where two are called the same, and leaves out containers that are not called themselves.
     """
     *scopes, operation = node.name[1:].split("/")
     for owner in (name.rpartition(".")[0] for name in node.input if name in weights):
-        if scopes and owner and re.fullmatch(re.escape(_unqualified(owner)) + r"(_\d+)?", scopes[-1]):
+        if owner and re.search(rf"(^|/){re.escape(_unqualified(owner))}(_\d+)?$", "/".join(scopes)):
             return owner
     path: list[str] = []
     for scope in scopes:
@@ -77,5 +77,5 @@ def _by_name(node: onnx.NodeProto, weights: Collection[str]) -> str:
 
 def _unqualified(path: str) -> str:
     """The last name of a module path, with the numbers behind it: as scopes are called."""
-    named = re.search(r"[^.]*\D[^.]*(\.\d+)*$", path)
+    named = re.search(r"[^.]*[^.\d][^.]*(\.\d+)*$", path)
     return named[0] if named else path

@@ -45,8 +45,8 @@ def read(
     integers: frozenset[str] = frozenset(),
 ) -> Reading:
     """Lower a graph; raises UnsupportedModelError with every layer in the way."""
+    parameters = sum(array.size for array in graph.constants.values())  # the lowering lets them go
     lowered = lower_with_tensors(graph)
-    parameters = sum(array.size for array in graph.constants.values())
     layers = graph.layer_paths()
     return Reading(
         graph.title,

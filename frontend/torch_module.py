@@ -7,7 +7,7 @@ import functools
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from ..ir import ModelFileError, UnsupportedModelError
 from . import onnx_file
 from .affine import as_tensor
+from .graph import GraphInput
 from .reading import Arrays, Reading
 from .support import first_line
 
@@ -31,19 +32,29 @@ def read(module: torch.nn.Module, inputs: Any) -> Reading:
         advice = "give an example of what it takes, as in load(module, inputs=torch.zeros(1, 3, 32, 32))"
         raise UnsupportedModelError(f"{title} does not say what its inputs are", [advice])
     examples = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    program = _exported(module, tuple(map(_example, examples)), title)
-    return onnx_file.read_proto(program, title, functools.partial(_computed, module))
+    arguments = _arguments(module, examples, title)
+    program = _exported(module, arguments, title)
+    return onnx_file.reading_of(program, title, functools.partial(_computed, module, arguments, program))
 
 
-def _computed(module: torch.nn.Module, program: Any, given: Any, inputs: Arrays, wanted: Sequence[str]) -> Arrays:
+def _computed(
+    module: torch.nn.Module,
+    examples: Sequence[torch.Tensor],
+    program: Any,
+    given: Mapping[str, GraphInput],
+    inputs: Arrays,
+    wanted: Sequence[str],
+) -> Arrays:
     """What the module computes for one image: its outputs; onnxruntime, the tensors within what was exported."""
     outputs = [output.name for output in program.graph.output]
     if not set(wanted) <= set(outputs):
         return onnx_file.computed(program, given, inputs, wanted)
-    tensors = [torch.from_numpy(as_tensor(inputs[entry.name], entry.layout).copy()) for entry in given.values()]
+    arrays = [as_tensor(inputs[entry.name], entry.layout) for entry in given.values()]
+    fed = zip(arrays, examples, strict=True)
+    tensors = [torch.from_numpy(array.copy()).to(example.device, example.dtype) for array, example in fed]
     with _inference(module):
         returned = torch.utils._pytree.tree_leaves(module(*tensors))
-    return {name: tensor.numpy() for name, tensor in zip(outputs, returned, strict=True)}
+    return {name: tensor.float().cpu().numpy() for name, tensor in zip(outputs, returned, strict=True)}
 
 
 def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title: str) -> Any:
@@ -64,10 +75,14 @@ def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title
     return program.model_proto
 
 
-def _example(given: Any) -> torch.Tensor:
-    """The first of a batch of examples, in single precision if it is in double."""
-    tensor = torch.as_tensor(given[:1])
-    return tensor.float() if tensor.dtype == torch.float64 else tensor
+def _arguments(module: torch.nn.Module, examples: Sequence[Any], title: str) -> tuple[torch.Tensor, ...]:
+    """The first of each batch of examples; real numbers as the module's own parameters are, or in single precision."""
+    like = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), torch.zeros(0))
+    try:
+        tensors = [torch.as_tensor(given[:1]) for given in examples]
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise UnsupportedModelError(f"{title} cannot be run on its inputs", [first_line(error)]) from None
+    return tuple(t.to(like.device, like.dtype) if t.is_floating_point() else t.to(like.device) for t in tensors)
 
 
 @contextmanager

@@ -215,6 +215,13 @@ def test_older_opsets_with_attributes_instead_of_inputs(tmp_path):
     assert_equal(save(tmp_path, nodes, (3, 4, 5), opset=9), (3, 4, 5))
 
 
+def test_opsets_whose_operators_broadcast_in_their_own_way(tmp_path):
+    """Before opset 7 an axis said which dimension a bias goes along. onnx's own converter gets it wrong (1.23)."""
+    path = save(tmp_path, [("Add", "x b", "y", {"broadcast": 1, "axis": 1})], (4, 4, 4), opset=6, b=weight(4))
+    with pytest.raises(ir.ModelFileError, match="in opset 6, which is too old"):
+        frontend.load(path)
+
+
 def test_a_model_that_takes_channels_last_images(tmp_path):
     nodes = [
         ("Mul", "x scale", "m"),
@@ -503,6 +510,31 @@ def test_constants_in_files_elsewhere(tmp_path, monkeypatch):
         frontend.load(path)
     with pytest.raises(ir.ModelFileError, match="give the path of the model"):
         frontend.load(model)
+    tensor.external_data[0].value = "kept"
+    (inside / "kept").write_bytes(np.float32([1, 2, 3, 4, 5, 6]).tobytes())
+    path.write_bytes(model.SerializeToString())
+    assert_equal(path, (6,))
+    tensor.dims[0] = 7
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ir.ModelFileError, match="does not fit"):
+        frontend.load(path)
+
+
+def test_values_of_attributes_are_not_read_from_files(tmp_path, monkeypatch):
+    filled = numpy_helper.from_array(np.float32([2]))
+    nodes = [("ConstantOfShape", "six", "c", {"value": filled}), ("Add", "x c", "y")]
+    path = save(tmp_path, nodes, (6,), six=np.array([6]))
+    assert_equal(path, (6,))
+    model = onnx.load(path)
+    tensor = model.graph.node[0].attribute[0].t
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="kept")
+    (tmp_path / "kept").write_bytes(np.float32([2]).tobytes())
+    path.write_bytes(model.SerializeToString())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ir.ModelFileError, match="attributes in files"):
+        frontend.load(path)
 
 
 def problems(path) -> list[str]:

@@ -1,9 +1,12 @@
 """The ONNX backend test suite's node tests, for every operator that is read: each agrees, or is refused in words."""
 
+from pathlib import Path
+
 import node_suite
 import onnx
 import pytest
 
+PAGE = Path(__file__).parents[1] / "docs" / "onnx.md"
 CASES = node_suite.cases()
 MEASURED = "1.23"
 # How many tests agree; the others are refused. `python benchmarks/onnx_node_suite.py --reasons` says why.
@@ -59,4 +62,6 @@ def test_every_test_agrees_or_is_refused(operator):
     assert all(outcome.message for outcome in outcomes if not outcome.agrees)
     assert not [outcome for outcome in outcomes if "do not fit together" in outcome.message]
     if onnx.__version__.startswith(MEASURED):  # other versions have other tests
-        assert sum(outcome.agrees for outcome in outcomes) == AGREE.get(operator, 0)
+        agree = sum(outcome.agrees for outcome in outcomes)
+        assert agree == AGREE.get(operator, 0)
+        assert f"| {operator} | {len(outcomes)} | {agree} | {len(outcomes) - agree} |" in PAGE.read_text()

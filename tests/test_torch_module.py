@@ -1,6 +1,11 @@
 """Modules in memory and fresh exports, where torch is installed; PyTorch is the oracle."""
 
+import io
+import sys
+import warnings
+
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -72,6 +77,39 @@ def test_origins_are_module_paths_exactly():
     }
 
 
+def test_origins_in_files_from_torchscript():
+    """Exact for modules with weights; of others the file holds only scopes, numbered where they are called the same."""
+    model, x = Shared().eval(), np.zeros((1, 6), np.float32)
+    network = frontend.load(torch_models.export(model, x, dynamo=False, dynamic=True))
+    assert [population.origin.layers for population in network.populations.values()] == [
+        ("x",),
+        ("heads.act", "act_1"),
+        ("heads.a/b c'd", "act_1"),
+        ("heads.act", "act_3"),
+        ("conv2d", "Relu"),
+        ("deep.0.0", "deep.0.1"),
+        ("deep.1",),
+    ]
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_batches_of_a_fixed_size(exporter):
+    model, x = torch_models.build("lenet")
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (torch.from_numpy(x),), file, dynamo=exporter == "dynamo")
+    assert_equal(frontend.load(onnx.load_from_string(file.getvalue())), x, torch_models.outputs(model, x))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16])
+def test_other_precisions(kind):
+    """The weights are as that precision has them; the network computes in its own."""
+    model, x = torch_models.build("lenet")
+    network = frontend.load(model.to(kind), x)
+    assert_equal(network, x, torch_models.outputs(model.float(), x))
+
+
 class Two(nn.Module):
     def forward(self, left, right):
         return torch.relu(left + 2 * right), right.amax(dim=(2, 3))
@@ -97,9 +135,18 @@ class Unsupported(nn.Module):
         return [block(x) for block in self.blocks]
 
 
+def test_without_onnxscript(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnxscript.optimizer", None)
+    with pytest.raises(ir.ModelFileError, match=r"needs onnxscript.*snnc\[torch\]"):
+        frontend.load(nn.ReLU(), np.zeros((1, 4)))
+
+
 def test_messages():
     with pytest.raises(ir.UnsupportedModelError, match=r"give an example .* inputs="):
         frontend.load(nn.ReLU())
+    with pytest.raises(ir.UnsupportedModelError, match="ReLU cannot be run on its inputs"):
+        frontend.load(nn.ReLU(), "image")
     with pytest.raises(ir.UnsupportedModelError, match="Branching cannot be exported"):
         frontend.load(Branching(), np.zeros((1, 4)))
     with pytest.raises(ir.UnsupportedModelError) as error:
