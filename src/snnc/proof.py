@@ -51,12 +51,14 @@ def prove(reading: Reading) -> float:
 
     compiled, largest = CompiledAnalog(reading.network), 0.0
     for image in _images(reading):
-        expected = reading.run(image, reading.outputs)
         (activations,) = compiled.activations(dict(image), progress=False)
-        errors = {tensor: _error(reading, tensor, expected[tensor], activations) for tensor in reading.outputs}
-        if any(error is None or not error <= LARGEST_ERROR for error in errors.values()):
+        given = [tensor for tensor in reading.outputs if reading.tensor(tensor, activations) is not None]
+        tensors = given or list(reading.ends)  # where the network gives something else, as scores in place of a class
+        expected = reading.run(image, tensors)
+        errors = [_error(reading, tensor, expected[tensor], activations) for tensor in tensors]
+        if any(error is not None and not error <= LARGEST_ERROR for error in errors):
             raise _mismatch(reading, image, activations)
-        largest = max(largest, *(error or 0.0 for error in errors.values()))
+        largest = max(largest, *(error or 0.0 for error in errors))
     return largest
 
 
@@ -93,4 +95,6 @@ def _mismatch(reading: Reading, image: Arrays, activations: Arrays) -> MismatchE
             where = f"the first layer that differs is {layer.path} ({layer.kind}), by {error:.1e} of its largest output"
             return MismatchError(f"{title}: {where}; {compared} layer outputs before it agree; {report}", layer.path)
         compared += error is not None
+    if compared:
+        return MismatchError(f"{title}: its outputs differ, although all {compared} layers within agree; {report}")
     return MismatchError(f"{title}; only its outputs could be compared, so that no layer can be named; {report}")
