@@ -53,17 +53,16 @@ class Lowered:
     def tensor(self, name: str, activations: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """A tensor of the graph as it follows from the populations' activations; None if the network has no part in it.
 
-        An output is what the network itself gives.
+        An output is what the network itself gives, if it does not give scores in place of a class.
         """
         argument = self.values.get(name)
-        value = argument.scores if isinstance(argument, Ranking) else argument
-        value = self.readouts.get(name, value)
+        value = argument if isinstance(argument, Ranking) else self.readouts.get(name, argument)
         if not isinstance(value, Value) or any(term.source not in self.names for term in value.terms):
             return None
         total = np.zeros((1, *value.shape)) if value.bias is None else value.bias[None]
         for term in value.terms:
             total = total + apply(term.operators, activations[self.names[term.source]])
-        return total.argmax(-1) if isinstance(argument, Ranking) else as_tensor(total, value.layout)
+        return as_tensor(total, value.layout)
 
 
 def lower(graph: Graph) -> Network:

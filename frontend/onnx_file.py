@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -107,8 +108,13 @@ def computed(model: onnx.ModelProto, given: Mapping[str, GraphInput], inputs: Ar
         tensor: np.repeat(as_tensor(inputs[entry.name], entry.layout), batch, axis=0).astype(kinds[tensor])
         for tensor, entry in given.items()
     }
-    found = dict(zip(wanted, session.run(list(wanted), fed), strict=True))
+    found = dict(zip(wanted, map(_as_array, session.run(list(wanted), fed)), strict=True))
     return {name: array[: len(array) // batch] if batch > 1 else array for name, array in found.items()}
+
+
+def _as_array(given: Any) -> np.ndarray:
+    """An output; scikit-learn's probabilities come as a mapping from class for each image."""
+    return np.array([list(scores.values()) for scores in given]) if isinstance(given, list) else given
 
 
 def _input_types(model: onnx.ModelProto) -> dict[str, np.dtype]:
