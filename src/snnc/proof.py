@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -76,6 +77,8 @@ def _error(reading: Reading, tensor: str, expected: np.ndarray, activations: Arr
     found = reading.tensor(tensor, activations)
     if found is None:
         return None
+    if found.size != expected.size:
+        return math.inf
     with np.errstate(invalid="ignore"):  # infinities give no number, which is no agreement
         difference = np.abs(found.reshape(-1) - expected.reshape(-1)).max()
     return float(difference / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
