@@ -102,8 +102,8 @@ def computed(model: onnx.ModelProto, given: Mapping[str, GraphInput], inputs: Ar
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
     kinds = _input_types(model)
-    dims = {entry.name: entry.type.tensor_type.shape.dim for entry in model.graph.input}
-    batch = max([1, *(dims[tensor][0].dim_value for tensor in given)])
+    firsts = [entry.type.tensor_type.shape.dim[0] for entry in model.graph.input if entry.name in given]
+    batch = max([1, *(dim.dim_value for dim in firsts)])
     fed = {
         tensor: np.repeat(as_tensor(inputs[entry.name], entry.layout), batch, axis=0).astype(kinds[tensor])
         for tensor, entry in given.items()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -200,3 +201,21 @@ def test_network_files_are_loaded_as_they_are(tmp_path):
     network = snnc.load(nested())
     snnc.save(network, tmp_path / "net.snn")
     assert snnc.load(tmp_path / "net.snn", verify=True) == network
+
+
+def test_every_exported_file_is_read_right():
+    files = sorted((Path(__file__).parent / "data" / "onnx").glob("*.onnx"))
+    assert len(files) > 10
+    assert max(proof.prove(frontend.read(file)) for file in files) < proof.LARGEST_ERROR
+
+
+def test_torch_modules_are_compared_with_pytorch():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    nn = torch.nn
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    reading = frontend.read(module, torch.zeros(4, 3, 8, 8))
+    assert proof.prove(reading) < 1e-6
+    module[4].weight.data *= 1.1
+    with pytest.raises(ir.MismatchError, match="its outputs differ"):
+        proof.prove(reading)
