@@ -2,8 +2,9 @@
 
     python benchmarks/keras_applications.py [--json FILE] [--markdown docs/models.md] [MODEL ...]
 
-Weights are random, and so are the statistics of batch normalisation. Each model is read in a process of its own. The error is the largest difference of the logits from
-Keras's, relative to the largest logit; memory is the peak while reading, above what the process held before.
+Weights are random, and so are the statistics of batch normalisation. Each model is read in a process of its own. The
+error is the largest difference of the logits from Keras's, relative to the largest logit; memory is the peak while
+reading, above what the process held before.
 """
 
 from __future__ import annotations
