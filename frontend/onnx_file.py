@@ -149,8 +149,8 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> 
 
 def _open_batch(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray]) -> None:
     """Where a model was exported for batches of a fixed size, let its reshapes give batches of one."""
-    dims = next((entry.type.tensor_type.shape.dim for entry in graph.input if entry.name not in constants), [])
-    batch = dims[0].dim_value if dims else 0
+    shapes = [entry.type.tensor_type.shape.dim for entry in graph.input if entry.name not in constants]
+    batch = shapes[0][0].dim_value if shapes and shapes[0] else 0
     for shape in {node.input[1] for node in nodes if node.op_type == "Reshape" and len(node.input) > 1}:
         if batch > 1 and shape in constants and constants[shape].reshape(-1)[:1] == batch:
             constants[shape] = np.array([1, *constants[shape][1:]], np.int64)
