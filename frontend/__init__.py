@@ -6,35 +6,58 @@ import sys
 from operator import attrgetter
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..ir import ModelFileError, Network, UnsupportedModelError
 
-_ACCEPTED = "a Keras 3 model, a torch.nn.Module, an onnx.ModelProto, or the path of a .keras, .h5 or .onnx file"
+if TYPE_CHECKING:
+    from .reading import Reading
+
+_ACCEPTED = (
+    "a Keras model, a torch.nn.Module, a TensorFlow function, an onnx.ModelProto, "
+    "or the path of a .keras, .h5 or .onnx file or of a SavedModel folder"
+)
 
 
 def load(model: str | PathLike[str] | Any, inputs: Any = None) -> Network:
     """Read a trained model as an analog network, with shapes (H, W, C) or (N,).
 
-    `model` is a Keras 3 model, a torch.nn.Module or an onnx.ModelProto, which are left as they were, or the path of a
-    `.keras`, `.h5`, `.hdf5` or `.onnx` file, of which no code is ever run. A torch module needs `inputs`, an example
-    batch as an array or tensor, or one for each argument in a tuple. Raises ModelFileError for files that cannot be
-    read, and UnsupportedModelError with every layer that has no spiking counterpart.
+    The arguments and errors are those of `read`.
+    """
+    return read(model, inputs).network
+
+
+def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
+    """Read a trained model, and keep what is needed to compare the network with it.
+
+    `model` is a Keras model, of Keras 3 on any backend or of Keras 2 (`tf_keras`), a torch.nn.Module, a `tf.function`,
+    an onnx.ModelProto, or the path of a `.keras`, `.h5`, `.hdf5` or `.onnx` file or of a SavedModel folder, of which no
+    code is ever run. Models are left as they were. `inputs` is an example of what a torch module takes, or a function
+    without an input signature: a batch, as an array or tensor, or a tuple of them. Raises ModelFileError for files that
+    cannot be read, and UnsupportedModelError with every layer that has no spiking counterpart.
     """
     if isinstance(model, (str, PathLike)):
-        return _load_file(Path(model))
+        return _read_file(Path(model))
     if _is_a(model, "keras", "Model"):
-        from . import keras_model
+        from . import keras_elsewhere, keras_model
 
-        return keras_model.load(model)
+        return keras_elsewhere.read(model) if keras_elsewhere.runs_elsewhere() else keras_model.read(model)
+    if _is_a(model, "tf_keras", "Model"):
+        from . import keras2_model
+
+        return keras2_model.read(model)
     if _is_a(model, "torch", "nn.Module"):
         from . import torch_module
 
-        return torch_module.load(model, inputs)
+        return torch_module.read(model, inputs)
+    if _is_a(model, "tensorflow", "types.experimental.Callable"):
+        from . import tf_function
+
+        return tf_function.read(model, inputs)
     if _is_a(model, "onnx", "ModelProto"):
         from . import onnx_file
 
-        return onnx_file.load_proto(model)
+        return onnx_file.read_proto(model)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     raise UnsupportedModelError(f"cannot read an object of type {kind}", [f"give {_ACCEPTED}"])
 
@@ -45,21 +68,25 @@ def _is_a(model: Any, package: str, name: str) -> bool:
     return module is not None and isinstance(model, attrgetter(name)(module))
 
 
-def _load_file(path: Path) -> Network:
+def _read_file(path: Path) -> Reading:
     if not path.exists():
         raise ModelFileError(f"{path}: no such file")
+    if (path / "saved_model.pb").is_file():
+        from . import saved_model
+
+        return saved_model.read(path)
     if not path.is_file():
-        raise ModelFileError(f"{path} is not a file; give {_ACCEPTED}")
+        raise ModelFileError(f"{path} is not a file, nor a SavedModel; give {_ACCEPTED}")
     match path.suffix.lower():
         case ".keras" | ".h5" | ".hdf5":
-            from . import keras_file
+            from . import keras_elsewhere, keras_file
 
-            return keras_file.load(path)
+            return keras_elsewhere.read_file(path) if keras_elsewhere.runs_elsewhere() else keras_file.read(path)
         case ".onnx":
             from . import onnx_file
 
-            return onnx_file.load(path)
+            return onnx_file.read(path)
     raise ModelFileError(f"{path}: cannot tell what this is from its name; give {_ACCEPTED}")
 
 
-__all__ = ["load"]
+__all__ = ["load", "read"]

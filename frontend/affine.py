@@ -227,6 +227,13 @@ class Value:
         return tuple(tuple(axis for axis in part if self.shape[axis] != 1) for part in layout)
 
 
+def as_tensor(array: np.ndarray, layout: Layout) -> np.ndarray:
+    """Numbers in the channels-last shape of one image, (1, *shape), as an ONNX tensor of this layout has them."""
+    order = [axis for part in layout for axis in part]
+    dims = [math.prod(array.shape[1 + axis] for axis in part) for part in layout]
+    return array[0].transpose(order).reshape(dims)
+
+
 @dataclass(frozen=True)
 class Image:
     """A value as an operator on images takes it.

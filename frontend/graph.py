@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,6 +25,11 @@ class GraphInput:
     shape: Shape
     layout: Layout
 
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The shape of the ONNX tensor."""
+        return tuple(math.prod(self.shape[axis] for axis in part) for part in self.layout)
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -31,8 +37,9 @@ class Graph:
 
     `constants` holds the weights by tensor name; the lowering empties it, to let each go after its last use. `layers`
     has the layer of each node, by node name. A tensor that is neither an input, nor a constant, nor made by a node is
-    the output of a layer that has already been refused; `refused` says why, and `probes` are the tensors that such
-    layers read. `absorbed` has, by node name, the layer that an exporter merged into the node's own.
+    the output of a layer that has already been refused; `refused` says why, `probes` are the tensors that such layers
+    read, and `stand_ins` says what shapes they give. `absorbed` has, by node name, the layer that an exporter merged
+    into the node's own.
     """
 
     title: str
@@ -44,4 +51,9 @@ class Graph:
     layers: Mapping[str, Layer]
     refused: Mapping[Layer, str] = field(default_factory=dict)
     probes: Sequence[str] = ()
+    stand_ins: Mapping[str, GraphInput] = field(default_factory=dict)
     absorbed: Mapping[str, str] = field(default_factory=dict)
+
+    def layer_paths(self) -> list[str]:
+        """Every layer once, in the order in which they run."""
+        return list(dict.fromkeys(layer.path for layer in sorted(self.layers.values(), key=lambda layer: layer.rank)))

@@ -8,40 +8,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..ir import ModelFileError, Network, UnsupportedModelError
-from . import keras_model
+from ..ir import ModelFileError, UnsupportedModelError
+from . import keras_model, keras_weights
+from .reading import Reading
 from .support import Layer, first_line, kind, refusal
 
 _MODELS = {"Functional", "Model", "Sequential"}
-_FOREIGN = "its class is not part of Keras, and code is not run from files; load it in Python and give the model itself"
+FOREIGN = "its class is not part of Keras, and code is not run from files; load it in Python and give the model itself"
 _FUNCTION = "it refers to Python code, which is not run from files; load it in Python and give the model itself"
 
 
-def load(path: Path) -> Network:
-    """The analog network of a Keras model file.
+def read(path: Path, title: str | None = None) -> Reading:
+    """The analog network of a Keras model file; `title` is what errors call it, if not by its path.
 
     Raises ModelFileError for a file that is damaged or no Keras model, and UnsupportedModelError with every layer
     that has no spiking counterpart or would run code.
     """
-    keras, _, _ = keras_model.packages()
+    keras, _ = keras_model.packages()
+    title = title or str(path)
     config = _archived(path) if path.suffix.lower() == ".keras" else _attached(path)
     problems = list(_problems(config, ""))
     if any(code for *_, code in problems):
         lines = list(dict.fromkeys(layer.problem(reason) for layer, reason, _ in problems))
         raise UnsupportedModelError(
-            f"{path} cannot be read safely, or holds layers without a spiking counterpart", lines
+            f"{title} cannot be read safely, or holds layers without a spiking counterpart", lines
         )
+    keras_weights.check(path, config)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever Keras raises about weights and configurations
         raise ModelFileError(f"{path} is damaged or from another version of Keras: {first_line(error)}") from None
-    return keras_model.load(model, str(path))
+    return keras_model.read(model, title)
 
 
 def _archived(path: Path) -> Any:
     """The configuration inside a .keras file."""
     try:
         with zipfile.ZipFile(path) as archive:
+            keras_weights.check_archive(path, archive)
             return json.loads(archive.read("config.json"))
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelFileError(f"{path} is not a .keras file, or only a part of one: {error}") from None
@@ -94,7 +98,7 @@ def _entry_problems(
     path = f"{outer}{config['name']}"
     layer = Layer(path, kind(name, activation), 0)
     foreign = _is_foreign(entry)
-    reason = _FOREIGN if foreign else refusal([name], activation, config.get("data_format"))
+    reason = FOREIGN if foreign else refusal([name], activation, config.get("data_format"))
     inside = list(_problems(config, f"{path}/" if owner and name in _MODELS else outer, layer))
     code = foreign or name == "Lambda" or any(code for *_, code in inside)
     if reason is not None:

@@ -8,231 +8,74 @@ each ONNX node comes from, and the Identity keeps tf2onnx from merging operators
 from __future__ import annotations
 
 import functools
-import logging
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from ..ir import ModelFileError, Network, Shape, UnsupportedModelError
-from .affine import CHANNELS_LAST, FLAT
-from .graph import Graph, GraphInput
-from .lowering import lower
-from .support import Layer, first_line, kind, refusal
-
-_OPSET = 18
-_ROOM = "networks take images (H, W, C) and vectors (N,)"
+from ..ir import ModelFileError, UnsupportedModelError
+from . import reading, tf_graph
+from .graph import GraphInput
+from .keras_calls import Calls, computed, report_untraceable
+from .reading import Reading
+from .tf_graph import ROOM, Trace, graph_inputs, translated
 
 
-def packages() -> tuple[Any, Any, Any]:
-    """The packages keras, tensorflow and tf2onnx.tfonnx; raises ModelFileError where one is missing."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+def packages() -> tuple[Any, Any]:
+    """The packages keras and tensorflow; raises ModelFileError where one is missing, or Keras runs on another."""
+    tensorflow, _ = tf_graph.packages()
     try:
-        with _no_greetings():
-            import keras
-            import tensorflow
-            from tf2onnx import tfonnx
-    except ImportError as error:
-        missing = error.name or str(error)
-        raise ModelFileError(f"reading Keras models needs {missing}: pip install 'snnc[keras]'") from None
+        import keras
+    except ImportError:
+        raise ModelFileError("reading Keras models needs keras: pip install 'snnc[keras]'") from None
     if keras.backend.backend() != "tensorflow":
         used = keras.backend.backend()
         raise ModelFileError(f"reading Keras models needs KERAS_BACKEND=tensorflow, but Keras runs on {used!r}")
-    return keras, tensorflow, tfonnx
+    return keras, tensorflow
 
 
-def load(model: Any, title: str | None = None) -> Network:
+def read(model: Any, title: str | None = None) -> Reading:
     """The analog network of a Keras model, which is left as it was; `title` is what errors call it.
 
     Raises UnsupportedModelError with every layer that has no spiking counterpart.
     """
-    packages()
+    _, tf = packages()
     title = title or f"model {model.name!r}"
     inputs = _inputs(model, title)
-    return lower(_translated(_trace(model, inputs, title)))
+    calls = Calls(_operations(model), tf.compat.v1.placeholder)
+    trace = _traced(model, inputs, title, calls)
+    run = functools.partial(computed, functools.partial(called, model), calls, trace, _dtypes(model))
+    whole = {given.name for given, dtype in zip(inputs, _dtypes(model), strict=True) if "int" in dtype}
+    return reading.read(translated(trace), run, calls.ends, frozenset(whole))
 
 
-@dataclass(frozen=True)
-class _Trace:
-    """A TensorFlow graph of a model: its tensors, the arrays of its weights, and its calls by position."""
-
-    title: str
-    graph: Any
-    inputs: dict[str, GraphInput]
-    outputs: list[str]
-    weights: dict[str, np.ndarray]
-    calls: _Calls
-
-
-class _Untraceable(Exception):
-    """A layer fails when called, and its output shape is not known either."""
-
-
-class _Calls:
-    """Wraps every operation of a model, so that each call leaves its mark on the graph, or is refused."""
-
-    def __init__(self, operations: list[Any]):
-        self.operations = operations
-        self.layers: list[Layer] = []
-        self.refused: dict[Layer, str] = {}
-        self.opaque: list[str] = []  # tensors that stand for the outputs of refused layers
-        self.probes: list[str] = []  # tensors that refused layers read
-        self._stack: list[str] = []
-        self._off = False
-        self._prefix = "snnc"
-        while any(self._prefix in operation.name for operation in operations):
-            self._prefix += "_"
-
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
-        """Within this context, calls are recorded; afterwards, the operations are as they were."""
-        with ExitStack() as stack:
-            for operation in self.operations:
-                method = "quantized_call" if getattr(operation, "quantization_mode", None) else "call"
-                stack.callback(_restore, operation, method, operation.__dict__.get(method))
-                operation.__dict__[method] = self._wrapped(operation, getattr(operation, method))
-            yield
-
-    def layer(self, node: str) -> Layer | None:
-        """The layer of a node, by the node's name."""
-        marks = re.findall(rf"(?:^|/){self._prefix}(\d+)z/", node)
-        return self.layers[int(marks[-1])] if marks else None
-
-    def never_reached(self) -> Iterator[tuple[Layer, str]]:
-        """Layers that are refused by their class but were not called, as tracing broke off before."""
-        called = {layer.path.rpartition("/")[2] for layer in self.layers}
-        inner = {id(part) for operation in self.operations if _refusal(operation) for part in _parts(operation)}
-        for operation in self.operations:
-            reason = _refusal(operation)
-            if reason and operation.name not in called and id(operation) not in inner:
-                yield Layer(operation.name, _kind(operation), len(self.layers)), reason
-
-    def _wrapped(self, operation: Any, call: Callable[..., Any]) -> Callable[..., Any]:
-        keras, tf, _ = packages()
-
-        @functools.wraps(call)
-        def recorded(*args: Any, **kwargs: Any) -> Any:
-            if self._off:
-                return call(*args, **kwargs)
-            self._stack.append(operation.name)
-            mark = f"{self._prefix}{len(self.layers)}z"
-            layer = Layer("/".join(self._stack), _kind(operation), len(self.layers))
-            self.layers.append(layer)
-            try:
-                with tf.name_scope(mark):
-                    outputs = self._outputs(operation, layer, call, args, kwargs)
-                    return keras.tree.map_structure(lambda t: tf.identity(t) if tf.is_tensor(t) else t, outputs)
-            finally:
-                self._stack.pop()
-
-        return recorded
-
-    def _outputs(self, operation: Any, layer: Layer, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        reason = _refusal(operation)
-        if reason is None:
-            try:
-                return call(*args, **kwargs)
-            except _Untraceable:
-                raise
-            except Exception as error:  # whatever the layer's own code raises
-                reason = f"cannot be traced by TensorFlow: {first_line(error)}"
-        self.refused[layer] = reason
-        return self._stand_in(operation, args, kwargs)
-
-    def _stand_in(self, operation: Any, args: Any, kwargs: Any) -> Any:
-        """New tensors in place of a refused layer's output, so that the rest of the model can be traced."""
-        keras, tf, _ = packages()
-
-        def symbolic(tensor: Any) -> Any:
-            return keras.KerasTensor(tensor.shape, tensor.dtype.name) if tf.is_tensor(tensor) else tensor
-
-        def placeholder(spec: Any) -> Any:
-            tensor = tf.compat.v1.placeholder(spec.dtype, spec.shape)
-            self.opaque.append(tensor.name)
-            return tensor
-
-        kwargs = {name: value for name, value in kwargs.items() if name not in ("mask", "training")}
-        self.probes += [
-            tf.identity(tensor).name for tensor in keras.tree.flatten((args, kwargs)) if tf.is_tensor(tensor)
-        ]
-        args, kwargs = keras.tree.map_structure(symbolic, (args, kwargs))
-        self._off = True  # the output shape may be found by calling the layer
-        try:
-            return keras.tree.map_structure(placeholder, operation.compute_output_spec(*args, **kwargs))
-        except Exception:  # no shape to go on with: break off, and report what is known
-            raise _Untraceable from None
-        finally:
-            self._off = False
-
-
-def _trace(model: Any, inputs: list[GraphInput], title: str) -> _Trace:
+def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> Trace:
     """Run the model once on symbolic tensors, with a batch of one."""
-    keras, tf, _ = packages()
-    calls = _Calls(_operations(model))
+    keras, tf = packages()
     eager = tf.config.functions_run_eagerly()
     graph = tf.__internal__.FuncGraph("snnc")
+    graph.name_scope = functools.partial(_scope, graph.name_scope)
     tf.config.run_functions_eagerly(True)  # inlines the functions that Keras compiles, as for grouped convolutions
     try:
         with graph.as_default(), calls.recorded():
-            dtypes = [tensor.dtype for tensor in getattr(model, "inputs", None) or ()] or ["float32"]
-            tensors = [tf.compat.v1.placeholder(d, (1, *given.shape)) for d, given in zip(dtypes, inputs, strict=True)]
+            sized = zip(_dtypes(model), inputs, strict=True)
+            tensors = [tf.compat.v1.placeholder(dtype, given.dims) for dtype, given in sized]
             variables = [*model.trainable_variables, *model.non_trainable_variables]
             weights = [tf.compat.v1.placeholder(variable.dtype, variable.shape) for variable in variables]
             with keras.StatelessScope(state_mapping=[*zip(variables, weights, strict=True)]):
-                outputs = model(_arguments(model, tensors), training=False)
-            outputs = [tf.identity(tensor).name for tensor in keras.tree.flatten(outputs)]
+                outputs = [tf.identity(tensor).name for tensor in called(model, tensors)]
     except Exception as error:
-        _report_untraceable(title, calls, error)
+        report_untraceable(title, calls, error)
     finally:
         tf.config.run_functions_eagerly(eager)
     bound = [*zip(variables, weights, strict=True), *graph.captures]
     arrays = {tensor.name: keras.ops.convert_to_tensor(array).numpy() for array, tensor in bound}
     given = {tensor.name: entry for tensor, entry in zip(tensors, inputs, strict=True)}
-    return _Trace(title, graph, given, outputs, arrays, calls)
+    return Trace(title, graph, given, outputs, arrays, calls.layer, calls.refused, calls.opaque, calls.probes)
 
 
-def _report_untraceable(title: str, calls: _Calls, error: Exception) -> None:
-    refused = {**calls.refused, **dict(calls.never_reached())}
-    problems = [layer.problem(reason) for layer, reason in refused.items()]
-    if not isinstance(error, _Untraceable):
-        problems.append(f"the model cannot be traced by TensorFlow: {first_line(error)}")
-    raise UnsupportedModelError(f"{title} cannot be read", problems) from None
-
-
-def _translated(trace: _Trace) -> Graph:
-    """The trace as ONNX, its weights bound to their arrays."""
-    import onnx
-
-    _, _, tfonnx = packages()
-    with _quiet("tf2onnx"), trace.graph.as_default():
-        try:
-            proto = tfonnx.process_tf_graph(
-                trace.graph,
-                continue_on_error=True,  # what it does not know stays in the graph, and is refused by the lowering
-                opset=_OPSET,
-                input_names=[*trace.inputs, *trace.weights, *trace.calls.opaque],
-                output_names=[*trace.outputs, *trace.calls.probes],
-            ).make_model(trace.title)
-        except Exception as error:
-            _report_untraceable(trace.title, trace.calls, error)
-    graph = proto.graph
-    layers = {node.name: trace.calls.layer(node.name) for node in graph.node}
-    return Graph(
-        trace.title,
-        graph.node,
-        trace.inputs,
-        trace.outputs,
-        {**trace.weights, **{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}},
-        _OPSET,
-        {name: layer for name, layer in layers.items() if layer},
-        trace.calls.refused,
-        trace.calls.probes,
-    )
+def _scope(name_scope: Callable[[str | None], Any], name: str | None) -> Any:
+    """A name scope for a layer of any name: TensorFlow takes few characters. Layers are known by their marks."""
+    return name_scope(name and re.sub(r"[^A-Za-z0-9_./]|^(?=[^A-Za-z0-9.])", "x", name))
 
 
 def _operations(model: Any) -> list[Any]:
@@ -244,11 +87,6 @@ def _operations(model: Any) -> list[Any]:
     return list(found.values())
 
 
-def _parts(operation: Any) -> list[Any]:
-    """The layers inside a layer."""
-    return operation._flatten_layers(include_self=False) if hasattr(operation, "_flatten_layers") else []
-
-
 def _inputs(model: Any, title: str) -> list[GraphInput]:
     """The names and shapes of the model's inputs; raises UnsupportedModelError for other than images and vectors."""
     if getattr(model, "inputs", None):
@@ -256,76 +94,22 @@ def _inputs(model: Any, title: str) -> list[GraphInput]:
     elif model.built and "input_shape" in (model.get_build_config() or {}):
         shapes = {"input": tuple(model.get_build_config()["input_shape"])}  # a subclassed model
     else:
-        problem = f"call it on an array or give it an Input; {_ROOM}"
+        problem = f"call it on an array or give it an Input; {ROOM}"
         raise UnsupportedModelError(f"{title} has not been built, so its input shape is not known", [problem])
-    problems = [_shape_problem(name, shape) for name, shape in shapes.items()]
-    if any(problems):
-        raise UnsupportedModelError(f"{title} has inputs of unsupported shape", [p for p in problems if p])
-    return [GraphInput(name, shape[1:], FLAT if len(shape) == 2 else CHANNELS_LAST) for name, shape in shapes.items()]
+    return graph_inputs(shapes, title)
 
 
-def _shape_problem(name: str, shape: Shape) -> str | None:
-    if len(shape) not in (2, 4):
-        return f"{name} (Input): shape {shape}; {_ROOM}"
-    if None in shape[1:]:
-        example = ", ".join("32" if size is None else str(size) for size in shape[1:])
-        advice = f"build the model with a fixed input size, as in Input(({example}))"
-        return f"{name} (Input): shape {shape} is not fixed; {advice}"
-    return None
+def _dtypes(model: Any) -> list[str]:
+    """The types of the model's inputs."""
+    return [tensor.dtype for tensor in getattr(model, "inputs", None) or ()] or ["float32"]
 
 
-def _arguments(model: Any, tensors: list[Any]) -> Any:
-    """The tensors in the structure that the model takes."""
-    keras, _, _ = packages()
+def called(model: Any, tensors: list[Any]) -> list[Any]:
+    """What the model gives for its inputs, both as flat lists."""
+    import keras
+
     if isinstance(model, keras.Sequential) or not getattr(model, "inputs", None):
-        return tensors[0]
-    return keras.tree.pack_sequence_as(model.input, tensors)
-
-
-def _refusal(operation: Any) -> str | None:
-    if getattr(operation, "quantization_mode", None):
-        return "quantised layers are not supported; give the model in floating point"
-    classes = [cls.__name__ for cls in type(operation).__mro__]
-    return refusal(classes, _activation(operation), getattr(operation, "data_format", None))
-
-
-def _kind(operation: Any) -> str:
-    return kind(type(operation).__name__, _activation(operation))
-
-
-def _activation(operation: Any) -> str | None:
-    return getattr(getattr(operation, "activation", None), "__name__", None)
-
-
-def _restore(operation: Any, method: str, before: Any) -> None:
-    if before is None:
-        del operation.__dict__[method]
+        arguments = tensors[0]
     else:
-        operation.__dict__[method] = before
-
-
-@contextmanager
-def _no_greetings() -> Iterator[None]:
-    """TensorFlow's libraries write notes to stderr while they load, past Python and every log level."""
-    if "tensorflow" in sys.modules:
-        yield
-        return
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Silence a package's logging within this context."""
-    logger = logging.getLogger(name)
-    level, logger.level = logger.level, logging.CRITICAL + 1
-    try:
-        yield
-    finally:
-        logger.level = level
+        arguments = keras.tree.pack_sequence_as(model.input, tensors)
+    return keras.tree.flatten(model(arguments, training=False))

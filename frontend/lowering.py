@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -17,20 +19,50 @@ from ..ir import (
     Network,
     Origin,
     Population,
+    Shape,
     ShapeError,
     Softmax,
     UnsupportedModelError,
+    apply,
     fold,
     verify,
 )
 from . import operators
-from .affine import Source, Value, merge, per_channel
+from .affine import Layout, Source, Value, as_tensor, merge, per_channel
 from .call import Activation, Argument, Call, Quantized, Ranking
 from .constants import evaluate
 from .graph import Graph
-from .support import Layer, Unsupported, first_line
+from .support import SHAPE_KEEPING, Layer, Unsupported, first_line
 
 _LAST = 2**31  # the rank of readouts: after every layer
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The network of a graph, and the graph's tensors in terms of its populations.
+
+    `exact` says whether the network computes what the graph does; one without rounding comes close only.
+    """
+
+    network: Network
+    values: Mapping[str, Argument]
+    readouts: Mapping[str, Value]
+    names: Mapping[Source, str]
+    exact: bool = True
+
+    def tensor(self, name: str, activations: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """A tensor of the graph as it follows from the populations' activations; None if the network has no part in it.
+
+        An output is what the network itself gives, if it does not give scores in place of a class.
+        """
+        argument = self.values.get(name)
+        value = argument if isinstance(argument, Ranking) else self.readouts.get(name, argument)
+        if not isinstance(value, Value) or any(term.source not in self.names for term in value.terms):
+            return None
+        total = np.zeros((1, *value.shape)) if value.bias is None else value.bias[None]
+        for term in value.terms:
+            total = total + apply(term.operators, activations[self.names[term.source]])
+        return as_tensor(total, value.layout)
 
 
 def lower(graph: Graph) -> Network:
@@ -39,25 +71,38 @@ def lower(graph: Graph) -> Network:
     Raises UnsupportedModelError with every layer in the way, one line for each, in the order in which
     they run.
     """
-    return _Lowering(graph).network()
+    return lower_with_tensors(graph).network
+
+
+def lower_with_tensors(graph: Graph) -> Lowered:
+    """The analog network, as `lower` makes it, and what it knows of the graph's tensors."""
+    return _Lowering(graph).lowered()
 
 
 class _Lowering:
-    """One walk through a graph. A tensor without an entry in `values` comes from a layer that was refused."""
+    """One walk through a graph. A tensor without an entry in `values` comes from a layer that was refused.
+
+    What a refused layer gives is replaced by an input of the same shape where that is known: so that one report
+    names the layers behind it too.
+    """
 
     def __init__(self, graph: Graph):
         self.graph = graph
         self.refused: dict[Layer, str] = dict(graph.refused)
         self.values: dict[str, Argument] = dict(graph.constants)
         graph.constants.clear()  # weights are large: each is let go after its last use
+        self.readouts: dict[str, Value] = {}
+        self.unread: set[Layer] = set()
         self.wanted = {*graph.outputs, *graph.probes, *(name for node in graph.nodes for name in node.input)}
         self.rounded: list[Layer] = []
 
-    def network(self) -> Network:
+    def lowered(self) -> Lowered:
         inputs = {}
         for rank, (tensor, given) in enumerate(self.graph.inputs.items(), -len(self.graph.inputs)):
             inputs[tensor] = Source(Input(), given.shape, None, Layer(given.name, "Input", rank))
             self.values[tensor] = inputs[tensor].value(given.layout)
+        for tensor, given in self.graph.stand_ins.items():
+            self.values[tensor] = _stand_in(given.shape, given.layout)
         nodes = _needed(self.graph)
         uses = Counter(name for node in nodes for name in node.input)
         for node in nodes:
@@ -72,16 +117,20 @@ class _Lowering:
             self._report()
         if self.rounded:
             self._warn_of_rounding()
-        return _assembled(sources, list(inputs.values()), outputs)
+        names = _names(sources)
+        network = _assembled(names, list(inputs.values()), outputs)
+        return Lowered(network, self.values, self.readouts, names, exact=not self.rounded)
 
     def _visit(self, node: onnx.NodeProto) -> None:
+        layer = self._layer(node)
         if any(name and name not in self.values for name in node.input):
+            self.unread.add(layer)
             return
         try:
-            results = self._results(node, self.graph.layers.get(node.name))
+            results = self._results(node, layer)
         except (Unsupported, ShapeError) as error:
             self._refuse(node, str(error))
-            return
+            results = self._stand_ins(node)
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of a file that fits no schema
             self._refuse(node, f"its attributes or operands do not fit together: {first_line(error)}")
             return
@@ -102,22 +151,29 @@ class _Lowering:
     def _layer(self, node: onnx.NodeProto) -> Layer:
         return self.graph.layers.get(node.name) or Layer(node.name, node.op_type, _LAST)
 
-    def _results(self, node: onnx.NodeProto, layer: Layer | None) -> list[Argument]:
+    def _stand_ins(self, node: onnx.NodeProto) -> list[Argument]:
+        """In place of the output of a refused node, if its shape is sure."""
+        values = [value for value in map(self.values.get, node.input) if isinstance(value, Value)]
+        if not values or node.op_type not in SHAPE_KEEPING:
+            return []
+        largest = max(values, key=lambda value: math.prod(value.shape))
+        return [_stand_in(largest.shape, largest.layout)]
+
+    def _results(self, node: onnx.NodeProto, layer: Layer) -> list[Argument]:
         inputs = tuple(self.values[name] if name else None for name in node.input)
         constants = [argument for argument in inputs if argument is None or isinstance(argument, np.ndarray)]
         if len(constants) == len(inputs):
             return list(evaluate(node, constants, self.graph.opset))
         absorbed = self.graph.absorbed.get(node.name)
-        paths = tuple(path for path in (absorbed, layer.path if layer else None) if path)
-        call = Call(node, inputs, self.graph.opset, paths)
+        call = Call(node, inputs, self.graph.opset, (*((absorbed,) if absorbed else ()), layer.path))
         if node.op_type == "Shape":
             dims = call.value().dims
             return [np.array(dims[call.attributes.get("start", 0) : call.attributes.get("end", len(dims))], np.int64)]
         result = operators.apply(call)
         if node.op_type == "QuantizeLinear":
-            self.rounded.append(self._layer(node))
+            self.rounded.append(layer)
         if isinstance(result, Activation):
-            return [result.finish(_population(result, self._layer(node)))]
+            return [result.finish(_population(result, layer))]
         return [*result] if isinstance(result, tuple) else [result]
 
     def _given(self) -> Iterator[tuple[str, Argument]]:
@@ -144,11 +200,11 @@ class _Lowering:
             return
         value = value.settled()
         source = value.source
-        if source and source not in outputs and not source.neuron.is_input:
-            outputs.append(source)
-            return
-        path = _last_layer(value)
-        outputs.append(Source(Identity(), value.shape, value, Layer(path, "output", _LAST + position)))
+        if source is None or source in outputs or source.neuron.is_input:
+            layer = Layer(_last_layer(value), "output", _LAST + position)
+            source = Source(Identity(), value.shape, value, layer)
+        outputs.append(source)
+        self.readouts[tensor] = source.value(value.layout)
 
     def _refuse_unless_known(self, tensor: str) -> None:
         if not self.refused:
@@ -175,7 +231,15 @@ class _Lowering:
         for layer, reason in sorted(self.refused.items(), key=lambda item: item[0].rank):
             first.setdefault(layer.path, layer.problem(reason))
         count = "1 layer has" if len(first) == 1 else f"{len(first)} layers have"
-        raise UnsupportedModelError(f"{self.graph.title}: {count} no spiking counterpart", list(first.values()))
+        layers = list(dict.fromkeys([*self.graph.layer_paths(), *first]))
+        behind = {layer.path for layer in self.unread} - set(first)
+        unread = [path for path in layers if path in behind]
+        title = f"{self.graph.title}: {count} no spiking counterpart"
+        raise UnsupportedModelError(title, list(first.values()), layers, unread)
+
+
+def _stand_in(shape: Shape, layout: Layout) -> Value:
+    return Source(Input(), shape, None, Layer("", "", _LAST)).value(layout)
 
 
 def _needed(graph: Graph) -> list[onnx.NodeProto]:
@@ -212,11 +276,10 @@ def _reaching(ends: list[Source]) -> list[Source]:
     return sorted(ordered, key=lambda source: source.layer.rank)
 
 
-def _assembled(sources: list[Source], inputs: list[Source], outputs: list[Source]) -> Network:
-    names = _names(sources)
+def _assembled(names: Mapping[Source, str], inputs: list[Source], outputs: list[Source]) -> Network:
     populations, connections = [], []
-    for source in sources:
-        name, layer = names[source], source.layer.path
+    for source, name in names.items():
+        layer = source.layer.path
         history = tuple(path for path in source.summed.layers if path != layer) if source.summed else ()
         origin = Origin(merge(history, (layer,)))
         populations.append(Population(name, source.shape, source.neuron, _bias(source.summed), origin))

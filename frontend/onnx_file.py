@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import uses_external_data
+from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
-from ..ir import ModelFileError, Network
-from .graph import Graph
+from ..ir import ModelFileError
+from . import reading
+from .affine import as_tensor
+from .graph import Graph, GraphInput
 from .inputs import inputs_of
-from .lowering import lower
 from .provenance import absorbed, layers
+from .reading import Arrays, Reading
 from .support import first_line
 from .weights import check_locations, constants_of, in_nodes, tensors
 
 _OLDEST = 7  # before that, operators broadcast in a way of their own
 
 
-def load(path: Path) -> Network:
+def read(path: Path) -> Reading:
     """The analog network of an ONNX file, for a batch of one; images become channels-last, (H, W, C).
 
     An image input is taken as (C, H, W), a series as (C, L), as ONNX's operators take them, unless the model itself
     transposes it from channels-last. Layers are those that the exporter names, else the ONNX nodes. Raises
     ModelFileError and UnsupportedModelError.
     """
-    return lower(graph_of(_read(path), str(path), path.parent))
+    return reading_of(_read(path), str(path), functools.partial(_computed, path), path.parent)
 
 
-def load_proto(model: onnx.ModelProto) -> Network:
-    """The analog network of an ONNX model in memory, which is left as it was; otherwise as `load`."""
+def read_proto(model: onnx.ModelProto) -> Reading:
+    """The analog network of an ONNX model in memory, which is left as it was; otherwise as `read`."""
     title = f"ONNX model {model.graph.name!r}"
     outside = next((tensor.name for tensor in tensors(model) if uses_external_data(tensor)), None)
     if outside is not None:
@@ -43,7 +47,60 @@ def load_proto(model: onnx.ModelProto) -> Network:
         current = _current(model, title)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{title} is not a valid ONNX model: {first_line(error)}") from None
-    return lower(graph_of(current, title))
+    return reading_of(current, title, functools.partial(computed, current))
+
+
+Run = Callable[[Mapping[str, GraphInput], Arrays, Sequence[str]], Arrays]
+
+
+def reading_of(model: onnx.ModelProto, title: str, run: Run, folder: Path | None = None) -> Reading:
+    """The reading of a model that has been checked; `run` is how the model itself computes tensors for one image."""
+    graph = graph_of(model, title, folder)
+    ends = {tensor: graph.layers[node.name] for node in graph.nodes for tensor in node.output if tensor}
+    kinds = _input_types(model)
+    whole = {entry.name for tensor, entry in graph.inputs.items() if kinds[tensor].kind in "iu"}
+    return reading.read(graph, functools.partial(run, graph.inputs), ends, frozenset(whole))
+
+
+def _computed(path: Path, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Arrays:
+    """What onnxruntime computes for one image with the model of a file, which is read again: its weights are large."""
+    model = _read(path)
+    load_external_data_for_model(model, str(path.parent))
+    return computed(model, given, inputs, wanted)
+
+
+def computed(model: onnx.ModelProto, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Arrays:
+    """What onnxruntime computes for one image; where batches have a fixed size, for a batch that repeats it."""
+    import onnxruntime  # needed only to compare
+
+    seen = onnx.ModelProto()
+    seen.CopyFrom(model)
+    known = {output.name for output in model.graph.output}
+    seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = _input_types(model)
+    firsts = [entry.type.tensor_type.shape.dim[0] for entry in model.graph.input if entry.name in given]
+    batch = max([1, *(dim.dim_value for dim in firsts)])
+    fed = {
+        tensor: np.repeat(as_tensor(inputs[entry.name], entry.layout), batch, axis=0).astype(kinds[tensor])
+        for tensor, entry in given.items()
+    }
+    found = dict(zip(wanted, map(_as_array, session.run(list(wanted), fed)), strict=True))
+    return {name: array[: len(array) // batch] if batch > 1 else array for name, array in found.items()}
+
+
+def _as_array(given: Any) -> np.ndarray:
+    """An output; scikit-learn's probabilities come as a mapping from class for each image."""
+    return np.array([list(scores.values()) for scores in given]) if isinstance(given, list) else given
+
+
+def _input_types(model: onnx.ModelProto) -> dict[str, np.dtype]:
+    return {
+        entry.name: onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
+        for entry in model.graph.input
+    }
 
 
 def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> Graph:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from ..ir import Refusal
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,9 @@ class Layer:
     kind: str
     rank: int
 
-    def problem(self, reason: str) -> str:
+    def problem(self, reason: str) -> Refusal:
         """One line of a report."""
-        return f"{self.path} ({self.kind}): {reason}"
+        return Refusal(self.path, self.kind, reason)
 
 
 class Unsupported(Exception):
@@ -28,11 +31,14 @@ class Unsupported(Exception):
 
 
 _USE_RELU = "use ReLU there and fine-tune"
+_CURVED = "it is curved, where spike counts make straight lines"
+_REPLACE = "express it with convolutions, dense layers, additions, pooling and ReLU"
 _RECURRENT = "recurrent layers have no spiking counterpart here; use feed-forward layers"
 _ATTENTION = "attention multiplies activations, which spikes cannot; use convolutions"
 _NORM = "it normalises by statistics of each image, which spikes cannot; use BatchNormalization and fine-tune"
-_VOLUME = "only images (H, W, C) and vectors (N,) are supported; use the 2D layer"
+_VOLUME = "only images (H, W, C), series (L, C) and vectors (N,) are supported; use the 2D layer"
 _TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
+_RESIZED = "it resamples images, which is not supported; resize them before the network, or use strides and pooling"
 _JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
 _LAMBDA = "arbitrary Python code cannot be compiled; express it with Keras layers"
 
@@ -58,22 +64,22 @@ _LAYERS = {
     "UnitNormalization": _NORM,
     "Lambda": _LAMBDA,
     "Embedding": "it looks its input up in a table; feed the embedded vectors instead",
-    "Conv1D": _VOLUME,
     "Conv3D": _VOLUME,
-    "DepthwiseConv1D": _VOLUME,
-    "SeparableConv1D": _VOLUME,
     "Conv1DTranspose": _TRANSPOSED,
     "Conv2DTranspose": _TRANSPOSED,
     "Conv3DTranspose": _TRANSPOSED,
+    "UpSampling2D": _RESIZED,
     "ELU": f"its negative part is curved; {_USE_RELU}, or LeakyReLU",
 }
 
 _ACTIVATIONS = {
-    "silu": "swap swish for ReLU and fine-tune",
-    "swish": "swap swish for ReLU and fine-tune",
-    "sigmoid": "swap sigmoid for hard_sigmoid and fine-tune, or leave it out at the output: the order stays the same",
-    "tanh": "swap tanh for hard_tanh and fine-tune",
-    "log_softmax": "leave it out, or use softmax: the predicted class stays the same",
+    "silu": f"{_CURVED}; swap swish for ReLU and fine-tune",
+    "swish": f"{_CURVED}; swap swish for ReLU and fine-tune",
+    "sigmoid": f"{_CURVED}; swap sigmoid for hard_sigmoid and fine-tune, or leave it out at the output: "
+    "the order stays the same",
+    "tanh": f"{_CURVED}; swap tanh for hard_tanh and fine-tune",
+    "log_softmax": "it takes logarithms, which spikes cannot; leave it out, or use softmax: "
+    "the predicted class stays the same",
 }
 _OTHER_ACTIVATIONS = {
     *("celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_silu", "hard_swish", "log_sigmoid"),
@@ -81,21 +87,29 @@ _OTHER_ACTIVATIONS = {
     *("sparse_plus", "sparse_sigmoid", "squareplus", "tanh_shrink", "threshold"),
 }
 
+_ELEMENTWISE = (
+    *("Celu", "Elu", "Erf", "Exp", "Gelu", "HardSwish", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign"),
+    *("Swish", "Tanh"),
+)
+
 # By ONNX operator.
 _OPERATORS = {
-    **{
-        name: f"{name} is not an activation that spike counts can stand for; {_USE_RELU}"
-        for name in (
-            *("Celu", "Elu", "Erf", "Exp", "Gelu", "HardSwish", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign"),
-            *("Swish", "Tanh"),
-        )
-    },
+    **{name: f"{name} is not an activation that spike counts can stand for; {_USE_RELU}" for name in _ELEMENTWISE},
     **dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), _RECURRENT),
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization"), _NORM),
     "ConvTranspose": _TRANSPOSED,
+    "Resize": _RESIZED,
+    "Upsample": _RESIZED,
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), _JUMP),
     "LogSoftmax": _ACTIVATIONS["log_softmax"],
 }
+
+
+# Operators whose output has the shape of their largest operand: where one is refused, reading can go on after it.
+SHAPE_KEEPING = frozenset(
+    {*_ELEMENTWISE, "Abs", "Clip", "Div", "HardSigmoid", "LRN", "LayerNormalization", "LogSoftmax", "Max", "Min", "Mul"}
+    | {"InstanceNormalization", "GroupNormalization", "PRelu", "Pow", "Softmax", "ThresholdedRelu"}
+)
 
 
 def refusal(classes: Iterable[str], activation: str | None, data_format: str | None) -> str | None:
@@ -120,9 +134,11 @@ def kind(class_name: str, activation: str | None) -> str:
 
 def operator_refusal(op_type: str) -> str:
     """Why an ONNX operator cannot be lowered."""
-    return _OPERATORS.get(op_type, f"{op_type} is neither a linear map nor an activation that is supported")
+    return _OPERATORS.get(op_type, f"{op_type} is neither a linear map nor an activation that is supported; {_REPLACE}")
 
 
 def first_line(error: Exception) -> str:
-    """What another package's exception says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What another package's exception says, in one line. Keras puts the cause, in bold, after where it happened."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = lines[1] if lines[0].startswith("Exception encountered when calling") and len(lines) > 1 else lines[0]
+    return re.sub(r"\x1b\[\d*m", "", said).strip()

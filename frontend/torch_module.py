@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from ..ir import ModelFileError, Network, UnsupportedModelError
+from ..ir import ModelFileError, UnsupportedModelError
 from . import onnx_file
-from .lowering import lower
+from .affine import as_tensor
+from .graph import GraphInput
+from .reading import Arrays, Reading
 from .support import first_line
 
 
-def load(module: torch.nn.Module, inputs: Any) -> Network:
+def read(module: torch.nn.Module, inputs: Any) -> Reading:
     """The analog network of a module in inference mode; the module is left as it was.
 
     `inputs` is an example of what it takes, batch first: an array or tensor, or a tuple of them. Layers are modules,
@@ -29,7 +32,29 @@ def load(module: torch.nn.Module, inputs: Any) -> Network:
         advice = "give an example of what it takes, as in load(module, inputs=torch.zeros(1, 3, 32, 32))"
         raise UnsupportedModelError(f"{title} does not say what its inputs are", [advice])
     examples = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    return lower(onnx_file.graph_of(_exported(module, _arguments(module, examples, title), title), title))
+    arguments = _arguments(module, examples, title)
+    program = _exported(module, arguments, title)
+    return onnx_file.reading_of(program, title, functools.partial(_computed, module, arguments, program))
+
+
+def _computed(
+    module: torch.nn.Module,
+    examples: Sequence[torch.Tensor],
+    program: Any,
+    given: Mapping[str, GraphInput],
+    inputs: Arrays,
+    wanted: Sequence[str],
+) -> Arrays:
+    """What the module computes for one image: its outputs; onnxruntime, the tensors within what was exported."""
+    outputs = [output.name for output in program.graph.output]
+    if not set(wanted) <= set(outputs):
+        return onnx_file.computed(program, given, inputs, wanted)
+    arrays = [as_tensor(inputs[entry.name], entry.layout) for entry in given.values()]
+    fed = zip(arrays, examples, strict=True)
+    tensors = [torch.from_numpy(array.copy()).to(example.device, example.dtype) for array, example in fed]
+    with _inference(module):
+        returned = torch.utils._pytree.tree_leaves(module(*tensors))
+    return {name: tensor.float().cpu().numpy() for name, tensor in zip(outputs, returned, strict=True)}
 
 
 def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title: str) -> Any:

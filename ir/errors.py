@@ -33,12 +33,40 @@ class ModelFileError(SnncError):
     """A model file is missing, damaged, or not what its name says."""
 
 
-class UnsupportedModelError(SnncError):
-    """A model holds layers that have no spiking counterpart; `problems` names every one of them."""
+class Refusal(str):
+    """A line of a report, `layer (kind): reason`, with its parts. The reason says why, and what to do about it."""
 
-    def __init__(self, title: str, problems: Sequence[str]):
-        self.problems = tuple(problems)
+    layer: str
+    kind: str
+    reason: str
+
+    def __new__(cls, layer: str, kind: str, reason: str) -> Refusal:
+        line = super().__new__(cls, f"{layer} ({kind}): {reason}")
+        line.layer, line.kind, line.reason = layer, kind, reason
+        return line
+
+
+class UnsupportedModelError(SnncError):
+    """A model holds layers that have no spiking counterpart; `problems` names every one of them.
+
+    Those about a layer are Refusals. `layers` are all layers of the model, where they are known, and `unread` those
+    that take what a refused layer gives, so that nothing can be said about them.
+    """
+
+    def __init__(self, title: str, problems: Sequence[str], layers: Sequence[str] = (), unread: Sequence[str] = ()):
+        self.problems, self.layers, self.unread = tuple(problems), tuple(layers), tuple(unread)
         super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
+
+
+class MismatchError(SnncError):
+    """A network does not compute what the model does that it was read from.
+
+    `layer` is the first layer that differs, None where only outputs could be compared.
+    """
+
+    def __init__(self, message: str, layer: str | None = None):
+        self.layer = layer
+        super().__init__(message)
 
 
 class ModelWarning(UserWarning):

@@ -101,7 +101,7 @@ def test_files_without_code_name_every_layer(tmp_path):
     y = kl.GRU(3, name="gru")(kl.Reshape((-1, 2), name="rows")(y))
     keras.Model(x, y).save(tmp_path / "bad.keras")
     found = problems(tmp_path / "bad.keras")
-    assert [line.split(":")[0] for line in found] == ["late (ReLU)", "gru (GRU)"]
+    assert [line.split(":")[0] for line in found] == ["late (ReLU)", "up (UpSampling2D)", "gru (GRU)"]
 
 
 class Doubled(kl.Layer):
@@ -203,7 +203,8 @@ def test_attention_and_embedding():
 def test_input_shapes():
     model = keras.Sequential([keras.Input((None, None, 3), name="photo"), kl.Conv2D(2, 3)])
     assert "build the model with a fixed input size, as in Input((32, 32, 3))" in problems(model)[0]
-    assert problems(keras.Sequential([keras.Input((5, 4), name="series"), kl.Dense(2)]))[0].startswith("series (Input)")
+    volume = keras.Sequential([keras.Input((5, 4, 3, 2), name="volume"), kl.Dense(2)])
+    assert problems(volume)[0].startswith("volume (Input)")
     with pytest.raises(ir.UnsupportedModelError, match="has not been built"):
         frontend.load(keras.Sequential([kl.Dense(2)]))
 
@@ -285,7 +286,7 @@ def test_weights_without_a_model(tmp_path):
 
 @pytest.mark.parametrize("thing", [None, 3, {"a": 1}, object(), np.zeros(3)])
 def test_objects_that_are_no_model(thing):
-    with pytest.raises(ir.UnsupportedModelError, match=r"or the path of a \.keras"):
+    with pytest.raises(ir.UnsupportedModelError, match=r"a Keras model, .* or the path of a \.keras"):
         frontend.load(thing)
 
 
@@ -294,3 +295,55 @@ def test_missing_packages(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(ir.ModelFileError, match=r"pip install 'snnc\[keras\]'"):
         frontend.load(model)
+
+
+# Files that would take more than they are.
+
+
+def _repacked(source, target, change, compression=zipfile.ZIP_DEFLATED):
+    """A .keras file with some of its parts replaced."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, change.get(name, lambda content: content)(old.read(name)))
+    return target
+
+
+def test_configurations_that_ask_for_more_than_the_file_holds(tmp_path):
+    small().save(tmp_path / "small.keras")
+    huge = {"config.json": lambda content: content.replace(b'"units": 3', b'"units": 3000000000')}
+    assert "parameters, but it holds" in _refused(_repacked(tmp_path / "small.keras", tmp_path / "huge.keras", huge))
+
+
+@pytest.mark.parametrize("part", ["config.json", "model.weights.h5"])
+def test_archives_that_unpack_to_far_more_than_they_are(tmp_path, part):
+    small().save(tmp_path / "small.keras")
+    bomb = {part: lambda content: content + b" " * 2**28}
+    assert "unpacks to" in _refused(_repacked(tmp_path / "small.keras", tmp_path / "bomb.keras", bomb))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_in_other_files_are_not_followed(tmp_path):
+    small().save(tmp_path / "other.h5")
+    small().save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        del file["model_weights"]["conv"]
+        file["model_weights"]["conv"] = h5py.ExternalLink(tmp_path / "other.h5", "/model_weights/conv")
+    assert "in another file" in _refused(tmp_path / "model.h5")
+    small().save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        (name,) = [name for name in _datasets(file) if name.endswith("conv/bias")]
+        del file[name]
+        file.create_dataset(name, (4,), "f4", external=[("/etc/passwd", 0, 16)])
+    assert "in another file" in _refused(tmp_path / "model.h5")
+
+
+def _datasets(file):
+    names = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return names
+
+
+def test_inputs_that_no_memory_holds(tmp_path):
+    x = keras.Input((2**20, 2**20, 3), name="image")
+    keras.Model(x, kl.ReLU(name="relu")(x)).save(tmp_path / "large.keras")
+    assert "numbers are not supported" in problems(tmp_path / "large.keras")[0]

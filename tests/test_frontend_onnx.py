@@ -556,7 +556,7 @@ def test_all_problems_are_reported_at_once(tmp_path):
     path = save(tmp_path, nodes, (2, 4, 4), outputs=("hidden", "t", "r", "l"), w=weight(2, 2, 2, 2))
     found = problems(path)
     assert [line.split(":")[0] for line in found] == [
-        *("n/s (Sigmoid)", "n/t (ConvTranspose)", "n/r (GlobalLpPool)", "n/l (LRN)")
+        *("n/s (Sigmoid)", "n/hidden (Tanh)", "n/t (ConvTranspose)", "n/r (GlobalLpPool)", "n/l (LRN)")
     ]
 
 

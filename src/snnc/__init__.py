@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import ir
@@ -27,18 +26,20 @@ __version__ = "0.1.0"
 DEFAULT_PIPELINE = "lower-max-pool,lower-leaky-relu,data-norm{percentile=99.9,per-channel=true}"
 
 
-def load(model: str | PathLike[str] | Any) -> Network:
+def load(model: str | PathLike[str] | Any, *, inputs: Any = None, verify: bool | None = False) -> Network:
     """Read a trained model as an analog network, or a network file as it was saved.
 
-    `model` is a Keras 3 model, or the path of a `.keras`, `.h5` or `.onnx` model file or of a `.snn` network
-    file. Raises ModelFileError or NetworkFileError for files that cannot be read, UnsupportedModelError
-    with every layer that has no spiking counterpart.
-    """
-    if isinstance(model, (str, PathLike)) and Path(model).suffix.lower() == ".snn":
-        return ir.load(model)
-    from . import frontend
+    `model` is a Keras model, a `tf.function`, or the path of a `.keras`, `.h5` or `.onnx` model file, of a
+    SavedModel folder, or of a `.snn` network file. `inputs` is an example of what the model takes, for those that do
+    not say. `verify` compares the network with the model on random images; None: if the model has fewer than 100
+    million parameters.
 
-    return frontend.load(model)
+    Raises ModelFileError or NetworkFileError for files that cannot be read, UnsupportedModelError
+    with every layer that has no spiking counterpart, MismatchError with the first layer that differs.
+    """
+    from . import proof
+
+    return proof.load(model, inputs, verify)
 
 
 def convert(

@@ -32,8 +32,18 @@ class BackendName(StrEnum):
     mlgenn = "mlgenn"
 
 
-ModelFile = Annotated[Path, typer.Argument(help="A Keras model (.keras, .h5) or an ONNX model (.onnx).")]
+ModelFile = Annotated[
+    Path, typer.Argument(help="A Keras model (.keras, .h5), a SavedModel folder, or an ONNX model (.onnx).")
+]
 NetworkFile = Annotated[Path, typer.Argument(help="A network (.snn) written by `snnc convert`, or a model file.")]
+Verify = Annotated[
+    bool | None,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Compare the network with the model on random images. [default: if it has fewer than 100 M parameters]",
+        show_default=False,
+    ),
+]
 Scale = Annotated[
     str, typer.Option(help="Multiply the images by this number or fraction first, as in training: `1/255` for bytes.")
 ]

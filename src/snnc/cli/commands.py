@@ -1,4 +1,4 @@
-"""From a model to spikes: convert, evaluate, show, demo."""
+"""From a model to spikes: check, convert, evaluate, show, demo."""
 
 from __future__ import annotations
 
@@ -12,13 +12,37 @@ from rich.table import Table
 
 from .. import DEFAULT_PIPELINE
 from ..backend.compiled import by_output
-from .app import BackendName, ModelFile, NetworkFile, Scale, app, err, note_bytes, out
+from .app import BackendName, ModelFile, NetworkFile, Scale, Verify, app, err, note_bytes, out
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..backend.compiled import Result
     from ..ir import Network
+
+
+@app.command()
+def check(
+    model: ModelFile,
+    verify: Verify = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+) -> None:
+    """Say whether a model can be read, what stands in the way and what to do about it.
+
+    Every layer in the way is named, grouped by what there is to say about it, and what the conversion will need. The
+    exit status is 1 if any layer is refused.
+
+    Example: `snnc check model.keras`
+    """
+    from .. import report
+
+    found = report.check(model, verify=verify)
+    if as_json:
+        print(json.dumps(report.to_json(found)))
+    else:
+        print(report.to_text(found))
+    if found.refused:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -35,6 +59,7 @@ def convert(
     timesteps: Annotated[int, typer.Option("--timesteps", "-t", min=1, help="T: how long an image is shown.")] = 64,
     images: Annotated[int, typer.Option(min=1, help="Calibrate with at most this many images.")] = 512,
     scale: Scale = "1",
+    verify: Verify = None,
 ) -> None:
     """Convert a trained model to a spiking network.
 
@@ -48,7 +73,7 @@ def convert(
     from ..datafiles import read_images
     from ..ir import summary
 
-    network = snnc.load(model)
+    network = snnc.load(model, verify=verify)
     data = read_images(calibration, network, ("x_train", "x"), scale, images) if calibration else None
     note_bytes(data, scale)
     snn = snnc.convert(network, pipeline, calibration=data, timesteps=timesteps)

@@ -1,0 +1,164 @@
+"""Every model of keras.applications at its documented input size: read or refused, how exactly, and at what cost.
+
+    python benchmarks/keras_applications.py [--json FILE] [--markdown docs/models.md] [MODEL ...]
+
+Weights are random, and so are the statistics of batch normalisation. Each model is read in a process of its own. The
+error is the largest difference of the logits from Keras's, relative to the largest logit; memory is the peak while
+reading, above what the process held before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+
+import snnc
+from snnc import ir, report
+from snnc.frontend import keras_model
+
+IMAGES = 2
+HEAD = "| model | M parameters | read | error | seconds | MB of memory | × weights | populations | connections |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", help="only these; without, all")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--markdown", type=Path, help="write the page with the table here")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one model, in this process
+    arguments = parser.parse_args()
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    keras_model.packages()
+    if arguments.alone:
+        print(json.dumps(measure(arguments.models[0])))
+        return
+    figures = []
+    for name in arguments.models or names():
+        done = subprocess.run([sys.executable, __file__, "--alone", name], capture_output=True, text=True, check=True)
+        figures.append(json.loads(done.stdout.splitlines()[-1]))
+        print(row(figures[-1]), flush=True)
+    print(", ".join(f"{key} {value}" for key, value in machine.describe().items()))
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine.describe(), "models": figures}, indent=1) + "\n")
+    if arguments.markdown:
+        arguments.markdown.write_text(page(figures))
+
+
+def names() -> list[str]:
+    """The functions that build a model."""
+    import keras
+
+    return sorted(name for name in dir(keras.applications) if name[0].isupper())
+
+
+def measure(name: str) -> dict[str, Any]:
+    """All that is known of one model."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    build = getattr(keras.applications, name)
+    model = build(weights=None, classifier_activation=None)
+    if None in model.input_shape[1:]:  # MobileNetV3, whose documented size is the default of the others
+        model = build(weights=None, classifier_activation=None, input_shape=(224, 224, 3))
+    snnc.load(warm_up())  # imports and TensorFlow's own start are not part of reading a model
+    facts: dict[str, Any] = {"model": name, "parameters": model.count_params(), "input": model.input_shape[1:]}
+    weights = sum(4 * weight.size for weight in model.get_weights())
+    before = peak_from_here()
+    started = time.perf_counter()
+    try:
+        snnc.load(model)
+    except ir.UnsupportedModelError as refusal:
+        found = report.grouped(refusal.problems)
+        kinds = [[finding.kind, len(finding.layers), finding.advice or finding.why] for finding in found]
+        return {**facts, "read": False, "refused": kinds}
+    facts |= {"read": True, "seconds": time.perf_counter() - started, "memory": peak() - before, "weights": weights}
+    randomise(model)
+    network = snnc.load(model)
+    x = np.random.default_rng(1).standard_normal((IMAGES, *model.input_shape[1:]), np.float32)
+    expected = np.asarray(model(x, training=False))
+    error = np.abs(snnc.compile(network).predict(x, progress=False) - expected).max() / np.abs(expected).max()
+    sizes = {"populations": len(network.populations), "connections": len(network.connections)}
+    return {**facts, "error": float(error), **sizes}
+
+
+def randomise(model: Any) -> None:
+    """Give batch normalisation random factors and statistics, as zeros and ones would hide mistakes.
+
+    They are not those of a batch: random deep networks would then amplify the rounding of single precision, Keras's
+    own included (ResNet152 by three thousand times).
+    """
+    import keras
+
+    rng = np.random.default_rng(0)
+    for layer in model._flatten_layers():
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            continue
+        shape = layer.moving_mean.shape
+        layer.moving_mean.assign(rng.normal(0, 0.2, shape))
+        layer.moving_variance.assign(rng.uniform(0.5, 1.5, shape))
+        if layer.gamma is not None:
+            layer.gamma.assign(rng.uniform(0.5, 1.5, shape))
+        if layer.beta is not None:
+            layer.beta.assign(rng.normal(0, 0.2, shape))
+
+
+def warm_up() -> Any:
+    import keras
+
+    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, activation="relu")])
+
+
+def peak_from_here() -> int:
+    """Forget the peak of memory so far, and say what is held now, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
+def peak() -> int:
+    """The most memory that this process has held, in bytes."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+
+def row(facts: dict[str, Any]) -> str:
+    """One line of the table."""
+    start = f"| {facts['model']} | {facts['parameters'] / 1e6:.1f} |"
+    if not facts["read"]:
+        reasons = "; ".join(f"{count} × {kind}: {advice}" for kind, count, advice in facts["refused"])
+        return f"{start} refused: {reasons} | | | | | | |"
+    memory = f"{facts['memory'] / 2**20:.0f} | {facts['memory'] / facts['weights']:.1f}"
+    size = f"{facts['populations']} | {facts['connections']}"
+    return f"{start} yes | {facts['error']:.0e} | {facts['seconds']:.1f} | {memory} | {size} |"
+
+
+def page(figures: list[dict[str, Any]]) -> str:
+    """The whole document."""
+    documented = (__doc__ or "").split("\n\n")
+    where = ", ".join(f"{key} {value}" for key, value in machine.describe().items())
+    table = [HEAD, "|" + " --- |" * HEAD.count(" | ") + " --- |", *map(row, figures)]
+    intro = " ".join(documented[2].split())
+    return "\n".join(
+        [
+            "# The models of keras.applications",
+            "",
+            f"{documented[0]} {intro} This page is made by `benchmarks/keras_applications.py`.",
+            "",
+            f"Machine: {where}.",
+            "",
+            *table,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

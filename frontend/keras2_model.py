@@ -1,0 +1,48 @@
+"""Keras 2 models, from the package tf_keras: traced as a TensorFlow function, with every call of a layer marked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from ..ir import UnsupportedModelError
+from . import reading, tf_function, tf_graph
+from .keras_calls import Calls, computed, report_untraceable
+from .reading import Reading
+from .tf_graph import ROOM, graph_inputs, translated
+
+
+def read(model: Any) -> Reading:
+    """The analog network of a Keras 2 model, which is left as it was.
+
+    Raises UnsupportedModelError with every layer that has no spiking counterpart.
+    """
+    tf, _ = tf_graph.packages()
+    title = f"model {model.name!r}"
+    if not getattr(model, "inputs", None):
+        problem = f"give it an Input; {ROOM}"
+        raise UnsupportedModelError(f"{title} has not been built, so its input shape is not known", [problem])
+    shapes = dict(zip(model.input_names, (tuple(tensor.shape) for tensor in model.inputs), strict=True))
+    inputs = graph_inputs(shapes, title)
+    dtypes = [tensor.dtype for tensor in model.inputs]
+    specs = [tf.TensorSpec(given.dims, dtype, given.name) for given, dtype in zip(inputs, dtypes, strict=True)]
+    calls = Calls(list(model._flatten_layers(include_self=False)), tf_function.empty)
+    called = functools.partial(_called, model)
+    try:
+        with calls.recorded():
+            concrete = tf.function(lambda *tensors: called(tensors), autograph=False).get_concrete_function(*specs)
+        function = tf_function.frozen(concrete)
+    except Exception as error:  # whatever the layers' own code raises
+        report_untraceable(title, calls, error)
+    trace = tf_function.trace_of(function, function.graph.as_graph_def(), title, calls)
+    whole = {spec.name for spec in specs if spec.dtype.is_integer}
+    run = functools.partial(computed, called, calls, trace, dtypes)
+    return reading.read(translated(trace), run, calls.ends, frozenset(whole))
+
+
+def _called(model: Any, tensors: Sequence[Any]) -> list[Any]:
+    """What the model gives for its inputs, both as flat lists."""
+    tf, _ = tf_graph.packages()
+    arguments = tf.nest.pack_sequence_as(model.input, list(tensors))
+    return tf.nest.flatten(model(arguments, training=False))

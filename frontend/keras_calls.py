@@ -1,0 +1,216 @@
+"""What Keras layers do when a model is called: their calls leave marks on the graph, or are refused and replaced."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn
+
+from ..ir import Shape, UnsupportedModelError
+from .reading import Arrays
+from .support import Layer, first_line, kind, refusal
+from .tf_graph import Trace, packages
+
+
+class Untraceable(Exception):
+    """A layer fails when called, and its output shape is not known either."""
+
+
+class Calls:
+    """Wraps every operation of a model, so that each call leaves its mark on the graph, or is refused.
+
+    `new_tensor` makes a tensor of a type and shape, to stand for what a refused layer gives.
+    """
+
+    def __init__(self, operations: list[Any], new_tensor: Callable[[Any, Any], Any]):
+        self.operations = operations
+        self._new_tensor = new_tensor
+        self.layers: list[Layer] = []
+        self.ends: dict[str, Layer] = {}  # the tensors that calls return, in the order in which they end
+        self.refused: dict[Layer, str] = {}
+        self.opaque: dict[str, Shape] = {}  # tensors that stand for the outputs of refused layers
+        self.probes: list[str] = []  # tensors that refused layers read
+        self._stack: list[str] = []
+        self._off = False
+        self._prefix = "snnc"
+        while any(self._prefix in operation.name for operation in operations):
+            self._prefix += "_"
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Within this context, calls are recorded; afterwards, the operations are as they were."""
+        with _calling(self.operations, self._wrapped):
+            yield
+
+    def layer(self, node: str) -> Layer | None:
+        """The layer of a node, by the node's name."""
+        marks = re.findall(rf"(?:^|/){self._prefix}(\d+)z/", node)
+        return self.layers[int(marks[-1])] if marks else None
+
+    def never_reached(self) -> Iterator[tuple[Layer, str]]:
+        """Layers that are refused by their class but were not called, as tracing broke off before."""
+        called = {layer.path.rpartition("/")[2] for layer in self.layers}
+        inner = {id(part) for operation in self.operations if _refusal(operation) for part in _parts(operation)}
+        for operation in self.operations:
+            reason = _refusal(operation)
+            if reason and operation.name not in called and id(operation) not in inner:
+                yield Layer(operation.name, _kind(operation), len(self.layers)), reason
+
+    def _wrapped(self, operation: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        tf, _ = packages()
+
+        @tf.autograph.experimental.do_not_convert  # Keras 2 would rewrite it
+        @functools.wraps(call)
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            if self._off:
+                return call(*args, **kwargs)
+            self._stack.append(operation.name)
+            mark = f"{self._prefix}{len(self.layers)}z"
+            layer = Layer("/".join(self._stack), _kind(operation), len(self.layers))
+            self.layers.append(layer)
+            try:
+                with tf.name_scope(mark):
+                    outputs = self._outputs(operation, layer, call, args, kwargs)
+                    outputs = tf.nest.map_structure(lambda t: tf.identity(t) if tf.is_tensor(t) else t, outputs)
+                self.ends.update((tensor.name, layer) for tensor in tf.nest.flatten(outputs) if tf.is_tensor(tensor))
+                return outputs
+            finally:
+                self._stack.pop()
+
+        return recorded
+
+    def _outputs(self, operation: Any, layer: Layer, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        reason = _refusal(operation)
+        if reason is None:
+            if _keeps_size(operation, args):
+                return args[0]
+            try:
+                return call(*args, **kwargs)
+            except Untraceable:
+                raise
+            except Exception as error:  # whatever the layer's own code raises
+                reason = f"cannot be traced by TensorFlow: {first_line(error)}"
+        self.refused[layer] = reason
+        return self._stand_in(operation, args, kwargs)
+
+    def _stand_in(self, operation: Any, args: Any, kwargs: Any) -> Any:
+        """New tensors in place of a refused layer's output, so that the rest of the model can be traced."""
+        tf, _ = packages()
+
+        def placeholder(spec: Any) -> Any:
+            tensor = self._new_tensor(spec.dtype, spec.shape)
+            self.opaque[tensor.name] = tuple(spec.shape)
+            return tensor
+
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("mask", "training")}
+        read = [tensor for tensor in tf.nest.flatten((args, kwargs)) if tf.is_tensor(tensor)]
+        self.probes += [tf.identity(tensor).name for tensor in read]
+        self._off = True  # the output shape may be found by calling the layer
+        try:
+            return tf.nest.map_structure(placeholder, _output_specs(operation, args, kwargs))
+        except Exception:  # no shape to go on with: break off, and report what is known
+            raise Untraceable from None
+        finally:
+            self._off = False
+
+
+def computed(
+    model: Callable[[list[Any]], list[Any]],
+    calls: Calls,
+    trace: Trace,
+    dtypes: Sequence[Any],
+    inputs: Arrays,
+    wanted: Sequence[str],
+) -> Arrays:
+    """What Keras computes for one image: the outputs of the trace, and tensors within the model if wanted."""
+    tf, _ = packages()
+    returned: list[Any] = []
+
+    def observed(operation: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def noting(*args: Any, **kwargs: Any) -> Any:
+            result = call(*args, **kwargs)
+            returned.extend(tensor for tensor in tf.nest.flatten(result) if tf.is_tensor(tensor))
+            return result
+
+        return noting
+
+    fed = zip(trace.inputs.values(), dtypes, strict=True)
+    tensors = [tf.constant(inputs[entry.name], dtype, entry.dims) for entry, dtype in fed]
+    with _calling(calls.operations if set(wanted) - set(trace.outputs) else [], observed):
+        given = model(tensors)
+    # The calls end in the order of the trace, so that their tensors come in the order of its names.
+    within = dict(zip(calls.ends, returned, strict=True)) if returned else {}
+    found = {**within, **dict(zip(trace.outputs, given, strict=True))}
+    return {name: found[name].numpy() for name in wanted}
+
+
+def _output_specs(operation: Any, args: Any, kwargs: Any) -> Any:
+    """The shapes and types of what a layer returns, of Keras 3 or Keras 2."""
+    tf, _ = packages()
+    if not hasattr(operation, "compute_output_spec"):
+        return operation.compute_output_signature(*tf.nest.map_structure(tf.TensorSpec.from_tensor, args))
+    import keras
+
+    def symbolic(tensor: Any) -> Any:
+        return keras.KerasTensor(tensor.shape, tensor.dtype.name) if tf.is_tensor(tensor) else tensor
+
+    args, kwargs = tf.nest.map_structure(symbolic, (args, kwargs))
+    return operation.compute_output_spec(*args, **kwargs)
+
+
+def report_untraceable(title: str, calls: Calls, error: Exception) -> NoReturn:
+    """Say all that is known of a model at which tracing broke off."""
+    refused = {**calls.refused, **dict(calls.never_reached())}
+    problems: list[str] = [layer.problem(reason) for layer, reason in refused.items()]
+    if not isinstance(error, Untraceable):
+        problems.append(f"the model cannot be traced by TensorFlow: {first_line(error)}")
+    layers = list(dict.fromkeys([*(layer.path for layer in calls.layers), *(layer.path for layer in refused)]))
+    unread = [operation.name for operation in calls.operations if operation.name not in layers]
+    raise UnsupportedModelError(f"{title} cannot be read", problems, layers + unread, unread) from None
+
+
+def _parts(operation: Any) -> list[Any]:
+    """The layers inside a layer."""
+    return operation._flatten_layers(include_self=False) if hasattr(operation, "_flatten_layers") else []
+
+
+def _refusal(operation: Any) -> str | None:
+    if getattr(operation, "quantization_mode", None):
+        return "quantised layers are not supported; give the model in floating point"
+    classes = [cls.__name__ for cls in type(operation).__mro__]
+    return refusal(classes, _activation(operation), getattr(operation, "data_format", None))
+
+
+def _kind(operation: Any) -> str:
+    return kind(type(operation).__name__, _activation(operation))
+
+
+def _keeps_size(operation: Any, args: Any) -> bool:
+    """Whether this resizes images to the size that they have."""
+    classes = [cls.__name__ for cls in type(operation).__mro__]
+    return "Resizing" in classes and tuple(args[0].shape[1:3]) == (operation.height, operation.width)
+
+
+def _activation(operation: Any) -> str | None:
+    return getattr(getattr(operation, "activation", None), "__name__", None)
+
+
+@contextmanager
+def _calling(operations: list[Any], wrap: Callable[[Any, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Within this context, what the operations do when called is what `wrap` makes of it."""
+    with ExitStack() as stack:
+        for operation in operations:
+            method = "quantized_call" if getattr(operation, "quantization_mode", None) else "call"
+            stack.callback(_restore, operation, method, operation.__dict__.get(method))
+            operation.__dict__[method] = wrap(operation, getattr(operation, method))
+        yield
+
+
+def _restore(operation: Any, method: str, before: Any) -> None:
+    if before is None:
+        del operation.__dict__[method]
+    else:
+        operation.__dict__[method] = before

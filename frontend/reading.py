@@ -1,0 +1,62 @@
+"""A model as it was read, kept together with the model itself, so that the two can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..ir import Network
+from .graph import Graph
+from .lowering import lower_with_tensors
+from .support import Layer
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The analog network of a model, and how the model itself computes the same tensors.
+
+    `run(inputs, tensors)` has the source framework compute tensors for one image; `inputs` are by name of the
+    network's input, (1, *shape). `outputs` are the tensors that the model gives. `ends` says which layer each tensor
+    within the model comes out of, in the order in which they run; it is empty where only outputs can be seen.
+    `integers` are the inputs that take whole numbers. `layers` are the paths of all layers. `exact` is False where the
+    network is known to come close only.
+    """
+
+    title: str
+    network: Network
+    run: Callable[[Arrays, Sequence[str]], Arrays]
+    tensor: Callable[[str, Arrays], np.ndarray | None]
+    outputs: Sequence[str]
+    parameters: int
+    layers: Sequence[str]
+    ends: Mapping[str, Layer] = field(default_factory=dict)
+    integers: frozenset[str] = frozenset()
+    exact: bool = True
+
+
+def read(
+    graph: Graph,
+    run: Callable[[Arrays, Sequence[str]], Arrays],
+    ends: Mapping[str, Layer],
+    integers: frozenset[str] = frozenset(),
+) -> Reading:
+    """Lower a graph; raises UnsupportedModelError with every layer in the way."""
+    parameters = sum(array.size for array in graph.constants.values())  # the lowering lets them go
+    lowered = lower_with_tensors(graph)
+    layers = graph.layer_paths()
+    return Reading(
+        graph.title,
+        lowered.network,
+        run,
+        lowered.tensor,
+        graph.outputs,
+        parameters,
+        layers,
+        ends,
+        integers,
+        lowered.exact,
+    )

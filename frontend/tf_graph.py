@@ -1,0 +1,160 @@
+"""From a TensorFlow graph whose weights are inputs to an ONNX graph with the weights bound."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..ir import ModelFileError, Shape, UnsupportedModelError
+from .affine import CHANNELS_LAST, FLAT, SERIES_LAST
+from .constants import LARGEST
+from .graph import Graph, GraphInput
+from .support import Layer, first_line
+
+_OPSET = 18
+ROOM = "networks take images (H, W, C), series (L, C) and vectors (N,)"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A TensorFlow graph of a model for a batch of one: its inputs, its outputs, and the arrays of its weights.
+
+    `layer` says which layer a node comes from, by the node's name. `refused`, `opaque` and `probes` are about layers
+    that are replaced: why, the tensors that stand for what they give, and the tensors that they read.
+    """
+
+    title: str
+    graph: Any
+    inputs: dict[str, GraphInput]
+    outputs: list[str]
+    weights: dict[str, np.ndarray]
+    layer: Callable[[str], Layer | None]
+    refused: Mapping[Layer, str] = field(default_factory=dict)
+    opaque: Mapping[str, Shape] = field(default_factory=dict)
+    probes: Sequence[str] = ()
+
+
+def packages() -> tuple[Any, Any]:
+    """The packages tensorflow and tf2onnx.tfonnx; raises ModelFileError where one is missing."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with _no_greetings():
+            import tensorflow
+            from tf2onnx import tfonnx
+    except ImportError as error:
+        missing = error.name or str(error)
+        raise ModelFileError(f"reading Keras models needs {missing}: pip install 'snnc[keras]'") from None
+    return tensorflow, tfonnx
+
+
+def translated(trace: Trace) -> Graph:
+    """The trace as ONNX, its weights bound to their arrays."""
+    import onnx
+
+    _, tfonnx = packages()
+    with _quiet("tf2onnx"), trace.graph.as_default():
+        try:
+            proto = tfonnx.process_tf_graph(
+                trace.graph,
+                continue_on_error=True,  # what it does not know stays in the graph, and is refused by the lowering
+                opset=_OPSET,
+                input_names=[*trace.inputs, *trace.weights, *trace.opaque],
+                output_names=[*trace.outputs, *trace.probes],
+            ).make_model(trace.title)
+        except Exception as error:  # whatever tf2onnx raises
+            problems = [layer.problem(reason) for layer, reason in trace.refused.items()]
+            problem = f"the model cannot be translated to ONNX: {first_line(error)}"
+            raise UnsupportedModelError(f"{trace.title} cannot be read", [*problems, problem]) from None
+    graph = proto.graph
+    layers = _layers(graph, trace.layer)
+    return Graph(
+        trace.title,
+        graph.node,
+        trace.inputs,
+        trace.outputs,
+        {**trace.weights, **{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}},
+        _OPSET,
+        layers,
+        refused=trace.refused,
+        probes=trace.probes,
+        stand_ins={
+            name: graph_input(name, shape) for name, shape in trace.opaque.items() if shape_problem(shape) is None
+        },
+    )
+
+
+def _layers(graph: Any, layer: Callable[[str], Layer | None]) -> dict[str, Layer]:
+    """The layer of each node; of a node that tf2onnx has named itself, the layer that takes what it gives."""
+    own = {node.name: layer(node.name) for node in graph.node}
+    layers: dict[str, Layer] = {}
+    takers: dict[str, Layer] = {}
+    for node in reversed(graph.node):
+        found = own[node.name] or next((takers[name] for name in node.output if name in takers), None)
+        if found:
+            layers[node.name] = found
+            takers.update((name, found) for name in node.input)
+    return layers
+
+
+def graph_inputs(shapes: Mapping[str, Shape], title: str) -> list[GraphInput]:
+    """The inputs of a model, by name, from shapes with the batch; raises UnsupportedModelError for other than images,
+    series and vectors of fixed size."""
+    found = {Layer(name, "Input", -1): shape_problem(shape) for name, shape in shapes.items()}
+    problems = [layer.problem(reason) for layer, reason in found.items() if reason]
+    if problems:
+        raise UnsupportedModelError(f"{title} has inputs of unsupported shape", problems)
+    return [graph_input(name, shape) for name, shape in shapes.items()]
+
+
+def graph_input(name: str, shape: Shape) -> GraphInput:
+    """An input of a shape that has no problem."""
+    if len(shape) == 3:  # a series is an image of width one
+        return GraphInput(name, (shape[1], 1, shape[2]), SERIES_LAST)
+    return GraphInput(name, shape[1:], FLAT if len(shape) == 2 else CHANNELS_LAST)
+
+
+def shape_problem(shape: Shape) -> str | None:
+    """What is wrong with the shape of an input, batch included."""
+    if len(shape) not in (2, 3, 4):
+        return f"shape {shape}; {ROOM}"
+    if None in shape[1:]:
+        example = ", ".join("32" if size is None else str(size) for size in shape[1:])
+        return f"shape {shape} is not fixed; build the model with a fixed input size, as in Input(({example}))"
+    if math.prod(shape[1:]) > LARGEST:
+        return f"shape {shape}; images of more than {LARGEST} numbers are not supported"
+    return None
+
+
+@contextmanager
+def _no_greetings() -> Iterator[None]:
+    """TensorFlow's libraries write notes to stderr while they load, past Python and every log level."""
+    if "tensorflow" in sys.modules:
+        yield
+        return
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silence a package's logging within this context."""
+    logger = logging.getLogger(name)
+    level, logger.level = logger.level, logging.CRITICAL + 1
+    try:
+        yield
+    finally:
+        logger.level = level
