@@ -29,9 +29,9 @@ DEFAULT_PIPELINE = "lower-max-pool,lower-leaky-relu,data-norm{percentile=99.9,pe
 def load(model: str | PathLike[str] | Any, *, inputs: Any = None, verify: bool | None = False) -> Network:
     """Read a trained model as an analog network, or a network file as it was saved.
 
-    `model` is a Keras model, a `tf.function`, or the path of a `.keras`, `.h5` or `.onnx` model file, of a
-    SavedModel folder, or of a `.snn` network file. `inputs` is an example of what the model takes, for those that do
-    not say. `verify` compares the network with the model on random images; None: if the model has fewer than 100
+    `model` is a Keras model, a `tf.function`, a `torch.nn.Module`, an `onnx.ModelProto`, or the path of a `.keras`,
+    `.h5` or `.onnx` model file, of a SavedModel folder, or of a `.snn` network file. `inputs` is an example of what the
+    model takes, for those that do not say. `verify` compares the network with the model on random images; None: if the model has fewer than 100
     million parameters.
 
     Raises ModelFileError or NetworkFileError for files that cannot be read, UnsupportedModelError
