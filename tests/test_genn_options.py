@@ -367,7 +367,8 @@ def test_a_run_that_is_given_up_ends_its_workers_and_leaves_nothing_behind(tmp_p
 def test_ctrl_c_ends_the_workers():
     """As a terminal does it: every process of the group is interrupted."""
     code = (
-        "import os, snnc, dyadic, test_genn_options as t\n"
+        "import os, signal, snnc, dyadic, test_genn_options as t\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell ignores it for its background jobs
         "compiled = snnc.compile(t.small(), 'mlgenn', workers=2)\n"
         "run = compiled._run(dyadic.images(t.small(), 100_000), t.TOTALS)\n"
         "next(run)\n"

@@ -31,8 +31,8 @@ def load(model: str | PathLike[str] | Any, *, inputs: Any = None, verify: bool |
 
     `model` is a Keras model, a `tf.function`, a `torch.nn.Module`, an `onnx.ModelProto`, or the path of a `.keras`,
     `.h5` or `.onnx` model file, of a SavedModel folder, or of a `.snn` network file. `inputs` is an example of what the
-    model takes, for those that do not say. `verify` compares the network with the model on random images; None: if the model has fewer than 100
-    million parameters.
+    model takes, for those that do not say. `verify` compares the network with the model on random images; None: if the
+    model has fewer than 100 million parameters.
 
     Raises ModelFileError or NetworkFileError for files that cannot be read, UnsupportedModelError
     with every layer that has no spiking counterpart, MismatchError with the first layer that differs.
