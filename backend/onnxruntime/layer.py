@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnxruntime
@@ -90,9 +91,18 @@ class Layer:
         assert isinstance(self.population.neuron, SpikingNeuron)  # verified
         return self.population.neuron
 
-    @property
+    @cached_property
     def _v_init(self) -> np.ndarray:
         return per_position(getattr(self.neuron, "v_init", 0.0), self.population.shape)
+
+    @cached_property
+    def _amplitude(self) -> np.ndarray:
+        return per_position(self.neuron.amplitude, self.population.shape)
+
+    @cached_property
+    def _bias(self) -> np.ndarray:
+        bias = 0.0 if self.population.bias is None else self.population.bias
+        return per_position(bias, self.population.input_shape)[None]
 
     def external(self, x: np.ndarray) -> np.ndarray:
         """(…, neurons) in internal order as (…, *population shape)."""
@@ -109,8 +119,7 @@ class Layer:
         With `totals` spikes are counted over all images.
         """
         images = len(next(iter(inputs.values())))
-        bias = 0.0 if self.population.bias is None else self.population.bias
-        constant, sign = per_position(bias, self.population.input_shape)[None], None
+        constant, sign = self._bias, None
         if self.neuron.is_input:
             constant, sign = _encoded(self.neuron, inputs[self.name].reshape(images, -1))
         if self.steady is not None:
@@ -155,9 +164,8 @@ class Layer:
         neuron = self.neuron
         match neuron:
             case IntegrateFire() | IntegrateFireInput():
-                thresholds = per_position(neuron.v_thresh, self.population.shape)
                 soft, inclusive = neuron.reset == "subtract", neuron.comparison == ">="
-                kernels.integrate_fire(result, constant, thresholds, state.v, state.counts, soft, inclusive)
+                kernels.integrate_fire(result, constant, self._amplitude, state.v, state.counts, soft, inclusive)
             case Integrate():
                 kernels.integrate(result, constant, state.v)
             case PoissonInput():
@@ -167,8 +175,7 @@ class Layer:
                 seen = constant != 0
                 state.counts += steps * (seen if len(state.counts) == len(seen) else seen.sum(0))
             case FewSpikeNeuron():
-                alpha = per_position(neuron.alpha, self.population.shape)
-                kernels.few_spike(result[0], constant, alpha, self._v_init, neuron.k, state.v, state.counts)
+                kernels.few_spike(result[0], constant, self._amplitude, self._v_init, neuron.k, state.v, state.counts)
             case PhasedNeuron():  # a readout
                 state.v += result[0] + constant
                 result[0] = state.v
@@ -180,11 +187,11 @@ class Layer:
         """The activation decoded after each step, (steps, images, *shape); `first` steps came before."""
         neuron = self.neuron
         if neuron.phased:
-            return self.external(result * per_position(neuron.amplitude, self.population.shape))
+            return self.external(result * self._amplitude)
         time = np.arange(first + 1, first + 1 + len(result), dtype=np.float32)[:, None, None]
         if neuron.fires:
             counts = counts_before.astype(np.float32) + result.cumsum(0)
-            return self.external(per_position(neuron.amplitude, self.population.shape) * counts / time)
+            return self.external(self._amplitude * counts / time)
         return self.external(result / time)
 
     def trains(self, sent: np.ndarray, timesteps: int) -> np.ndarray:
