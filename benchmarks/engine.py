@@ -26,6 +26,7 @@ import numpy as np
 
 import snnc
 from snnc import ir
+from snnc.backend.compiled import CompiledSpiking
 from snnc.backend.onnxruntime import analog
 
 BATCHES = (16, 64, 128, 256)
@@ -79,7 +80,7 @@ def row(name: str, network: snnc.Network, options: argparse.Namespace) -> dict:
     return {"network": name, "macs": macs(network), "forward_ms": 1e3 * forward(), "costs": costs}
 
 
-def converted(network: snnc.Network, pipeline: str, x: np.ndarray, timesteps: int) -> snnc.backend.CompiledSpiking:
+def converted(network: snnc.Network, pipeline: str, x: np.ndarray, timesteps: int) -> CompiledSpiking:
     """The spiking network, compiled; max pooling is lowered before."""
     pipeline = f"lower-max-pool,{pipeline}"
     return snnc.compile(snnc.convert(network, pipeline, calibration=x[:32], timesteps=timesteps, progress=False))
@@ -130,17 +131,22 @@ def memory() -> dict[str, float]:
 
 def resident_growth(images: int, steps: int) -> int:
     """Bytes that become resident during an evaluation, beyond those for a single image."""
-    import resource
-
     network = lenet()
     x = np.random.default_rng(SEED).random((images, *network.populations["image"].shape), np.float32)
     snn = snnc.compile(
         snnc.convert(network, "data-norm", calibration=x[:32], timesteps=steps, progress=False), memory=MEMORY
     )
     snn.evaluate(x[:1], np.zeros(1, int), progress=False)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
+    before = resident()["VmRSS"]
     snn.evaluate(x, np.zeros(images, int), progress=False)
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return resident()["VmHWM"] - before
+
+
+def resident() -> dict[str, int]:
+    """This process's memory, VmRSS now and VmHWM at its peak, in bytes. Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.endswith("kB")}
 
 
 def images(network: snnc.Network, count: int) -> np.ndarray:
