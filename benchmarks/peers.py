@@ -14,12 +14,17 @@ one spike a step; where a peer has it, per channel, from half a threshold. Each 
 the number of threads, at which it is fastest; neither that search nor converting and building counts as running. The
 engine runs before and after each peer, and the peer's seconds are divided by the median of these runs. Accuracy is that
 on the images that every peer has run. For ml_genn_tf see benchmarks/ml_genn_tf_reference.py.
+
+Beside snnc and GeNN, in the same environment, go torch, and without dependencies spikingjelly, sinabs, loguru, pbr,
+nir<=1.0.4 and nirtorch. Environments of their own, on Python 3.11 with numpy<2 and setuptools<80, need snntoolbox with
+tensorflow<2.15, and nengo-dl with tensorflow<2.13.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -178,7 +183,7 @@ def snn_toolbox(task: Task, setting: Setting) -> Run:
     from snntoolbox.conversion.utils import normalize_parameters
     from snntoolbox.parsing.model_libs.keras_input_lib import ModelParser
 
-    folder = tempfile.mkdtemp()
+    folder = tempfile.mkdtemp(dir=Path.cwd())  # which is a temporary folder itself, and removed
     config = load_config(str(Path(snntoolbox.__file__).parent / "config_defaults"))
     config.read_dict(
         {
@@ -459,6 +464,9 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if not options.peer and not (options.model and options.data):
         parser.error("give MODEL and DATA, or --peer NAME TASK")
+    for _, interpreter in options.python:
+        if not shutil.which(interpreter):
+            parser.error(f"{interpreter} is not an interpreter")
     options.python, options.images_of = dict(options.python), dict(options.images_of)
     return options
 
@@ -555,18 +563,21 @@ def markdown(report: dict) -> str:
         f"{report['model']}, T = {report['timesteps']}, {report['cores_used']} cores; accuracy on "
         f"{report['accuracy_images']} test images, of the ANN {report['ann']:.2%}.",
         "",
-        "| Simulator | Accuracy | Image-steps per second | Time / ours | Build, s | Batch | Images timed |",
+        "| Simulator | Accuracy | Image-steps per second | Time / ours | Build, s | Images timed | Batch |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["rows"]:
         if "error" in row:
             lines.append(f"| {row['title']} | not run: {row['error']} | | | | | |")
             continue
+        threads = f", on {row['threads']} of the cores" if row["threads"] else ""
+        batch = f"{row['batch']}{threads}" if PEERS[row["peer"]].batches else "its own"
         title = f"{row['title']} ({', '.join(f'{name} {number}' for name, number in row['versions'].items())})"
         lines.append(
             f"| {title} | {row['accuracy']:.2%} | {row['image_steps_per_second']:.0f} | {row['ratio']:.2f} "
-            f"| {row['build_seconds']:.1f} | {row['batch']} | {row['images']} |"
+            f"| {row['build_seconds']:.1f} | {row['images']} | {batch} |"
         )
+    lines += ["", "ml_genn_tf needs an environment of its own: benchmarks/ml_genn_tf_reference.py."]
     return "\n".join(lines)
 
 
