@@ -10,7 +10,8 @@ of JSON. What goes to a peer is the network as arrays, and Keras's outputs, whic
 it is converted. An error is its result.
 
 Rate coding with constant input current, thresholds at the 99.9th percentile of activations, reset by subtraction,
-one spike a step; where a peer has it, per channel, from half a threshold. Each peer takes the batch, and on PyTorch
+one spike a step (NengoDL: several, as one gives wrong classes); where a peer has it, per channel, from half a threshold:
+sinabs and NengoDL have no thresholds per channel here, SNN toolbox neither those nor a start from half. Each peer takes the batch, and on PyTorch
 the number of threads, at which it is fastest; neither that search nor converting and building counts as running. The
 engine runs before and after each peer, and the peer's seconds are divided by the median of these runs. Accuracy is that
 on the images that every peer has run. For ml_genn_tf see benchmarks/ml_genn_tf_reference.py.
@@ -258,8 +259,8 @@ PEERS = {
     "genn": Peer("snnc, GeNN on one CPU thread", ("pygenn", "ml_genn"), genn),
     "spikingjelly": Peer("SpikingJelly ann2snn", ("spikingjelly", "torch"), spikingjelly, BATCHES, True),
     "sinabs": Peer("sinabs", ("sinabs", "torch"), sinabs, BATCHES, True),
-    "snntoolbox": Peer("SNN toolbox, INI simulator", ("snntoolbox", "tensorflow"), snn_toolbox, BATCHES),
-    "nengo-dl": Peer("NengoDL", ("nengo-dl", "nengo", "tensorflow"), nengo_dl, BATCHES[:2]),
+    "snntoolbox": Peer("SNN toolbox, INI simulator, potentials from zero", ("snntoolbox", "tensorflow"), snn_toolbox, BATCHES),
+    "nengo-dl": Peer("NengoDL, several spikes a step", ("nengo-dl", "nengo", "tensorflow"), nengo_dl, BATCHES[:2]),
 }
 
 
