@@ -9,12 +9,14 @@ with the packages of the interpreter that is given for it: `--peer NAME TASK.npz
 of JSON. What goes to a peer is the network as arrays, and Keras's outputs, which the peer's own ANN must equal before
 it is converted. An error is its result.
 
-Rate coding with constant input current, thresholds at the 99.9th percentile of activations, reset by subtraction,
-one spike a step (NengoDL: several, as one gives wrong classes); where a peer has it, per channel, from half a threshold:
-sinabs and NengoDL have no thresholds per channel here, SNN toolbox neither those nor a start from half. Each peer takes the batch, and on PyTorch
-the number of threads, at which it is fastest; neither that search nor converting and building counts as running. The
-engine runs before and after each peer, and the peer's seconds are divided by the median of these runs. Accuracy is that
-on the images that every peer has run. For ml_genn_tf see benchmarks/ml_genn_tf_reference.py.
+Rate coding with constant input current, thresholds at the 99.9th percentile of activations, reset by subtraction.
+Ours and SpikingJelly's thresholds are per channel, the others' per layer; ours, SpikingJelly's and sinabs's potentials
+start from half a threshold, the others' as they come. NengoDL spikes several times a step, as once gives wrong classes.
+
+Each peer takes the batch, and on PyTorch the number of threads, at which it is fastest; neither that search nor
+converting and building counts as running. The engine runs before and after each peer, and the peer's seconds are
+divided by the median of these runs. Accuracy is that on the images that every peer has run. For ml_genn_tf see
+benchmarks/ml_genn_tf_reference.py.
 
 Beside snnc and GeNN, in the same environment, go torch, and without dependencies spikingjelly, sinabs, loguru, pbr,
 nir<=1.0.4 and nirtorch. Environments of their own, on Python 3.11 with numpy<2 and setuptools<80, need snntoolbox with
@@ -259,7 +261,7 @@ PEERS = {
     "genn": Peer("snnc, GeNN on one CPU thread", ("pygenn", "ml_genn"), genn),
     "spikingjelly": Peer("SpikingJelly ann2snn", ("spikingjelly", "torch"), spikingjelly, BATCHES, True),
     "sinabs": Peer("sinabs", ("sinabs", "torch"), sinabs, BATCHES, True),
-    "snntoolbox": Peer("SNN toolbox, INI simulator, potentials from zero", ("snntoolbox", "tensorflow"), snn_toolbox, BATCHES),
+    "snntoolbox": Peer("SNN toolbox, INI simulator", ("snntoolbox", "tensorflow"), snn_toolbox, BATCHES),
     "nengo-dl": Peer("NengoDL, several spikes a step", ("nengo-dl", "nengo", "tensorflow"), nengo_dl, BATCHES[:2]),
 }
 
