@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, njit, prange, set_num_threads
 
 from ..ir import Identity, Network, Softmax
 
@@ -37,16 +37,28 @@ class Statistics:
         """Take in a batch of activations, (…, channels)."""
         rows = activations.reshape(-1, activations.shape[-1])
         self._sum += rows.sum(0, dtype=np.float64)
-        self.update_planes(rows[:, :, None])
+        self._update(rows[:, :, None], get_num_threads())
 
     def update_planes(self, planes: np.ndarray, histogram: bool = True) -> None:
-        """Take in a batch of shape (rows, channels, positions), but not for the mean; or only for the maxima."""
-        np.maximum(self.maximum, planes.max((0, 2)), out=self.maximum)
+        """Take in a batch of shape (rows, channels, positions), but not for the mean; or only for the maxima.
+
+        On one thread: the others are at work on the next batches, and waiting for them cost ten times as much.
+        """
         if not histogram:
+            np.maximum(self.maximum, planes.max((0, 2)), out=self.maximum)
             return
+        threads = get_num_threads()
+        set_num_threads(1)
+        try:
+            self._update(planes, 1)
+        finally:
+            set_num_threads(threads)
+
+    def _update(self, planes: np.ndarray, threads: int) -> None:
+        np.maximum(self.maximum, planes.max((0, 2)), out=self.maximum)
         self._widen()
         per_bin = (BINS / np.where(self._range > 0, self._range, 1)).astype(np.float32)
-        _count(planes, per_bin, self._bins, get_num_threads())
+        _count(planes, per_bin, self._bins, threads)
         self.count += planes.shape[0] * planes.shape[2]
 
     @property
