@@ -82,6 +82,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="the number of the first try, to repeat one")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--minutes", type=float, default=1e6, help="begin no try after so long")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="folder for the files that made violations")
     parser.add_argument("--json", type=Path)
@@ -119,7 +120,8 @@ def run_all(folder: Path, counts: dict[str, int], options: argparse.Namespace) -
 def drive(folder: Path, index: int, todo: queue.SimpleQueue, tries: list[Try], options: argparse.Namespace) -> None:
     """Hand tries to one worker at a time, until there are none left."""
     place, worker, age = folder / f"worker{index}", None, 0
-    while (task := todo.get()) is not None:
+    last = time.monotonic() + 60 * options.minutes
+    while (task := todo.get()) is not None and time.monotonic() < last:
         if worker is None or not worker.is_alive() or age == LIFE:
             if worker is not None:
                 worker.kill()
