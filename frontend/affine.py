@@ -27,7 +27,7 @@ CHANNELS_FIRST: Layout = ((), (2,), (0,), (1,))
 SERIES_LAST: Layout = ((), (0, 1), (2,))
 SERIES_FIRST: Layout = ((), (2,), (0, 1))
 
-LARGEST = 2**28  # numbers in one tensor: a gigabyte in single precision
+LARGEST = 2**26  # numbers in one tensor for an image: half a gigabyte in double precision, as biases are kept
 
 _T = TypeVar("_T")
 

@@ -104,7 +104,9 @@ def _computed(model: Any, inputs: Arrays, wanted: Sequence[str]) -> Arrays:
     import keras
 
     if isinstance(model, Path):
-        model = keras.saving.load_model(model, compile=False, safe_mode=True)
+        from . import keras_file
+
+        model = keras_file.loaded(model, str(model))
     shapes = [tensor.shape[1:] for tensor in model.inputs]
     arrays = [array.reshape(1, *shape) for array, shape in zip(inputs.values(), shapes, strict=True)]
     given = called(model, [keras.ops.convert_to_tensor(array) for array in arrays])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,21 +25,45 @@ def read(path: Path, title: str | None = None) -> Reading:
     Raises ModelFileError for a file that is damaged or no Keras model, and UnsupportedModelError with every layer
     that has no spiking counterpart or would run code.
     """
-    keras, _ = keras_model.packages()
     title = title or str(path)
-    config = _archived(path) if path.suffix.lower() == ".keras" else _attached(path)
+    keras_model.packages()
+    return keras_model.read(loaded(path, title), title)
+
+
+def loaded(path: Path, title: str) -> Any:
+    """The Keras model of a file, on any backend; errors as for `read`.
+
+    Only a sound copy of its weights is shown to Keras, and a configuration without code in it.
+    """
+    import keras
+
+    archived = path.suffix.lower() == ".keras"
+    with tempfile.TemporaryDirectory() as folder:
+        if archived:
+            config = _archived(path)
+            weights = keras_weights.copied(path, Path(folder))
+        else:
+            weights = keras_weights.copied(path, Path(folder))
+            config = _attached(path, weights)
+        _check_problems(config, title)
+        keras_weights.check(path, weights, config)
+        try:
+            if not archived:
+                return keras.saving.load_model(weights, compile=False, safe_mode=True)
+            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
+            model.load_weights(weights)
+        except Exception as error:  # whatever Keras raises about weights and configurations
+            raise ModelFileError(f"{path} is damaged or from another version of Keras: {first_line(error)}") from None
+    return model
+
+
+def _check_problems(config: Any, title: str) -> None:
     problems = list(_problems(config, ""))
     if any(code for *_, code in problems):
         lines = list(dict.fromkeys(layer.problem(reason) for layer, reason, _ in problems))
         raise UnsupportedModelError(
             f"{title} cannot be read safely, or holds layers without a spiking counterpart", lines
         )
-    keras_weights.check(path, config)
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # whatever Keras raises about weights and configurations
-        raise ModelFileError(f"{path} is damaged or from another version of Keras: {first_line(error)}") from None
-    return keras_model.read(model, title)
 
 
 def _archived(path: Path) -> Any:
@@ -46,22 +71,20 @@ def _archived(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             keras_weights.check_archive(path, archive)
-            return json.loads(archive.read("config.json"))
+            config = json.loads(archive.read("config.json"))
+            return {**config, "compile_config": None}  # optimizers and losses are not loaded
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelFileError(f"{path} is not a .keras file, or only a part of one: {error}") from None
-    except (KeyError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise ModelFileError(f"{path} is a zip file, but not a model saved by Keras") from None
 
 
-def _attached(path: Path) -> Any:
-    """The configuration inside an .h5 file."""
+def _attached(path: Path, copy: Path) -> Any:
+    """The configuration inside an .h5 file, of which there is a sound copy."""
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            config = file.attrs.get("model_config")
-    except (OSError, KeyError, RuntimeError, ValueError) as error:  # h5py has no exception of its own for damage
-        raise ModelFileError(f"{path} is not an HDF5 file, or only a part of one: {error}") from None
+    with h5py.File(copy, "r") as file:
+        config = file.attrs.get("model_config")
     if config is None:
         raise ModelFileError(f"{path} holds no model, at most its weights; save the whole model")
     try:

@@ -67,10 +67,13 @@ def read(path: Path) -> Reading:
 
 
 def _meta_graph(path: Path) -> Any:
-    """The one graph in a SavedModel."""
+    """The one graph in a SavedModel, of which no part lies elsewhere."""
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
+    away = next((part for part in path.rglob("*") if not part.resolve().is_relative_to(path.resolve())), None)
+    if away is not None:
+        raise ModelFileError(f"{path}: {away.relative_to(path)} is a link out of the folder, which is not followed")
     saved = saved_model_pb2.SavedModel()
     try:
         saved.ParseFromString((path / "saved_model.pb").read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -113,8 +114,8 @@ class Network(Record):
         listed = tuple(populations.values() if isinstance(populations, Mapping) else populations)
         by_name = {population.name: population for population in listed}
         if len(by_name) < len(listed):
-            names = [population.name for population in listed]
-            twice = sorted({name for name in names if names.count(name) > 1})
+            counts = Counter(population.name for population in listed)
+            twice = sorted(name for name, count in counts.items() if count > 1)
             raise VerificationError("populations share a name:", twice)
         object.__setattr__(self, "populations", MappingProxyType(by_name))
         object.__setattr__(self, "connections", tuple(connections))

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Literal
@@ -55,7 +56,7 @@ def _endpoints(network: Network) -> Iterator[str]:
         for name in names:
             if name not in network.populations:
                 yield f"{kind} {name!r} is not a population"
-        for name in sorted({name for name in names if names.count(name) > 1}):
+        for name in sorted(name for name, count in Counter(names).items() if count > 1):
             yield f"{kind} {name!r} is listed more than once"
 
 

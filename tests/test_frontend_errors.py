@@ -1,5 +1,6 @@
 """Whatever cannot be read is refused with one message that names every layer, and nothing is left behind."""
 
+import io
 import json
 import sys
 import zipfile
@@ -12,6 +13,7 @@ from frontend_models import assert_equal, randomise
 from keras import layers as kl
 
 from snnc import frontend, ir
+from snnc.frontend import hdf5_copy
 
 IMAGE = (8, 8, 3)
 
@@ -347,3 +349,80 @@ def test_inputs_that_no_memory_holds(tmp_path):
     x = keras.Input((2**20, 2**20, 3), name="image")
     keras.Model(x, kl.ReLU(name="relu")(x)).save(tmp_path / "large.keras")
     assert "numbers are not supported" in problems(tmp_path / "large.keras")[0]
+
+
+# Files whose damage is HDF5's or TensorFlow's to trip over.
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.filterwarnings("ignore")
+def test_arrays_that_are_promised_but_not_held(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    small().save(path)
+
+    def grown(content: bytes) -> bytes:
+        buffer = io.BytesIO(content)
+        with h5py.File(buffer, "a") as file:
+            name = _datasets(file)[0]
+            del file[name]
+            file.create_dataset(name, (2**31,), "f4", chunks=(2**16,))
+        return buffer.getvalue()
+
+    if suffix == ".h5":
+        path.write_bytes(grown(path.read_bytes()))
+    else:
+        path = _repacked(path, tmp_path / "huge.keras", {"model.weights.h5": grown})
+    assert "far larger than the file" in _refused(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_crashes_or_stalls_hdf5_ends_with_an_error(tmp_path, monkeypatch):
+    small().save(tmp_path / "model.h5")
+    monkeypatch.setattr(hdf5_copy, "_SECONDS", 0)
+    assert "does not come to an end" in _refused(tmp_path / "model.h5")
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "executable", str(_crashing(tmp_path)))
+    assert "makes HDF5 crash" in _refused(tmp_path / "model.h5")
+
+
+def _crashing(folder):
+    """A program that dies of a segmentation fault, whatever it is to do."""
+    program = folder / "crashing"
+    program.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_groups_that_hold_themselves(tmp_path):
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file["a/x"] = [1.0, 2.0]
+        file["a/again"] = file["a"]
+        file["b"] = file["a/x"]
+        file["a"].attrs["names"] = ["x", "again"]
+    hdf5_copy.copy(tmp_path / "old.h5", tmp_path / "new.h5", 1000, "old")
+    with h5py.File(tmp_path / "new.h5") as file:
+        assert file["a/again/again/x"][1] == file["b"][1] == 2
+        assert list(file["a"].attrs["names"]) == ["x", "again"]
+    with pytest.raises(ir.ModelFileError, match="far larger"):
+        hdf5_copy.copy(tmp_path / "old.h5", tmp_path / "new.h5", 20, "old")
+
+
+def test_configurations_that_keras_gives_memory_before_it_refuses_them(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), kl.Dense(3, name="a"), kl.Dense(2, name="b")])
+    model.save(tmp_path / "small.keras")
+
+    def grown(content: bytes) -> bytes:
+        config = json.loads(content)
+        config["config"]["layers"][1]["config"]["units"] = 2**34
+        config["config"]["layers"][2]["config"]["bias_initializer"] = 7
+        return json.dumps(config).encode()
+
+    _refused(_repacked(tmp_path / "small.keras", tmp_path / "huge.keras", {"config.json": grown}))
+
+
+def test_variables_of_a_saved_model_behind_a_link(tmp_path):
+    folder = tmp_path / "model"
+    small().export(folder, verbose=False)
+    (folder / "variables").rename(tmp_path / "variables")
+    (folder / "variables").symlink_to(tmp_path / "variables")
+    assert "a link out of the folder" in _refused(folder)

@@ -71,3 +71,20 @@ def test_damaged_files(tmp_path, damage, seed):
             refused += 1
         assert time.monotonic() - start < SECONDS
     assert refused > 20
+
+
+@pytest.mark.parametrize("size", [2**27, 2**40])
+def test_constants_that_grow_beyond_memory(tmp_path, size):
+    """Of a file of a few hundred bytes."""
+    make = onnx.helper
+    shape = onnx.numpy_helper.from_array(np.array([size], np.int64), "shape")
+    nodes = [
+        make.make_node("ConstantOfShape", ["shape"], ["large"]),
+        make.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        make.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    ends = [make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    graph = make.make_graph(nodes, "grown", ends[:1], ends[1:], [shape])
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 18)]), tmp_path / "grown.onnx")
+    with pytest.raises(ir.UnsupportedModelError, match="would give more than"):
+        frontend.load(tmp_path / "grown.onnx")
