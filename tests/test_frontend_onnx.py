@@ -623,18 +623,3 @@ def test_invalid_models(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ir.ModelFileError, match=r"model\.onnx"):
         frontend.load(path)
-
-
-def test_constants_without_operands():
-    """As the newer PyTorch exporter writes the bounds of a slice."""
-    bounds = {"starts": 1, "ends": 3, "axes": 1}
-    nodes = [
-        *(helper.make_node("Constant", [], [name], value_ints=[value]) for name, value in bounds.items()),
-        helper.make_node("Slice", ["x", *bounds], ["sliced"]),
-        helper.make_node("Relu", ["sliced"], ["y"]),
-    ]
-    ends = [helper.make_tensor_value_info(name, 1, [1, size, 6, 6]) for name, size in (("x", 4), ("y", 2))]
-    graph = helper.make_graph(nodes, "sliced", ends[:1], ends[1:])
-    network = frontend.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9))
-    x = np.random.default_rng(0).normal(size=(3, 6, 6, 4)).astype(np.float32)
-    np.testing.assert_array_equal(analog(network, {"x": x})[network.outputs[0]], np.maximum(x[..., 1:3], 0))
