@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-DEFAULT_PIPELINE = "lower-max-pool,lower-leaky-relu,data-norm{percentile=99.9,per-channel=true}"
+LOWERING = "lower-max-pool,lower-leaky-relu"
+DEFAULT_PIPELINE = f"{LOWERING},data-norm{{percentile=99.9,per-channel=true}}"
 
 
 def load(model: str | PathLike[str] | Any, *, inputs: Any = None, verify: bool | None = False) -> Network:
@@ -112,6 +113,7 @@ def _parsed(pipeline: str | Sequence[Pass]) -> tuple[Pass, ...]:
 
 __all__ = [
     "DEFAULT_PIPELINE",
+    "LOWERING",
     "Backend",
     "Images",
     "Network",

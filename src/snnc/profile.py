@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,6 @@ from .ir import (
     DataError,
     FewSpikeInput,
     FewSpikeNeuron,
-    Identity,
     Images,
     IntegrateFire,
     IntegrateFireInput,
@@ -39,12 +38,12 @@ from .ir import (
     PoissonInput,
     Population,
     Shape,
-    Softmax,
     SpikeEncoding,
     SpikeInput,
     SpikingNeuron,
     as_inputs,
 )
+from .passes.calibration import with_logits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +116,7 @@ def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = Tr
     """
     if set(analog.inputs) != set(spiking.inputs):
         raise DataError(f"cannot compare: the networks take {_names(analog.inputs)} and {_names(spiking.inputs)}")
-    reference, engine = CompiledAnalog(_without_softmax(analog)), CompiledEngine(spiking)
+    reference, engine = CompiledAnalog(with_logits(analog)), CompiledEngine(spiking)
     pairs = _join(analog, spiking)
     if not pairs:
         raise DataError("cannot compare: no population of the two networks has the same name or the same layers")
@@ -260,16 +259,6 @@ def plot(profile: Profile, path: Path) -> None:
         axes.set_axis_off()
     _bars(below.subplots(), layers)
     save_figure(figure, path)
-
-
-def _without_softmax(network: Network) -> Network:
-    """The network with logits for outputs: those are what a spiking readout decodes to."""
-    return network.replace(
-        populations=[
-            replace(population, neuron=Identity()) if isinstance(population.neuron, Softmax) else population
-            for population in network.populations.values()
-        ]
-    )
 
 
 def _join(analog: Network, spiking: Network) -> dict[str, str]:

@@ -8,17 +8,16 @@ from typing import Annotated
 
 import typer
 
-from .. import DEFAULT_PIPELINE
+from .. import DEFAULT_PIPELINE, LOWERING
 from .app import BackendName, ModelFile, Scale, app, note_bytes, out
 
 # What is tried without --pipeline.
-LOWERING = "lower-max-pool,lower-leaky-relu,"
 PIPELINES = (
-    LOWERING + "data-norm",
+    f"{LOWERING},data-norm",
     DEFAULT_PIPELINE,
-    LOWERING + "data-norm{per-channel=true,threshold=mse},bias-correction",
-    LOWERING + "spike-norm{percentile=99.9}",
-    LOWERING + "few-spike{k=4,per-channel=true},bias-correction",
+    f"{LOWERING},data-norm{{per-channel=true,threshold=mse}},bias-correction",
+    f"{LOWERING},spike-norm{{percentile=99.9}}",
+    f"{LOWERING},few-spike{{k=4,per-channel=true}},bias-correction",
 )
 
 
