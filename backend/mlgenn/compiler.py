@@ -13,6 +13,9 @@ from ml_genn.compilers.inference_compiler import CompiledInferenceNetwork
 from ml_genn.utils.model import WeightUpdateModel
 from pygenn import SynapseMatrixType
 
+# TOEPLITZ first, as two SPARSE convolutions of different kernel shape in one network do not build.
+IN_MEMORY = SupportedMatrixType([SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrixType.DENSE])
+
 
 class WindowCompiler(InferenceCompiler):
     """Compiles networks made of this package's neurons. GeNN's time starts again every `period` steps.
@@ -33,9 +36,7 @@ class WindowCompiler(InferenceCompiler):
             **settings,
         )
         self.phases = phases
-        # TOEPLITZ first, as two SPARSE convolutions in one network do not build; what is PROCEDURAL says so itself
-        order = [SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrixType.DENSE]
-        self.supported_matrix_type = SupportedMatrixType(order)
+        self.supported_matrix_type = IN_MEMORY  # what is PROCEDURAL says so itself
 
     def build_weight_update_model(self, connection: Any, connect_snippet: Any, compile_state: Any) -> WeightUpdateModel:
         """As mlGeNN's, but a spike counts as its source's variable `Value` where the source has one."""

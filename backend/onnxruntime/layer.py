@@ -171,8 +171,7 @@ class Layer:
             case PoissonInput():
                 kernels.poisson(result, constant, state.counts, neuron.seed, state.first_image, first)
             case SpikeInput():
-                result[:] = constant != 0
-                seen = constant != 0
+                result[:] = seen = constant != 0
                 state.counts += steps * (seen if len(state.counts) == len(seen) else seen.sum(0))
             case FewSpikeNeuron():
                 kernels.few_spike(result[0], constant, self._amplitude, self._v_init, neuron.k, state.v, state.counts)

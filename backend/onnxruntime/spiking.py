@@ -49,8 +49,12 @@ class CompiledEngine(CompiledSpiking):
         self, layers: list[Layer], inputs: dict[str, np.ndarray], first_image: int, steps: int, wanted: Wanted
     ) -> Recording:
         slots = time_slots(self.network)
-        each = {layer.name for layer in layers if wanted.each_image or layer.name in self.network.outputs}
-        states = {layer.name: layer.start(inputs, first_image, layer.name not in each) for layer in layers}
+        states = {
+            layer.name: layer.start(
+                inputs, first_image, totals=not wanted.each_image and layer.name not in self.network.outputs
+            )
+            for layer in layers
+        }
         decoded: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
         trains: dict[str, list[np.ndarray]] = {}
         for first in range(0, slots, steps):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ml_genn import compilers as mlgenn
-from ml_genn.compilers.compiler import SupportedMatrixType
 from ml_genn.utils.model import WeightUpdateModel
-from pygenn import SynapseMatrixType
 
+from ..backend.mlgenn.compiler import IN_MEMORY
 from ..ir import BackendError
 from .connectivity import on_gpu
 from .neurons import Windowed, depth, window
@@ -18,13 +17,9 @@ class SpikeValues:
     """What both compilers share: spikes that count as values, and matrix types that the machine has."""
 
     def limit_matrix_types(self, prefer_in_memory_connect: bool) -> None:
-        """Leave out procedural connectivity where it is not wanted or, on a CPU, does not exist.
-
-        TOEPLITZ comes first, as two SPARSE convolutions of different kernel shape in one network do not build.
-        """
-        order = [SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrixType.DENSE]
+        """Leave out procedural connectivity where it is not wanted or, on a CPU, does not exist."""
         if prefer_in_memory_connect or not on_gpu():
-            self.supported_matrix_type = SupportedMatrixType(order)
+            self.supported_matrix_type = IN_MEMORY
 
     def build_weight_update_model(self, connection: Any, connect_snippet: Any, compile_state: Any) -> WeightUpdateModel:
         """As mlGeNN's, but a spike counts as its source's amplitude times its `Value`, where the source has one."""

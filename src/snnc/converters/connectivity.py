@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 from ml_genn import connectivity as mlgenn
-from ml_genn.compilers.compiler import SupportedMatrixType
-from pygenn import SynapseMatrixType
-from pygenn.genn_model import backend_modules
 
+from ..backend.mlgenn.build import CPU, genn_backend
+from ..backend.mlgenn.compiler import IN_MEMORY
 from ..backend.mlgenn.connectivity import choose
 from ..backend.mlgenn.snippets import connectivity_of
 from ..ir import (
@@ -36,13 +35,10 @@ from ..ir import (
     Shape,
 )
 
-# two SPARSE convolutions of different kernel shape do not build, and CPUs have no PROCEDURAL
-_MATRIX_TYPES = SupportedMatrixType([SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrixType.DENSE])
-
 
 def on_gpu() -> bool:
     """Whether GeNN runs on a GPU here: it does if pygenn was built for one."""
-    return next(iter(backend_modules)) != "single_threaded_cpu"
+    return genn_backend(None) != CPU
 
 
 class Emitted:
@@ -63,7 +59,7 @@ class Emitted:
         edge = Connection("source", "target", self.operators(self.weight), self.delay)
         emitted = connectivity_of(choose(Network(ends, [edge], ["source"], ["target"], 1), on_gpu())[0])
         emitted.connect(source, target)
-        return emitted.get_snippet(connection, _MATRIX_TYPES)
+        return emitted.get_snippet(connection, IN_MEMORY)
 
 
 class LinearMap(Emitted, mlgenn.connectivity.Connectivity):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import namedtuple
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import ml_genn
@@ -104,8 +105,6 @@ class FewSpike(Converter):
 
 def _with_rectified_outputs(network: ir.Network) -> ir.Network:
     """`network` with rectifiers in place of readouts, so that these get an alpha too."""
-    from dataclasses import replace
-
     populations = [
         replace(population, neuron=ir.Relu()) if population.neuron.is_readout else population
         for population in network.populations.values()
