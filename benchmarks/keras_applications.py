@@ -2,9 +2,9 @@
 
     python benchmarks/keras_applications.py [--json FILE] [--markdown docs/models.md] [MODEL ...]
 
-Weights are random, and so are the statistics of batch normalisation. Each model is read in a process of its own. The
-error is the largest difference of the logits from Keras's, relative to the largest logit; memory is the peak while
-reading, above what the process held before.
+Weights are random, and so are the statistics of batch normalisation. Each model is read in a process of its own, and
+its `.keras` file in another. The error is the largest difference of the logits from Keras's, relative to the largest
+logit; memory is the peak while reading, above what the process held before: of a file this includes Keras's own model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ from snnc import ir, report
 from snnc.frontend import keras_model
 
 IMAGES = 2
-HEAD = "| model | M parameters | read | error | seconds | MB of memory | × weights | populations | connections |"
+HEAD = (
+    "| model | M parameters | read | error | seconds | MB of memory | × weights | seconds, file | × weights, file | "
+    "populations | connections |"
+)
 
 
 def main() -> None:
@@ -34,17 +38,21 @@ def main() -> None:
     parser.add_argument("models", nargs="*", help="only these; without, all")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--markdown", type=Path, help="write the page with the table here")
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one model, in this process
+    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)  # one model, in this process; kept in this file
     arguments = parser.parse_args()
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     keras_model.packages()
     if arguments.alone:
-        print(json.dumps(measure(arguments.models[0])))
+        print(json.dumps(measure(arguments.models[0], arguments.alone) if arguments.models else read(arguments.alone)))
         return
     figures = []
     for name in arguments.models or names():
-        done = subprocess.run([sys.executable, __file__, "--alone", name], capture_output=True, text=True, check=True)
-        figures.append(json.loads(done.stdout.splitlines()[-1]))
+        with tempfile.TemporaryDirectory() as folder:
+            file = str(Path(folder) / "model.keras")
+            facts = elsewhere(name, "--alone", file)
+            if facts["read"]:
+                facts["file"] = elsewhere("--alone", file)
+        figures.append(facts)
         print(row(figures[-1]), flush=True)
     print(", ".join(f"{key} {value}" for key, value in machine.describe().items()))
     if arguments.json:
@@ -60,8 +68,23 @@ def names() -> list[str]:
     return sorted(name for name in dir(keras.applications) if name[0].isupper())
 
 
-def measure(name: str) -> dict[str, Any]:
-    """All that is known of one model."""
+def elsewhere(*arguments: str) -> dict[str, Any]:
+    """What this script prints in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def read(model: Any) -> dict[str, Any]:
+    """What it costs to read a model, or a file."""
+    snnc.load(warm_up())  # imports and TensorFlow's own start are not part of reading a model
+    before = peak_from_here()
+    started = time.perf_counter()
+    snnc.load(model)
+    return {"seconds": time.perf_counter() - started, "memory": peak() - before}
+
+
+def measure(name: str, file: Path) -> dict[str, Any]:
+    """All that is known of one model, which is kept in a file."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -69,18 +92,16 @@ def measure(name: str) -> dict[str, Any]:
     model = build(weights=None, classifier_activation=None)
     if None in model.input_shape[1:]:  # MobileNetV3, whose documented size is the default of the others
         model = build(weights=None, classifier_activation=None, input_shape=(224, 224, 3))
-    snnc.load(warm_up())  # imports and TensorFlow's own start are not part of reading a model
     facts: dict[str, Any] = {"model": name, "parameters": model.count_params(), "input": model.input_shape[1:]}
     weights = sum(4 * weight.size for weight in model.get_weights())
-    before = peak_from_here()
-    started = time.perf_counter()
     try:
-        snnc.load(model)
+        cost = read(model)
     except ir.UnsupportedModelError as refusal:
         found = report.grouped(refusal.problems)
         kinds = [[finding.kind, len(finding.layers), finding.advice or finding.why] for finding in found]
         return {**facts, "read": False, "refused": kinds}
-    facts |= {"read": True, "seconds": time.perf_counter() - started, "memory": peak() - before, "weights": weights}
+    facts |= {"read": True, "weights": weights, **cost}
+    model.save(file)
     randomise(model)
     network = snnc.load(model)
     x = np.random.default_rng(1).standard_normal((IMAGES, *model.input_shape[1:]), np.float32)
@@ -134,10 +155,11 @@ def row(facts: dict[str, Any]) -> str:
     start = f"| {facts['model']} | {facts['parameters'] / 1e6:.1f} |"
     if not facts["read"]:
         reasons = "; ".join(f"{count} × {kind}: {advice}" for kind, count, advice in facts["refused"])
-        return f"{start} refused: {reasons} | | | | | | |"
+        return f"{start} refused: {reasons} | | | | | | | | |"
     memory = f"{facts['memory'] / 2**20:.0f} | {facts['memory'] / facts['weights']:.1f}"
+    file = f"{facts['file']['seconds']:.1f} | {facts['file']['memory'] / facts['weights']:.1f}"
     size = f"{facts['populations']} | {facts['connections']}"
-    return f"{start} yes | {facts['error']:.0e} | {facts['seconds']:.1f} | {memory} | {size} |"
+    return f"{start} yes | {facts['error']:.0e} | {facts['seconds']:.1f} | {memory} | {file} | {size} |"
 
 
 def page(figures: list[dict[str, Any]]) -> str:

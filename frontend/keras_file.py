@@ -12,7 +12,7 @@ from typing import Any
 from ..ir import ModelFileError, UnsupportedModelError
 from . import keras_model, keras_weights
 from .reading import Reading
-from .support import Layer, first_line, kind, refusal
+from .support import Layer, kind, refusal
 
 _MODELS = {"Functional", "Model", "Sequential"}
 FOREIGN = "its class is not part of Keras, and code is not run from files; load it in Python and give the model itself"
@@ -35,8 +35,6 @@ def loaded(path: Path, title: str) -> Any:
 
     Only a sound copy of its weights is shown to Keras, and a configuration without code in it.
     """
-    import keras
-
     archived = path.suffix.lower() == ".keras"
     with tempfile.TemporaryDirectory() as folder:
         if archived:
@@ -46,15 +44,7 @@ def loaded(path: Path, title: str) -> Any:
             weights = keras_weights.copied(path, Path(folder))
             config = _attached(path, weights)
         _check_problems(config, title)
-        keras_weights.check(path, weights, config)
-        try:
-            if not archived:
-                return keras.saving.load_model(weights, compile=False, safe_mode=True)
-            model = keras.saving.deserialize_keras_object(config, safe_mode=True)
-            model.load_weights(weights)
-        except Exception as error:  # whatever Keras raises about weights and configurations
-            raise ModelFileError(f"{path} is damaged or from another version of Keras: {first_line(error)}") from None
-    return model
+        return keras_weights.model_of(path, weights, config)
 
 
 def _check_problems(config: Any, title: str) -> None:

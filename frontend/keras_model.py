@@ -68,7 +68,7 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
     finally:
         tf.config.run_functions_eagerly(eager)
     bound = [*zip(variables, weights, strict=True), *graph.captures]
-    arrays = {tensor.name: keras.ops.convert_to_tensor(array).numpy() for array, tensor in bound}
+    arrays = {tensor.name: tf_graph.view(array) for array, tensor in bound}
     given = {tensor.name: entry for tensor, entry in zip(tensors, inputs, strict=True)}
     return Trace(title, graph, given, outputs, arrays, calls.layer, calls.refused, calls.opaque, calls.probes)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..ir import ModelFileError
 from . import hdf5_copy
@@ -19,19 +20,39 @@ _SMALL = 2**27  # bytes that a part of an archive may unpack to however small it
 _SMALL_ARRAYS = 2**20  # bytes that arrays may have however small the file is
 _CHUNK = 2**20
 _WEIGHTS = "model.weights.h5"
+_ALIGNED = 64  # bytes; TensorFlow's kernels want this
 _DENSEST = 50  # bytes out of each byte of an archive: weights do not compress as well
 
 
-def check(path: Path, weights: Path, config: Any) -> None:
-    """Raise ModelFileError for weights that are fewer than the configuration needs.
+def model_of(path: Path, weights: Path, config: Any) -> Any:
+    """The Keras model of a configuration, with the weights of an HDF5 file; `path` is what errors call it.
 
-    Keras takes the memory for a model before it looks at the weights.
+    Keras would take memory for all variables, fill them with random numbers, and look at the file after that. Here the
+    model is made without memory, so that each weight is held once. Raises ModelFileError for what does not fit.
     """
-    held, needed = _bytes_held(weights), _parameters(path, config)
-    if needed > max(held, 1):
-        raise ModelFileError(
-            f"{path} is damaged: its layers have {needed} parameters, but it holds {held} bytes of them"
-        )
+    import keras
+
+    try:
+        with _without_memory() as variables, keras.StatelessScope(initialize_variables=False) as state:
+            model = _built(path, config)
+            held, needed = _bytes_held(weights), model.count_params()
+            if needed > max(held, 1):
+                raise ModelFileError(
+                    f"{path} is damaged: its layers have {needed} parameters, but it holds {held} bytes of them"
+                )
+            with _read_in_place(model.variables):
+                model.load_weights(weights)
+        for variable in variables:
+            value = state.get_current_value(variable)
+            if value is None:  # such as the seeds of dropout
+                variable._deferred_initialize()
+            else:
+                variable._initialize(value)
+    except ModelFileError:
+        raise
+    except Exception as error:  # whatever Keras raises about weights and configurations
+        raise ModelFileError(f"{path} is damaged or from another version of Keras: {first_line(error)}") from None
+    return model
 
 
 def check_archive(path: Path, archive: zipfile.ZipFile) -> None:
@@ -46,9 +67,9 @@ def check_archive(path: Path, archive: zipfile.ZipFile) -> None:
 
 def copied(path: Path, folder: Path) -> Path:
     """A sound copy, in a folder of ours, of the HDF5 file that holds the weights; raises ModelFileError."""
-    copy, source = folder / "model.weights.h5", path
+    copy, source = folder / "model.h5", path  # by its name, Keras tells what a file is
     if path.suffix.lower() == ".keras":
-        source = folder / "unpacked.h5"
+        copy, source = folder / "model.weights.h5", folder / "unpacked.h5"
         _unpack(path, source)
     hdf5_copy.copy(source, copy, max(_SMALL_ARRAYS, _DENSEST * path.stat().st_size), str(path))
     return copy
@@ -74,27 +95,59 @@ def _bytes_held(weights: Path) -> int:
     return sum(sizes)
 
 
-def _parameters(path: Path, config: Any) -> int:
-    """How many parameters a configuration asks for; raises ModelFileError where Keras cannot build it."""
+def _built(path: Path, config: Any) -> Any:
     import keras
     from keras.src.legacy.saving.saving_utils import model_from_config
 
-    build = keras.saving.deserialize_keras_object if path.suffix.lower() == ".keras" else model_from_config
-    try:
-        with _without_memory(), keras.StatelessScope(initialize_variables=False):
-            return build(copy.deepcopy(config)).count_params()
-    except Exception as error:  # whatever Keras raises about configurations
-        raise ModelFileError(f"{path} is damaged or from another version of Keras: {first_line(error)}") from None
+    if path.suffix.lower() == ".keras":
+        return keras.saving.deserialize_keras_object(config, safe_mode=True)
+    return model_from_config(config)
 
 
 @contextmanager
-def _without_memory() -> Iterator[None]:
-    """Keras forgets the variables that are made in this context, which it would give memory at its next chance."""
+def _read_in_place(variables: Sequence[Any]) -> Iterator[None]:
+    """Within this context, what variables are assigned is read once; TensorFlow would hold it three times meanwhile."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    for variable in variables:
+        variable._convert_to_tensor = _tensor
+    try:
+        yield
+    finally:
+        for variable in variables:
+            del variable._convert_to_tensor
+
+
+def _tensor(value: Any, dtype: str) -> Any:
+    """A tensor with the numbers of an HDF5 dataset, which are read straight into its memory."""
+    import tensorflow as tf
+
+    kind = tf.as_dtype(dtype).as_numpy_dtype
+    if not value.size or np.dtype(kind).kind not in "fiu":  # kinds that cannot be handed over
+        return tf.convert_to_tensor(value, dtype)
+    memory = np.empty(value.size * np.dtype(kind).itemsize + _ALIGNED, np.uint8)
+    start = -memory.ctypes.data % _ALIGNED
+    array = memory[start : start + memory.size - _ALIGNED].view(kind).reshape(value.shape)
+    array[...] = value
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+@contextmanager
+def _without_memory() -> Iterator[list[Any]]:
+    """Keras forgets the variables that are made in this context, which it would give memory at its next chance.
+
+    Afterwards the list holds them.
+    """
     from keras.src.backend.common import global_state
 
     pending = global_state.get_global_attribute("uninitialized_variables", [], set_to_default=True)
     known = len(pending)
+    made: list[Any] = []
     try:
-        yield
+        yield made
     finally:
+        made += pending[known:]
         del pending[known:]

@@ -91,6 +91,14 @@ def translated(trace: Trace) -> Graph:
     )
 
 
+def view(tensor: Any) -> np.ndarray:
+    """What a tensor or variable holds, not copied: TensorFlow writes to no memory that is seen from elsewhere."""
+    tensorflow, _ = packages()
+    array = np.asarray(tensorflow.convert_to_tensor(tensor))
+    array.flags.writeable = False
+    return array
+
+
 def _layers(graph: Any, layer: Callable[[str], Layer | None]) -> dict[str, Layer]:
     """The layer of each node; of a node that tf2onnx has named itself, the layer that takes what it gives."""
     own = {node.name: layer(node.name) for node in graph.node}

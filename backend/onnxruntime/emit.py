@@ -41,6 +41,7 @@ from ...ir import (
 
 OPSET = 17
 IR_VERSION = 9
+_LARGE = 1024  # numbers; a model with more in itself would be copied several times, and could not pass two gigabytes
 
 
 class GraphBuilder:
@@ -51,6 +52,7 @@ class GraphBuilder:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._arrays: list[onnx.TensorProto] = []
+        self._large: dict[str, np.ndarray] = {}
         self._count = 0
 
     def input(self, name: str, shape: Shape) -> str:
@@ -72,7 +74,12 @@ class GraphBuilder:
     def array(self, values: np.ndarray) -> str:
         """Add a constant."""
         name = self._fresh()
-        self._arrays.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        values = np.ascontiguousarray(values)
+        if values.dtype == np.float32 and values.size >= _LARGE:
+            self._large[name] = values
+            self._arrays.append(_elsewhere(name, values.shape))
+        else:
+            self._arrays.append(numpy_helper.from_array(values, name))
         return name
 
     def total(self, values: Sequence[str]) -> str:
@@ -87,6 +94,8 @@ class GraphBuilder:
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not starve numba
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._large.values()]
+        options.add_external_initializers(list(self._large), values)
         try:
             return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class
@@ -95,6 +104,13 @@ class GraphBuilder:
     def _fresh(self) -> str:
         self._count += 1
         return f"v{self._count}"
+
+
+def _elsewhere(name: str, shape: Shape) -> onnx.TensorProto:
+    """A constant whose numbers are not in the model: onnxruntime copies them once, from the array itself."""
+    tensor = onnx.TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=name)
+    return tensor
 
 
 def internal_shape(shape: Shape) -> Shape:
