@@ -12,6 +12,7 @@ import onnxruntime
 from ...ir import AnalogNeuron, Images, Network, as_inputs, as_labels, verify
 from ..compiled import PerOutput, by_output, per_output, track
 from .emit import GraphBuilder, emit_bias, emit_neuron, emit_operators
+from .layout import CHANNELS_LAST
 
 # Activations of one batch are all alive at once when calibration asks for every population.
 BATCH_BYTES = 256 * 2**20
@@ -82,8 +83,7 @@ def _session(network: Network, outputs: tuple[str, ...]) -> onnxruntime.Inferenc
     for name in network.order:
         population = network.populations[name]
         if population.neuron.is_input:
-            value = graph.input(f"in:{name}", population.shape)
-            values[name] = graph.node("Transpose", [value], perm=(0, 3, 1, 2)) if len(population.shape) == 3 else value
+            values[name] = CHANNELS_LAST.entering(graph, f"in:{name}", population.shape)
             continue
         terms = [
             emit_operators(graph, values[c.source], c.operators, network.populations[c.source].shape)
@@ -93,7 +93,5 @@ def _session(network: Network, outputs: tuple[str, ...]) -> onnxruntime.Inferenc
         assert isinstance(population.neuron, AnalogNeuron)
         values[name] = emit_neuron(graph, summed, population.neuron, population.input_shape)
     for name in outputs:
-        shape = network.populations[name].shape
-        value = graph.node("Transpose", [values[name]], perm=(0, 2, 3, 1)) if len(shape) == 3 else values[name]
-        graph.output(value, f"out:{name}", shape)
+        CHANNELS_LAST.leaving(graph, values[name], f"out:{name}", network.populations[name].shape)
     return graph.session()

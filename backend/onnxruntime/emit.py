@@ -8,7 +8,7 @@ is permuted here, once; nothing else in the backend knows about the layout.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,16 @@ class GraphBuilder:
         return f"v{self._count}"
 
 
+def run_into(session: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray], result: np.ndarray) -> None:
+    """Run a session with one output, which it writes into an array: a new one would be copied."""
+    binding = session.io_binding()
+    for name, array in feed.items():
+        binding.bind_cpu_input(name, array)
+    (output,) = session.get_outputs()
+    binding.bind_output(output.name, "cpu", 0, np.float32, result.shape, result.ctypes.data)
+    session.run_with_iobinding(binding)
+
+
 def _elsewhere(name: str, shape: Shape) -> onnx.TensorProto:
     """A constant whose numbers are not in the model: onnxruntime copies them once, from the array itself."""
     tensor = onnx.TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
@@ -116,22 +126,6 @@ def _elsewhere(name: str, shape: Shape) -> onnx.TensorProto:
 def internal_shape(shape: Shape) -> Shape:
     """The shape of one example of a population inside the graphs."""
     return (shape[2], shape[0], shape[1]) if len(shape) == 3 else shape
-
-
-def to_internal(x: np.ndarray) -> np.ndarray:
-    """An array whose last axes are a population's shape, channels first; flat ones are left alone."""
-    return np.ascontiguousarray(np.moveaxis(x, -1, -3)) if x.ndim >= 4 else x
-
-
-def from_internal(x: np.ndarray) -> np.ndarray:
-    """The inverse of `to_internal`."""
-    return np.ascontiguousarray(np.moveaxis(x, -3, -1)) if x.ndim >= 4 else x
-
-
-def per_position(values: float | np.ndarray, shape: Shape) -> np.ndarray:
-    """`values` (a number, one per channel, or one per position) for each neuron of `shape`, in internal order, flat."""
-    spread = np.broadcast_to(np.asarray(values, np.float32), shape)
-    return np.ascontiguousarray(np.moveaxis(spread, -1, 0) if len(shape) == 3 else spread).reshape(-1)
 
 
 def emit_operators(graph: GraphBuilder, value: str, operators: Sequence[Operator], shape: Shape) -> str:

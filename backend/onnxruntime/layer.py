@@ -1,13 +1,12 @@
 """One population with its incoming connections, compiled: what the engine runs, and what calibration sweeps over.
 
-onnxruntime applies the linear maps to [steps · images] at once and a fused kernel runs the neurons. What graded
-inputs send, and biases, are the same in every step and computed once per image. A few-spike population is run
-for its whole phase at once: what it sends is one number, Σ 2^−step over its spikes.
+Weights are added up per spike (`events.py`), or onnxruntime applies the linear maps to [steps · images] at once; a fused
+kernel runs the neurons. What graded inputs send, and biases, are the same in every step and computed once per image. A
+few-spike population is run for its whole phase at once: what it sends is one number, Σ 2^−step over its spikes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,13 +26,16 @@ from ...ir import (
     PhasedNeuron,
     PoissonInput,
     Population,
+    Shape,
     SpikeEncoding,
     SpikeInput,
     SpikingNeuron,
 )
 from ..weights import weighted
 from . import kernels
-from .emit import GraphBuilder, emit_max_pool, emit_operators, from_internal, internal_shape, per_position
+from .emit import GraphBuilder, emit_max_pool, emit_operators, run_into
+from .events import SLACK, Events
+from .layout import Layout
 
 
 @dataclass
@@ -58,11 +60,14 @@ class Layer:
     """A population that fires or integrates, ready to run."""
 
     population: Population
+    layout: Layout
     steady: onnxruntime.InferenceSession | None  # sums the connections from graded inputs
-    driven: onnxruntime.InferenceSession | None  # sums the connections from spikes
+    driven: onnxruntime.InferenceSession | None  # sums those from spikes that are not computed spike by spike
+    events: tuple[Events, ...]  # the connections that are
     pooling: onnxruntime.InferenceSession | None  # takes the largest of each window of the summed input
     steady_sources: tuple[str, ...]
-    spiking_sources: tuple[str, ...]
+    driven_sources: tuple[str, ...]
+    source_shapes: Mapping[str, Shape]
 
     @classmethod
     def of(cls, network: Network, name: str, threads: int) -> Layer:
@@ -72,14 +77,18 @@ class Layer:
         """
         connections = network.incoming(name)
         steady = [c for c in connections if is_graded(network.populations[c.source].neuron)]
-        driven = [c for c in connections if not is_graded(network.populations[c.source].neuron)]
+        spiking = [(c, _events(network, c)) for c in connections if not is_graded(network.populations[c.source].neuron)]
+        driven = [c for c, events in spiking if events is None]
         return cls(
             network.populations[name],
+            Layout.of(network),
             _session(network, steady, threads),
             _session(network, driven, threads),
-            _pooling_session(network.populations[name], threads),
+            tuple(events for _, events in spiking if events is not None),
+            _pooling_session(network, name, threads),
             _sources(steady),
             _sources(driven),
+            {c.source: network.populations[c.source].shape for c in connections},
         )
 
     @property
@@ -93,28 +102,28 @@ class Layer:
 
     @cached_property
     def _v_init(self) -> np.ndarray:
-        return per_position(getattr(self.neuron, "v_init", 0.0), self.population.shape)
+        return self.layout.per_position(getattr(self.neuron, "v_init", 0.0), self.population.shape)
 
     @cached_property
     def _amplitude(self) -> np.ndarray:
-        return per_position(self.neuron.amplitude, self.population.shape)
+        return self.layout.per_position(self.neuron.amplitude, self.population.shape)
 
     @cached_property
     def _bias(self) -> np.ndarray:
         bias = 0.0 if self.population.bias is None else self.population.bias
-        return per_position(bias, self.population.input_shape)[None]
+        return self.layout.per_position(bias, self.population.input_shape)[None]
 
     def external(self, x: np.ndarray) -> np.ndarray:
-        """(…, neurons) in internal order as (…, *population shape)."""
-        return from_internal(x.reshape(*x.shape[:-1], *internal_shape(self.population.shape)))
+        """(…, neurons) in the engine's layout as (…, *population shape)."""
+        return self.layout.outward(x.reshape(*x.shape[:-1], *self.layout.shape(self.population.shape)))
 
-    def source_size(self, name: str) -> int:
-        """How many neurons a spiking source has."""
-        assert self.driven is not None
-        return next(math.prod(value.shape[1:]) for value in self.driven.get_inputs() if value.name == name)
+    @property
+    def spiking_sources(self) -> tuple[str, ...]:
+        """The populations whose spikes this one takes."""
+        return tuple(dict.fromkeys([*self.driven_sources, *(edge.source for edge in self.events)]))
 
     def start(self, inputs: Mapping[str, np.ndarray], first_image: int, totals: bool = False) -> State:
-        """The state before the first step, for `inputs` in internal order: (images, …) by input.
+        """The state before the first step, for `inputs` in the engine's layout: (images, …) by input.
 
         With `totals` spikes are counted over all images.
         """
@@ -142,18 +151,26 @@ class Layer:
         if self.pooling is None:
             return current, state.constant
         current += state.constant
-        images = current.reshape(-1, *internal_shape(self.population.input_shape))
+        images = current.reshape(-1, *self.layout.shape(self.population.input_shape))
         pooled = self.pooling.run(None, {"summed": images})[0]
         return pooled.reshape(steps, state.images, -1), np.zeros_like(state.v[:1])
 
     def _current(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
         """The input that changes from step to step, that from spikes, before any pooling."""
         images, neurons = state.images, state.constant.shape[1]
-        if self.driven is None:
-            return np.zeros((steps, images, neurons), np.float32)
-        shapes = {value.name: value.shape[1:] for value in self.driven.get_inputs()}
-        feed = {name: sent[name].reshape(-1, *shapes[name]) for name in self.spiking_sources}
-        return self.driven.run(None, feed)[0].reshape(steps, images, neurons)
+        rows = steps * images
+        current = np.empty(rows * neurons + SLACK, np.float32)
+        summed = current[: rows * neurons]
+        if self.driven is not None:
+            shapes = {name: self.layout.shape(self.source_shapes[name]) for name in self.driven_sources}
+            feed = {name: sent[name].reshape(rows, *shapes[name]) for name in self.driven_sources}
+            run_into(self.driven, feed, summed.reshape(rows, *self.layout.shape(self.population.input_shape)))
+        elif not self.events:
+            summed[:] = 0
+        for number, edge in enumerate(self.events):
+            spikes = sent[edge.source].reshape(rows, -1)
+            edge.add(spikes, current, fresh=self.driven is None and number == 0)
+        return summed.reshape(steps, images, neurons)
 
     def step(self, steps: int, state: State, sent: Mapping[str, np.ndarray], first: int = 0) -> np.ndarray:
         """Advance by `steps` from step `first`: what a population sends or, if it does not fire, its potentials.
@@ -226,24 +243,31 @@ def _session(network: Network, connections: list[Connection], threads: int) -> o
     """Sums `connections` for a whole batch; a source's spikes, 0 or 1, count as its λ or α."""
     if not connections:
         return None
-    graph = GraphBuilder()
-    values = {
-        name: graph.input(name, internal_shape(network.populations[name].shape)) for name in _sources(connections)
-    }
+    graph, layout = GraphBuilder(), Layout.of(network)
+    values = {name: layout.entering(graph, name, network.populations[name].shape) for name in _sources(connections)}
     terms = []
     for connection in connections:
         shape = network.populations[connection.source].shape
         terms.append(emit_operators(graph, values[connection.source], weighted(network, connection), shape))
     target = network.populations[connections[0].target]
-    graph.output(graph.total(terms), "current", internal_shape(target.input_shape))
+    layout.leaving(graph, graph.total(terms), "current", target.input_shape)
     return graph.session(threads)
 
 
-def _pooling_session(population: Population, threads: int) -> onnxruntime.InferenceSession | None:
+def _events(network: Network, connection: Connection) -> Events | None:
+    """A connection computed per spike, where that pays: not from inputs and few-spike neurons, most of which fire."""
+    source = network.populations[connection.source]
+    if not isinstance(source.neuron, IntegrateFire):
+        return None
+    return Events.of(source.name, weighted(network, connection), source.shape)
+
+
+def _pooling_session(network: Network, name: str, threads: int) -> onnxruntime.InferenceSession | None:
+    population = network.populations[name]
     pool = population.neuron.pooling if isinstance(population.neuron, SpikingNeuron) else None
     if pool is None:
         return None
-    graph = GraphBuilder()
-    summed = graph.input("summed", internal_shape(pool.image))
-    graph.output(emit_max_pool(graph, summed, pool), "pooled", internal_shape(population.shape))
+    graph, layout = GraphBuilder(), Layout.of(network)
+    summed = layout.entering(graph, "summed", pool.image)
+    layout.leaving(graph, emit_max_pool(graph, summed, pool), "pooled", population.shape)
     return graph.session(threads)

@@ -14,8 +14,8 @@ import numpy as np
 
 from ...ir import Network, verify
 from ..compiled import CompiledSpiking, Recording, Wanted
-from .emit import to_internal
 from .layer import Layer, is_graded
+from .layout import Layout
 from .resources import Chunk, Resources, side_by_side
 
 
@@ -34,8 +34,10 @@ class CompiledEngine(CompiledSpiking):
         chunk = chunk_of(self.network, self._resources, images)
         layers = self._compiled(chunk.threads)
 
+        layout = Layout.of(self.network)
+
         def run(start: int) -> Recording:
-            part = {name: to_internal(array[start : start + chunk.images]) for name, array in inputs.items()}
+            part = {name: layout.inward(array[start : start + chunk.images]) for name, array in inputs.items()}
             return self._run_batch(layers, part, start, chunk.steps, wanted)
 
         return side_by_side(run, range(0, images, chunk.images), self._resources.threads // chunk.threads)

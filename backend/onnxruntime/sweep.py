@@ -6,6 +6,7 @@ and once more to hand its spikes on. Spikes are kept as bits.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,8 @@ import numpy as np
 
 from ...ir import Images, Network, Population, as_inputs, verify
 from ..compiled import track
-from .emit import to_internal
 from .layer import Layer, State
+from .layout import Layout
 from .resources import Resources, side_by_side
 from .spiking import chunk_of, last_use, stepped, time_slots
 
@@ -41,7 +42,7 @@ class Drive:
 
         def summed(state: State, sent: Sent) -> np.ndarray:
             current = self.layer.summed(self.slots, state, sent)
-            return current.reshape(current.shape[0] * current.shape[1], self.layer.population.shape[-1], -1)
+            return self.layer.layout.planes(current.reshape(-1, current.shape[2]), self.layer.population.shape[-1])
 
         return self._batches(self.layer, summed)
 
@@ -84,7 +85,7 @@ class Drive:
         batch = source[number]
         if batch.dtype != np.uint8:
             return batch
-        neurons = self.layer.source_size(name)
+        neurons = math.prod(self.layer.source_shapes[name])
         return np.unpackbits(batch, axis=-1, count=neurons).astype(np.float32)
 
 
@@ -102,7 +103,8 @@ def sweep(
     VerificationError for a network that breaks its stage's rules.
     """
     verify(network, "spiking")
-    inputs = {name: to_internal(array) for name, array in as_inputs(network, x).items()}
+    layout = Layout.of(network)
+    inputs = {name: layout.inward(array) for name, array in as_inputs(network, x).items()}
     resources = Resources.of()
     chunk = chunk_of(network, resources, len(next(iter(inputs.values()))))
     threads = resources.threads // chunk.threads

@@ -1,0 +1,241 @@
+"""Connections computed per spike: the weights of every spike are added up, and neurons that are silent cost nothing.
+
+All arrays are channels last. Spikes are first listed, position by position; for each position of the target, those
+within its window are then a few stretches of the list, one for each row of the kernel. Their weights are added up in
+registers, a block of filters at a time. Against a dense convolution this pays up to a third of neurons firing at once
+(`benchmarks/sparsity.py`), and populations of neurons fire far less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir as llvm
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from ...ir import NO_PADDING, AveragePool2D, Conv2D, Dense, Flatten, Operator, Pair, Shape
+
+SLACK = 16  # numbers behind the currents that may be written to, as blocks of filters are wide
+_WIDTHS = (64, 32, 16)
+_LARGEST_BLOCK = 2**22  # bytes of weights; more would be read from memory, spike by spike
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """A connection as a convolution of spikes, 0 or 1, which are pooled first.
+
+    `shape` is that of the source, (H, W, C), and `kernel` (kernel height, width, C). `blocks` are the weights, a block of
+    filters each: (kernel height · width · C, filters of the block), zero where a block is wider than there are filters;
+    `firsts` are the first filters of the blocks.
+    """
+
+    source: str
+    shape: Shape
+    pool: Pair
+    kernel: Shape
+    strides: Pair
+    corner: Pair
+    counts: Pair
+    filters: int
+    blocks: tuple[np.ndarray, ...]
+    firsts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, source: str, operators: Sequence[Operator], shape: Shape) -> Events | None:
+        """`operators` on the spikes of a population; None where they are not worth it, or no such convolution."""
+        image = shape if len(shape) == 3 else (1, 1, *shape)
+        pool, pooled, rest = _pool(tuple(operators), image)
+        match rest:
+            case (Conv2D(weight, strides, ((top, bottom), (left, right)), (1, 1), 1),):
+                kernel = weight
+            case (Dense(weight),) | (Flatten(), Dense(weight)):
+                kernel, strides = weight.reshape(*pooled, -1), (1, 1)
+                top = bottom = left = right = 0
+            case _:
+                return None
+        height, width, _, filters = kernel.shape
+        if kernel[..., 0].nbytes * _WIDTHS[0] > _LARGEST_BLOCK:
+            return None
+        counts = (
+            (pooled[0] + top + bottom - height) // strides[0] + 1,
+            (pooled[1] + left + right - width) // strides[1] + 1,
+        )
+        firsts, blocks = _in_blocks(kernel.reshape(-1, filters) / np.float32(math.prod(pool)))
+        return cls(source, image, pool, kernel.shape[:3], strides, (top, left), counts, filters, blocks, firsts)
+
+    def add(self, spikes: np.ndarray, current: np.ndarray, fresh: bool) -> None:
+        """Add what `spikes`, (steps, neurons), bring about to `current`, or put it there if that is `fresh`.
+
+        `current` is flat, and has SLACK numbers behind the last one.
+        """
+        height, width = (size // by for size, by in zip(self.shape, self.pool, strict=False))
+        listed = np.empty(spikes.size + 1, np.int32)
+        starts = np.empty(len(spikes) * height * width + 1, np.int32)
+        _list(spikes, self.shape, self.pool, listed, starts)
+        for block, first in zip(self.blocks, self.firsts, strict=True):
+            _add_block(
+                listed,
+                starts,
+                len(spikes),
+                (height, width),
+                block,
+                self.kernel,
+                self.strides,
+                self.corner,
+                self.counts,
+                current,
+                self.filters,
+                first,
+                fresh,
+            )
+
+
+def _pool(operators: tuple[Operator, ...], shape: Shape) -> tuple[Pair, Shape, tuple[Operator, ...]]:
+    """The windows that are averaged first, the shape after that, and the operators that are left."""
+    match operators:
+        case (AveragePool2D(size, strides, padding), *rest) if size == strides and padding == NO_PADDING:
+            return size, (shape[0] // size[0], shape[1] // size[1], shape[2]), tuple(rest)
+    return (1, 1), shape, operators
+
+
+def _in_blocks(kernel: np.ndarray) -> tuple[tuple[int, ...], tuple[np.ndarray, ...]]:
+    """The filters in blocks. The last, which may be too wide, comes first: what it spoils is then written over."""
+    firsts, blocks, first = [], [], 0
+    while (left := kernel.shape[-1] - first) > 0:
+        width = next((width for width in _WIDTHS if width <= left), _WIDTHS[-1])
+        block = np.zeros((len(kernel), width), np.float32)
+        block[:, :left] = kernel[:, first : first + width]
+        firsts.append(first)
+        blocks.append(block)
+        first += width
+    return tuple(firsts[::-1]), tuple(blocks[::-1])
+
+
+@njit(nogil=True, cache=True)
+def _list(spikes: np.ndarray, shape: Shape, pool: Pair, listed: np.ndarray, starts: np.ndarray) -> None:
+    """List the spikes of each pooled position as column · channels + channel; those of position p begin at starts[p].
+
+    Rows follow one another, and steps do.
+    """
+    _, width, channels = shape
+    height, across = shape[0] // pool[0], shape[1] // pool[1]
+    found, position = 0, 0
+    for t in range(len(spikes)):
+        now = spikes[t]
+        for y in range(height):
+            for x in range(across):
+                starts[position] = found
+                position += 1
+                for dy in range(pool[0]):
+                    for dx in range(pool[1]):
+                        begin = ((y * pool[0] + dy) * width + x * pool[1] + dx) * channels
+                        for c in range(channels):  # without a branch, which could not be foreseen
+                            listed[found] = x * channels + c
+                            found += now[begin + c] > 0
+    starts[position] = found
+
+
+def _adding(width: int) -> Callable[..., None]:
+    """A function for compiled code that adds up rows of `width` weights in registers.
+
+    It is written in LLVM's terms, as numba would keep the sums in memory.
+    """
+    lanes = 16
+    number, vector = llvm.FloatType(), llvm.VectorType(llvm.FloatType(), lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        current, at, block, row, step, listed, starts, first, span, turns, across, fresh = arguments
+
+        def element(position: int, index: Any) -> Any:
+            array = context.make_array(signature.args[position])(context, builder, arguments[position])
+            return builder.gep(array.data, [index])
+
+        def part(address: Any, k: int) -> Any:
+            address = builder.gep(address, [llvm.Constant(llvm.IntType(64), k * lanes)])
+            return builder.bitcast(address, vector.as_pointer())
+
+        def loaded(address: Any, k: int) -> Any:
+            value = builder.load(part(address, k))
+            value.align = 4
+            return value
+
+        here, parts = element(0, at), range(width // lanes)
+        zero = llvm.Constant(vector, [llvm.Constant(number, 0.0)] * lanes)
+        sums = [cgutils.alloca_once_value(builder, builder.select(fresh, zero, loaded(here, k))) for k in parts]
+        with cgutils.for_range(builder, turns) as turn:
+            position = builder.add(first, builder.mul(turn.index, across))
+            begin, end = (
+                builder.sext(builder.load(element(6, place)), llvm.IntType(64))
+                for place in (position, builder.add(position, span))
+            )
+            moved = builder.add(row, builder.mul(turn.index, step))
+            with cgutils.for_range_slice(builder, begin, end, llvm.Constant(llvm.IntType(64), 1)) as (index, _):
+                spike = builder.sext(builder.load(element(5, index)), llvm.IntType(64))
+                weights = builder.mul(builder.add(moved, spike), llvm.Constant(llvm.IntType(64), width))
+                for k, total in enumerate(sums):
+                    builder.store(builder.fadd(builder.load(total), loaded(element(2, weights), k)), total)
+        for k, total in enumerate(sums):
+            builder.store(builder.load(total), part(here, k)).align = 4
+        return context.get_dummy_value()
+
+    @intrinsic
+    def added(
+        context: Any, current: Any, at: Any, block: Any, row: Any, step: Any, listed: Any, starts: Any, first: Any,
+        span: Any, turns: Any, across: Any, fresh: Any,
+    ) -> Any:  # fmt: skip
+        """current[at:] (+)= Σ block[row + spike] over the spikes of `span` positions from `first` on.
+
+        This is done `turns` times, each `step` rows and `across` positions further. Numba takes no *arguments here.
+        """
+        size = types.intp
+        arguments = (current, size, block, size, size, listed, starts, size, size, size, size, types.boolean)
+        return types.void(*arguments), generate
+
+    return added  # type: ignore[no-any-return]
+
+
+_added_64, _added_32, _added_16 = map(_adding, _WIDTHS)
+
+
+@njit(nogil=True, cache=True)
+def _add_block(
+    listed: np.ndarray,
+    starts: np.ndarray,
+    steps: int,
+    size: Pair,
+    block: np.ndarray,
+    kernel: Shape,
+    strides: Pair,
+    corner: Pair,
+    counts: Pair,
+    current: np.ndarray,
+    filters: int,
+    first_filter: int,
+    fresh: bool,
+) -> None:
+    """Convolve listed spikes of images of `size` with a block of filters, (kernel height · width · channels, width)."""
+    height, width, depth = kernel
+    for t in range(steps):
+        for y in range(counts[0]):
+            top = y * strides[0] - corner[0]
+            above = max(-top, 0)
+            turns = max(min(height, size[0] - top) - above, 0)
+            for x in range(counts[1]):
+                left = x * strides[1] - corner[1]
+                begin = min(max(left, 0), size[1])
+                span = max(min(left + width, size[1]) - begin, 0)
+                at = ((t * counts[0] + y) * counts[1] + x) * filters + first_filter
+                row, step = (above * width - left) * depth, width * depth
+                first = (t * size[0] + min(top + above, size[0])) * size[1] + begin
+                if block.shape[1] == 64:
+                    _added_64(current, at, block, row, step, listed, starts, first, span, turns, size[1], fresh)
+                elif block.shape[1] == 32:
+                    _added_32(current, at, block, row, step, listed, starts, first, span, turns, size[1], fresh)
+                else:
+                    _added_16(current, at, block, row, step, listed, starts, first, span, turns, size[1], fresh)
