@@ -158,11 +158,13 @@ class CompiledSpiking(ABC):
 @contextmanager
 def track(what: str, total: int, progress: bool) -> Iterator[Callable[[float], None]]:
     """A progress bar on stderr, if `progress` is wanted and a person is looking; yields what advances it."""
+    if not (progress and sys.stderr.isatty()):
+        yield lambda done: None
+        return
     from rich.console import Console
     from rich.progress import Progress
 
-    hidden = not (progress and sys.stderr.isatty())
-    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
 

@@ -202,10 +202,11 @@ def test_spike_norm_looks_at_each_layer_twice_whatever_the_depth(monkeypatch):
 
         monkeypatch.setattr(Layer, name, counted)
     monkeypatch.setattr(resources, "LARGEST_BATCH", 4)
+    monkeypatch.setattr(resources, "_cores", lambda: 2)
     for depth in (4, 8, 16):
         calls.clear()
         convert(chain(depth), "spike-norm", np.abs(weights(0, 10, 4)), timesteps=5)
-        assert {name: calls.count(name) for name in calls} == {f"h{i}": 2 * 3 for i in range(depth)}  # 3 batches
+        assert {name: calls.count(name) for name in calls} == {f"h{i}": 2 * 4 for i in range(depth)}  # 4 batches
 
 
 # Few-spike.

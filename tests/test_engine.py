@@ -121,8 +121,8 @@ def test_memory_stays_within_the_budget(timesteps, images, threads, monkeypatch)
     held = []
     step = layer.Layer.step
 
-    def measured(layer, steps, state, spikes, first):
-        result = step(layer, steps, state, spikes, first)
+    def measured(layer, steps, state, spikes, first, buffers):
+        result = step(layer, steps, state, spikes, first, buffers)
         held.append(result.nbytes + sum(array.nbytes for array in spikes.values()))
         return result
 

@@ -9,20 +9,17 @@ registers, a block of filters at a time. Against a dense convolution this pays u
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from llvmlite import ir as llvm
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 
 from ...ir import NO_PADDING, AveragePool2D, Conv2D, Dense, Flatten, Operator, Pair, Shape
+from .intrinsics import LANES, added_16, added_32, added_64, listed_of
 
-SLACK = 16  # numbers behind the currents that may be written to, as blocks of filters are wide
-_WIDTHS = (64, 32, 16)
+SLACK = LANES  # numbers behind the currents that may be written to, as blocks of filters are wide
+_WIDTHS = (64, 32, LANES)
 _LARGEST_BLOCK = 2**22  # bytes of weights; more would be read from memory, spike by spike
 
 
@@ -30,9 +27,9 @@ _LARGEST_BLOCK = 2**22  # bytes of weights; more would be read from memory, spik
 class Events:
     """A connection as a convolution of spikes, 0 or 1, which are pooled first.
 
-    `shape` is that of the source, (H, W, C), and `kernel` (kernel height, width, C). `blocks` are the weights, a block of
-    filters each: (kernel height · width · C, filters of the block), zero where a block is wider than there are filters;
-    `firsts` are the first filters of the blocks.
+    `shape` is that of the source, (H, W, C), and `kernel` is (kernel height, width, C). `blocks` are the weights, in
+    blocks of filters: (kernel height · width · C, filters of the block), zero where a block is wider than there are
+    filters; `firsts` are the first filters of the blocks.
     """
 
     source: str
@@ -75,7 +72,7 @@ class Events:
         `current` is flat, and has SLACK numbers behind the last one.
         """
         height, width = (size // by for size, by in zip(self.shape, self.pool, strict=False))
-        listed = np.empty(spikes.size + 1, np.int32)
+        listed = np.empty(spikes.size + LANES, np.int32)
         starts = np.empty(len(spikes) * height * width + 1, np.int32)
         _list(spikes, self.shape, self.pool, listed, starts)
         for block, first in zip(self.blocks, self.firsts, strict=True):
@@ -125,7 +122,7 @@ def _list(spikes: np.ndarray, shape: Shape, pool: Pair, listed: np.ndarray, star
     """
     _, width, channels = shape
     height, across = shape[0] // pool[0], shape[1] // pool[1]
-    found, position = 0, 0
+    found, position, together = 0, 0, channels - channels % LANES
     for t in range(len(spikes)):
         now = spikes[t]
         for y in range(height):
@@ -135,72 +132,12 @@ def _list(spikes: np.ndarray, shape: Shape, pool: Pair, listed: np.ndarray, star
                 for dy in range(pool[0]):
                     for dx in range(pool[1]):
                         begin = ((y * pool[0] + dy) * width + x * pool[1] + dx) * channels
-                        for c in range(channels):  # without a branch, which could not be foreseen
+                        for c in range(0, together, LANES):
+                            found = listed_of(now, begin + c, x * channels + c, listed, found)
+                        for c in range(together, channels):  # without a branch, which could not be foreseen
                             listed[found] = x * channels + c
                             found += now[begin + c] > 0
     starts[position] = found
-
-
-def _adding(width: int) -> Callable[..., None]:
-    """A function for compiled code that adds up rows of `width` weights in registers.
-
-    It is written in LLVM's terms, as numba would keep the sums in memory.
-    """
-    lanes = 16
-    number, vector = llvm.FloatType(), llvm.VectorType(llvm.FloatType(), lanes)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        current, at, block, row, step, listed, starts, first, span, turns, across, fresh = arguments
-
-        def element(position: int, index: Any) -> Any:
-            array = context.make_array(signature.args[position])(context, builder, arguments[position])
-            return builder.gep(array.data, [index])
-
-        def part(address: Any, k: int) -> Any:
-            address = builder.gep(address, [llvm.Constant(llvm.IntType(64), k * lanes)])
-            return builder.bitcast(address, vector.as_pointer())
-
-        def loaded(address: Any, k: int) -> Any:
-            value = builder.load(part(address, k))
-            value.align = 4
-            return value
-
-        here, parts = element(0, at), range(width // lanes)
-        zero = llvm.Constant(vector, [llvm.Constant(number, 0.0)] * lanes)
-        sums = [cgutils.alloca_once_value(builder, builder.select(fresh, zero, loaded(here, k))) for k in parts]
-        with cgutils.for_range(builder, turns) as turn:
-            position = builder.add(first, builder.mul(turn.index, across))
-            begin, end = (
-                builder.sext(builder.load(element(6, place)), llvm.IntType(64))
-                for place in (position, builder.add(position, span))
-            )
-            moved = builder.add(row, builder.mul(turn.index, step))
-            with cgutils.for_range_slice(builder, begin, end, llvm.Constant(llvm.IntType(64), 1)) as (index, _):
-                spike = builder.sext(builder.load(element(5, index)), llvm.IntType(64))
-                weights = builder.mul(builder.add(moved, spike), llvm.Constant(llvm.IntType(64), width))
-                for k, total in enumerate(sums):
-                    builder.store(builder.fadd(builder.load(total), loaded(element(2, weights), k)), total)
-        for k, total in enumerate(sums):
-            builder.store(builder.load(total), part(here, k)).align = 4
-        return context.get_dummy_value()
-
-    @intrinsic
-    def added(
-        context: Any, current: Any, at: Any, block: Any, row: Any, step: Any, listed: Any, starts: Any, first: Any,
-        span: Any, turns: Any, across: Any, fresh: Any,
-    ) -> Any:  # fmt: skip
-        """current[at:] (+)= Σ block[row + spike] over the spikes of `span` positions from `first` on.
-
-        This is done `turns` times, each `step` rows and `across` positions further. Numba takes no *arguments here.
-        """
-        size = types.intp
-        arguments = (current, size, block, size, size, listed, starts, size, size, size, size, types.boolean)
-        return types.void(*arguments), generate
-
-    return added  # type: ignore[no-any-return]
-
-
-_added_64, _added_32, _added_16 = map(_adding, _WIDTHS)
 
 
 @njit(nogil=True, cache=True)
@@ -234,8 +171,8 @@ def _add_block(
                 row, step = (above * width - left) * depth, width * depth
                 first = (t * size[0] + min(top + above, size[0])) * size[1] + begin
                 if block.shape[1] == 64:
-                    _added_64(current, at, block, row, step, listed, starts, first, span, turns, size[1], fresh)
+                    added_64(current, at, block, row, step, listed, starts, first, span, turns, size[1], fresh)
                 elif block.shape[1] == 32:
-                    _added_32(current, at, block, row, step, listed, starts, first, span, turns, size[1], fresh)
+                    added_32(current, at, block, row, step, listed, starts, first, span, turns, size[1], fresh)
                 else:
-                    _added_16(current, at, block, row, step, listed, starts, first, span, turns, size[1], fresh)
+                    added_16(current, at, block, row, step, listed, starts, first, span, turns, size[1], fresh)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .intrinsics import fused
+
 
 @njit(nogil=True, cache=True)
 def integrate_fire(
@@ -66,7 +68,7 @@ def few_spike(
 
     `v` becomes what is left of the potential. The spikes are the bits of a whole number of quanta, so they come without
     a loop over steps: subtracting a height from a potential below twice the height rounds nothing, so it is the number
-    of quanta that fit in. Single precision finds it to within one, double precision exactly.
+    of quanta that fit in. A division finds it to within one, and what is left, rounded only once, has the right sign.
     """
     images, neurons = current.shape
     share = np.float32(0.5) ** np.float32(k)
@@ -80,20 +82,17 @@ def few_spike(
             potential = v_init[i] + (now[i] + steady[i])
             quotient = potential * inverse[i]
             quotient = quotient if quotient > np.float32(0.0) else np.float32(0.0)
-            number = np.int32(quotient if quotient < most else most)
-            rest = np.float64(potential) - np.float64(number) * np.float64(quanta[i])
-            too_many = np.int32(rest < 0) & np.int32(number > 0)
-            too_few = np.int32(rest >= quanta[i]) & np.int32(number < most)
-            number = np.int32(number + too_few - too_many)
-            left[i] = np.float64(potential) - np.float64(number) * np.float64(quanta[i])
-            now[i] = np.float32(number) * share
-            bits = np.uint32(number)  # counted by adding up neighbours, pairs and so on, as that is vectorised
+            number = np.floor(quotient if quotient < most else most)
+            too_many = (fused(-number, quanta[i], potential) < 0) & (number > 0)
+            too_few = (fused(-number - np.float32(1.0), quanta[i], potential) >= 0) & (number < most)
+            number = number + np.float32(too_few) - np.float32(too_many)
+            left[i] = fused(-number, quanta[i], potential)
+            now[i] = number * share
+            bits = np.uint32(np.int32(number))  # counted by adding up neighbours, pairs and so on
             bits = np.uint32(bits - ((bits >> np.uint32(1)) & np.uint32(0x55555555)))
             bits = np.uint32((bits & np.uint32(0x33333333)) + ((bits >> np.uint32(2)) & np.uint32(0x33333333)))
             bits = np.uint32((bits + (bits >> np.uint32(4))) & np.uint32(0x0F0F0F0F))
-            bits = np.uint32(bits + (bits >> np.uint32(8)))
-            bits = np.uint32(bits + (bits >> np.uint32(16)))
-            counted[i] += np.int32(bits & np.uint32(0x3F))
+            counted[i] += np.int32(np.uint32(bits * np.uint32(0x01010101)) >> np.uint32(24))
 
 
 @njit(nogil=True, cache=True)

@@ -1,6 +1,6 @@
 """One population with its incoming connections, compiled: what the engine runs, and what calibration sweeps over.
 
-Weights are added up per spike (`events.py`), or onnxruntime applies the linear maps to [steps · images] at once; a fused
+Weights are added up per spike (`events.py`), or onnxruntime applies the linear maps to [steps · images] at once. A
 kernel runs the neurons. What graded inputs send, and biases, are the same in every step and computed once per image. A
 few-spike population is run for its whole phase at once: what it sends is one number, Σ 2^−step over its spikes.
 """
@@ -36,6 +36,7 @@ from . import kernels
 from .emit import GraphBuilder, emit_max_pool, emit_operators, run_into
 from .events import SLACK, Events
 from .layout import Layout
+from .resources import Buffers
 
 
 @dataclass
@@ -141,25 +142,29 @@ class Layer:
 
     def summed(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
         """The whole input of every step, pooled where the neuron pools: (steps, images, neurons)."""
-        current, constant = self._input(steps, state, sent)
+        current, constant = self._input(steps, state, sent, Buffers())
         current += constant
         return current
 
-    def _input(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def _input(
+        self, steps: int, state: State, sent: Mapping[str, np.ndarray], buffers: Buffers
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The input in two parts: (steps, images, neurons) and, the same in every step, as `State.constant`."""
-        current = self._current(steps, state, sent)
+        current = self._current(steps, state, sent, buffers)
         if self.pooling is None:
             return current, state.constant
         current += state.constant
         images = current.reshape(-1, *self.layout.shape(self.population.input_shape))
-        pooled = self.pooling.run(None, {"summed": images})[0]
+        pooled = buffers.take(len(images) * self.population.size)[: len(images) * self.population.size]
+        run_into(self.pooling, {"summed": images}, pooled.reshape(-1, *self.layout.shape(self.population.shape)))
+        buffers.give(current)
         return pooled.reshape(steps, state.images, -1), np.zeros_like(state.v[:1])
 
-    def _current(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _current(self, steps: int, state: State, sent: Mapping[str, np.ndarray], buffers: Buffers) -> np.ndarray:
         """The input that changes from step to step, that from spikes, before any pooling."""
         images, neurons = state.images, state.constant.shape[1]
         rows = steps * images
-        current = np.empty(rows * neurons + SLACK, np.float32)
+        current = buffers.take(rows * neurons + SLACK)
         summed = current[: rows * neurons]
         if self.driven is not None:
             shapes = {name: self.layout.shape(self.source_shapes[name]) for name in self.driven_sources}
@@ -172,12 +177,19 @@ class Layer:
             edge.add(spikes, current, fresh=self.driven is None and number == 0)
         return summed.reshape(steps, images, neurons)
 
-    def step(self, steps: int, state: State, sent: Mapping[str, np.ndarray], first: int = 0) -> np.ndarray:
+    def step(
+        self,
+        steps: int,
+        state: State,
+        sent: Mapping[str, np.ndarray],
+        first: int = 0,
+        buffers: Buffers | None = None,
+    ) -> np.ndarray:
         """Advance by `steps` from step `first`: what a population sends or, if it does not fire, its potentials.
 
-        `sent` has that of its sources, (steps, images, neurons).
+        `sent` has that of its sources, (steps, images, neurons). The result lies in one of `buffers`.
         """
-        result, constant = self._input(steps, state, sent)
+        result, constant = self._input(steps, state, sent, buffers or Buffers())
         neuron = self.neuron
         match neuron:
             case IntegrateFire() | IntegrateFireInput():

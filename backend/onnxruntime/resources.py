@@ -50,7 +50,9 @@ class Resources:
         """How to cut `images` of `slots` time slots each, of which one takes `bytes_per_slot`."""
         side_by_side = min(self.threads, images)
         held = max(min(self.memory // side_by_side, CHUNK_BYTES) // bytes_per_slot, 1)
-        batch = int(np.clip(held // slots, 1, min(LARGEST_BATCH, -(-images // side_by_side))))
+        most = int(np.clip(held // slots, 1, LARGEST_BATCH))
+        rounds = -(-images // (most * side_by_side))  # each thread has as much to do as the others
+        batch = -(-images // (rounds * side_by_side))
         return Chunk(batch, int(np.clip(held // batch, 1, slots)), self.threads // side_by_side)
 
 
@@ -61,6 +63,28 @@ class Chunk:
     images: int
     steps: int
     threads: int
+
+
+class Buffers:
+    """One thread's memory for spikes and currents, used again and again: fresh memory costs as much as a layer."""
+
+    def __init__(self) -> None:
+        self._free: list[np.ndarray] = []
+
+    def take(self, size: int) -> np.ndarray:
+        """A flat array of at least so many numbers, of any value. What is free but too small makes room for it."""
+        self._free.sort(key=len)
+        fitting = next((at for at, buffer in enumerate(self._free) if len(buffer) >= size), None)
+        if fitting is not None:
+            return self._free.pop(fitting)
+        if self._free:
+            self._free.pop()
+        return np.empty(size, np.float32)
+
+    def give(self, array: np.ndarray) -> None:
+        """Take back an array, or the array that it is a view of; nobody may look at it any more."""
+        whole = array if array.base is None else array.base
+        self._free.append(whole.reshape(-1))
 
 
 def side_by_side(work: Callable[[Item], Done], items: Iterable[Item], threads: int) -> Iterator[Done]:

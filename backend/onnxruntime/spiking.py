@@ -8,6 +8,7 @@ layer is looked at. Images, and where one image is still too much its timesteps,
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -16,7 +17,7 @@ from ...ir import Network, verify
 from ..compiled import CompiledSpiking, Recording, Wanted
 from .layer import Layer, is_graded
 from .layout import Layout
-from .resources import Chunk, Resources, side_by_side
+from .resources import Buffers, Chunk, Resources, side_by_side
 
 
 class CompiledEngine(CompiledSpiking):
@@ -34,11 +35,13 @@ class CompiledEngine(CompiledSpiking):
         chunk = chunk_of(self.network, self._resources, images)
         layers = self._compiled(chunk.threads)
 
-        layout = Layout.of(self.network)
+        layout, own = Layout.of(self.network), threading.local()
 
         def run(start: int) -> Recording:
+            if not hasattr(own, "buffers"):
+                own.buffers = Buffers()
             part = {name: layout.inward(array[start : start + chunk.images]) for name, array in inputs.items()}
-            return self._run_batch(layers, part, start, chunk.steps, wanted)
+            return self._run_batch(layers, part, start, chunk.steps, wanted, own.buffers)
 
         return side_by_side(run, range(0, images, chunk.images), self._resources.threads // chunk.threads)
 
@@ -48,7 +51,13 @@ class CompiledEngine(CompiledSpiking):
         return self._layers[threads]
 
     def _run_batch(
-        self, layers: list[Layer], inputs: dict[str, np.ndarray], first_image: int, steps: int, wanted: Wanted
+        self,
+        layers: list[Layer],
+        inputs: dict[str, np.ndarray],
+        first_image: int,
+        steps: int,
+        wanted: Wanted,
+        buffers: Buffers,
     ) -> Recording:
         slots = time_slots(self.network)
         states = {
@@ -64,14 +73,14 @@ class CompiledEngine(CompiledSpiking):
             for layer in layers:
                 state = states[layer.name]
                 counts_before = state.counts.copy() if layer.name in decoded else state.counts
-                result = layer.step(min(steps, slots - first), state, sent, first)
+                result = layer.step(min(steps, slots - first), state, sent, first, buffers)
                 sent[layer.name] = result
                 if layer.name in decoded:
                     decoded[layer.name].append(layer.decode(result, counts_before, first))
                 if layer.name in wanted.trains:
                     trains.setdefault(layer.name, []).append(layer.trains(result, self.network.timesteps or 1))
                 for name in _spent(layer.name, sent, self._last_use):
-                    del sent[name]
+                    buffers.give(sent.pop(name))
         counts = {layer.name: states[layer.name].counts for layer in layers if layer.neuron.fires}
         potentials = {layer.name: states[layer.name].v for layer in layers if not layer.neuron.is_input}
         if not wanted.each_image:
