@@ -7,12 +7,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..ir import DataError, Images, Network, Population, Softmax, SpikingNeuron, as_inputs, as_labels
+from ..ir import BackendError, DataError, Images, Network, Population, Softmax, SpikingNeuron, as_inputs, as_labels
 
 PerOutput = np.ndarray | Mapping[str, np.ndarray]
 
@@ -27,12 +27,14 @@ class Recording:
     network has its answer only when a phase is over: (1, images, *shape).
     `trains`: population that fires and was recorded → spikes, (T, images, *shape), int8: 1, or −1 for a negative
     spike; None where nothing was. Step t of a train is step t of the population's own window.
+    `steps`: how long each image was shown, (images,), where that may be shorter than T.
     """
 
     spike_counts: Mapping[str, np.ndarray]
     potentials: Mapping[str, np.ndarray]
     decoded: Mapping[str, np.ndarray]
     trains: Mapping[str, np.ndarray] | None = None
+    steps: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,13 @@ class Wanted:
     """What a run is to keep: the trains of some populations, by name, and whether counts and potentials of each image.
 
     Without those of each image, counts are summed over the images of a part, (1, *shape), and there are no potentials.
+    An image may then be shown for less than T: it stops after each `until_stable` steps in which its prediction did not
+    change, which is decoded from there on.
     """
 
     trains: frozenset[str] = frozenset()
     each_image: bool = True
+    until_stable: int | None = None
 
 
 TOTALS = Wanted(each_image=False)
@@ -57,7 +62,8 @@ class Result:
     a run of t steps, `accuracy[-1]` that of the whole run. `predictions`: (T, images), class numbers. A few-spike
     network answers once, so its T is 1 here. For a network with several outputs, both
     are mappings from output names to such arrays. `spike_counts`: firing population → spikes of each
-    neuron summed over all images, of the population's shape. `images` were shown, in `seconds`.
+    neuron summed over all images, of the population's shape. `images` were shown, in `seconds`. `steps`: (images,),
+    how long each of them was shown.
     """
 
     accuracy: PerOutput
@@ -65,10 +71,13 @@ class Result:
     spike_counts: Mapping[str, np.ndarray]
     images: int
     seconds: float
+    steps: np.ndarray
 
 
 class CompiledSpiking(ABC):
     """A spiking network, ready to run for `network.timesteps` steps per image."""
+
+    stops_early = False  # whether the backend can show an image for less
 
     def __init__(self, network: Network):
         self.network = network
@@ -77,21 +86,28 @@ class CompiledSpiking(ABC):
     def _run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         """Simulate the images in order, a few at a time, and keep what is wanted."""
 
-    def evaluate(self, x: Images, y: Any, *, transient: int = 0, progress: bool = True) -> Result:
+    def evaluate(
+        self, x: Images, y: Any, *, transient: int = 0, until_stable: int | None = None, progress: bool = True
+    ) -> Result:
         """Classify the images `x`, (images, *input shape), and compare with the labels `y`, (images,).
 
         The prediction after each step is the output's largest decoded activation. After the first `transient` steps
-        the readout starts anew, so that what they brought no longer counts. Several inputs or outputs are given as
-        mappings by name. Raises DataError for data that does not fit and a transient as long as the run.
+        the readout starts anew, so that what they brought no longer counts. With `until_stable`, an image is no longer
+        shown once its prediction has been the same for so many steps, which is looked at whenever so many are over; its
+        spikes are counted up to there. Several inputs or outputs are given as mappings by name. Raises DataError for
+        data that does not fit and a transient as long as the run, and BackendError where nothing can stop early.
         """
         self._require_shorter(transient)
+        wanted = replace(TOTALS, until_stable=self._stopping(until_stable, transient))
         inputs = as_inputs(self.network, x)
         images = len(next(iter(inputs.values())))
         labels = as_labels(self.network, y, images)
         started = time.perf_counter()
         predictions: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
         spike_counts: dict[str, np.ndarray] = {}
-        for part in self._parts(inputs, TOTALS, progress):
+        steps: list[np.ndarray] = []
+        for part in self._parts(inputs, wanted, progress):
+            steps.append(self._shown(part))
             for name, decoded in part.decoded.items():
                 after = _delayed(decoded, transient)
                 predictions[name].append(after.reshape(*after.shape[:2], -1).argmax(-1).astype(np.int32))
@@ -100,7 +116,8 @@ class CompiledSpiking(ABC):
         seconds = time.perf_counter() - started
         joined = {name: np.concatenate(parts, axis=1) for name, parts in predictions.items()}
         accuracy = {name: (joined[name] == labels[name]).mean(1) for name in joined}
-        return Result(per_output(accuracy), per_output(joined), spike_counts, images, seconds)
+        shown = np.concatenate(steps)
+        return Result(per_output(accuracy), per_output(joined), spike_counts, images, seconds, shown)
 
     def predict(
         self, x: Images, *, probabilities: bool = False, transient: int = 0, progress: bool = True
@@ -140,6 +157,25 @@ class CompiledSpiking(ABC):
         if unknown:
             raise DataError(f"cannot record {', '.join(sorted(unknown))}: what fires is {', '.join(firing)}")
         return frozenset(chosen)
+
+    def _stopping(self, until_stable: int | None, transient: int) -> int | None:
+        """`until_stable`, or an error where it cannot be had."""
+        if until_stable is None:
+            return None
+        if self.network.is_phased:
+            raise DataError("until_stable: a few-spike network answers once, so there is nothing to wait for")
+        if until_stable < 1 or transient:
+            raise DataError(f"until_stable is a number of steps from 1 on, without a transient; not {until_stable}")
+        if not self.stops_early:
+            raise BackendError("until_stable: this backend shows every image for all T steps; use the embedded engine")
+        return until_stable
+
+    def _shown(self, part: Recording) -> np.ndarray:
+        """How long the images of a part were shown."""
+        if part.steps is not None:
+            return part.steps
+        images = next(iter(part.decoded.values())).shape[1]
+        return np.full(images, self.network.timesteps or 1)
 
     def _require_shorter(self, transient: int) -> None:
         steps = 1 if self.network.is_phased else self.network.timesteps or 1

@@ -83,7 +83,7 @@ def _session(network: Network, outputs: tuple[str, ...]) -> onnxruntime.Inferenc
     for name in network.order:
         population = network.populations[name]
         if population.neuron.is_input:
-            values[name] = CHANNELS_LAST.entering(graph, f"in:{name}", population.shape)
+            values[name] = CHANNELS_LAST.entering(graph, f"in:{name}", population.shape).value
             continue
         terms = [
             emit_operators(graph, values[c.source], c.operators, network.populations[c.source].shape)

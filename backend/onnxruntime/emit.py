@@ -65,10 +65,10 @@ class GraphBuilder:
         self._nodes.append(helper.make_node("Identity", [value], [name]))
         self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]))
 
-    def node(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+    def node(self, operator: str, inputs: Sequence[str], domain: str = "", **attributes: Any) -> str:
         """Add a node with one output; returns the output's name."""
         name = self._fresh()
-        self._nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        self._nodes.append(helper.make_node(operator, inputs, [name], domain=domain, **attributes))
         return name
 
     def array(self, values: np.ndarray) -> str:
@@ -89,7 +89,9 @@ class GraphBuilder:
     def session(self, threads: int = 0) -> onnxruntime.InferenceSession:
         """The graph, loaded into onnxruntime on the CPU; 0 threads are all that there are. Raises BackendError."""
         graph = helper.make_graph(self._nodes, "snnc", self._inputs, self._outputs, self._arrays)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        versions = {"": OPSET} | {node.domain: 1 for node in self._nodes if node.domain}
+        opsets = [helper.make_opsetid(domain, version) for domain, version in versions.items()]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
@@ -167,20 +169,20 @@ def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Sh
 
 def emit_max_pool(graph: GraphBuilder, value: str, pool: MaxPool2D) -> str:
     """The largest of each window, whatever else the neuron does."""
-    return graph.node("MaxPool", [value], kernel_shape=pool.pool_size, strides=pool.strides, pads=_pads(pool.padding))
+    return graph.node("MaxPool", [value], kernel_shape=pool.pool_size, strides=pool.strides, pads=pads(pool.padding))
 
 
 def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: Shape) -> str:
     match operator:
         case Conv2D(weight, strides, padding, dilation, groups):
             kernel = graph.array(weight.transpose(3, 2, 0, 1))
-            attributes = {"strides": strides, "pads": _pads(padding), "dilations": dilation, "group": groups}
+            attributes = {"strides": strides, "pads": pads(padding), "dilations": dilation, "group": groups}
             return graph.node("Conv", [value, kernel], **attributes)
         case Dense(weight):
             rows = graph.array(weight[_internal_positions(shape)] if len(shape) == 3 else weight)
             return graph.node("MatMul", [graph.node("Flatten", [value]), rows])
         case AveragePool2D(pool_size, strides, padding):
-            return graph.node("AveragePool", [value], kernel_shape=pool_size, strides=strides, pads=_pads(padding))
+            return graph.node("AveragePool", [value], kernel_shape=pool_size, strides=strides, pads=pads(padding))
         case Scale(factor):
             return graph.node("Mul", [value, graph.array(_broadcastable(factor, shape))])
         case Pad(amounts):
@@ -206,6 +208,7 @@ def _broadcastable(values: np.ndarray, shape: Shape) -> np.ndarray:
     return values.reshape(-1, 1, 1) if values.ndim == 1 else np.moveaxis(values, -1, 0)
 
 
-def _pads(padding: Padding) -> list[int]:
+def pads(padding: Padding) -> list[int]:
+    """Padding as ONNX has it."""
     (top, bottom), (left, right) = padding
     return [top, left, bottom, right]

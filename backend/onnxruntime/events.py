@@ -17,6 +17,7 @@ from numba import njit
 
 from ...ir import NO_PADDING, AveragePool2D, Conv2D, Dense, Flatten, Operator, Pair, Shape
 from .intrinsics import LANES, added_16, added_32, added_64, listed_of
+from .resources import aligned
 
 SLACK = LANES  # numbers behind the currents that may be written to, as blocks of filters are wide
 _WIDTHS = (64, 32, LANES)
@@ -106,7 +107,8 @@ def _in_blocks(kernel: np.ndarray) -> tuple[tuple[int, ...], tuple[np.ndarray, .
     firsts, blocks, first = [], [], 0
     while (left := kernel.shape[-1] - first) > 0:
         width = next((width for width in _WIDTHS if width <= left), _WIDTHS[-1])
-        block = np.zeros((len(kernel), width), np.float32)
+        block = aligned(len(kernel) * width)[: len(kernel) * width].reshape(-1, width)
+        block[:] = 0
         block[:, :left] = kernel[:, first : first + width]
         firsts.append(first)
         blocks.append(block)

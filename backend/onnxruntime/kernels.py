@@ -97,19 +97,17 @@ def few_spike(
 
 @njit(nogil=True, cache=True)
 def poisson(
-    sent: np.ndarray, probability: np.ndarray, counts: np.ndarray, seed: int, first_image: int, first_step: int
+    sent: np.ndarray, probability: np.ndarray, counts: np.ndarray, seed: int, numbers: np.ndarray, first_step: int
 ) -> None:
     """Spikes drawn with the given probabilities, (images, neurons), in every step of `sent`.
 
-    Each number depends on the seed, the image's number, the step and the neuron alone, so the way in which
+    Each number depends on the seed, the image's number in `numbers`, the step and the neuron alone, so the way in which
     images and steps are cut into chunks changes nothing.
     """
     timesteps, images, neurons = sent.shape
     for image in range(images):
         for t in range(timesteps):
-            stream = _mixed(
-                _mixed(_mixed(np.uint64(seed)) + np.uint64(first_image + image)) + np.uint64(first_step + t)
-            )
+            stream = _mixed(_mixed(_mixed(np.uint64(seed)) + np.uint64(numbers[image])) + np.uint64(first_step + t))
             for i in range(neurons):
                 uniform = np.float32(_mixed(stream + np.uint64(i)) >> np.uint64(40)) * np.float32(2.0**-24)
                 fires = uniform < probability[image, i]

@@ -33,7 +33,8 @@ from ...ir import (
 )
 from ..weights import weighted
 from . import kernels
-from .emit import GraphBuilder, emit_max_pool, emit_operators, run_into
+from .blocked import block_size, emit, emit_pooled
+from .emit import GraphBuilder, run_into
 from .events import SLACK, Events
 from .layout import Layout
 from .resources import Buffers
@@ -41,19 +42,41 @@ from .resources import Buffers
 
 @dataclass
 class State:
-    """What a layer carries through the time of one batch, whose first image is number `first_image`: (images, neurons).
+    """What a layer carries through the time of one batch of images, whose `numbers` are given: (images, neurons).
 
     `constant` is the part of the summed input, before any pooling, that is the same in every step, and (1, neurons)
-    where it is the same for every image; `sign` is that of a signed input's spikes. `counts` may have one row for the
-    totals of all images, and then `v` has only one, too, if the whole run is a single phase.
+    where it is the same for every image; `sign` is that of a signed input's spikes. With `totals`, `counts` has one row
+    for all images, and `v` has only one, too, if the whole run is a single phase. `stopped` has the counts of images
+    that are no longer in the batch.
     """
 
     constant: np.ndarray
     v: np.ndarray
     counts: np.ndarray
     sign: np.ndarray | None
-    first_image: int
-    images: int
+    numbers: np.ndarray
+    totals: bool
+    stopped: np.ndarray
+
+    @property
+    def images(self) -> int:
+        return len(self.numbers)
+
+    def keep(self, images: np.ndarray) -> None:
+        """Go on with those of the images, (images,), that are marked."""
+        if len(self.constant) == self.images:
+            self.constant = self.constant[images]
+        if self.sign is not None:
+            self.sign = self.sign[images]
+        if not self.totals:
+            self.stopped = self.stopped + self.counts[~images].sum(0)
+            self.counts = self.counts[images]
+        self.v = self.v[images]
+        self.numbers = self.numbers[images]
+
+    def total(self) -> np.ndarray:
+        """The spikes of each neuron over all images, (1, neurons), int64."""
+        return self.counts.sum(0, dtype=np.int64, keepdims=True) + self.stopped
 
 
 @dataclass(frozen=True)
@@ -69,6 +92,7 @@ class Layer:
     steady_sources: tuple[str, ...]
     driven_sources: tuple[str, ...]
     source_shapes: Mapping[str, Shape]
+    source_layouts: Mapping[str, Layout]
 
     @classmethod
     def of(cls, network: Network, name: str, threads: int) -> Layer:
@@ -82,7 +106,7 @@ class Layer:
         driven = [c for c, events in spiking if events is None]
         return cls(
             network.populations[name],
-            Layout.of(network),
+            Layout.of(network, name),
             _session(network, steady, threads),
             _session(network, driven, threads),
             tuple(events for _, events in spiking if events is not None),
@@ -90,6 +114,7 @@ class Layer:
             _sources(steady),
             _sources(driven),
             {c.source: network.populations[c.source].shape for c in connections},
+            {c.source: Layout.of(network, c.source) for c in connections},
         )
 
     @property
@@ -116,7 +141,7 @@ class Layer:
 
     def external(self, x: np.ndarray) -> np.ndarray:
         """(…, neurons) in the engine's layout as (…, *population shape)."""
-        return self.layout.outward(x.reshape(*x.shape[:-1], *self.layout.shape(self.population.shape)))
+        return self.layout.outward(x, self.population.shape)
 
     @property
     def spiking_sources(self) -> tuple[str, ...]:
@@ -133,12 +158,15 @@ class Layer:
         if self.neuron.is_input:
             constant, sign = _encoded(self.neuron, inputs[self.name].reshape(images, -1))
         if self.steady is not None:
-            summed = self.steady.run(None, {name: inputs[name] for name in self.steady_sources})[0]
+            feed = {name: self._as_fed(inputs[name], name, images) for name in self.steady_sources}
+            summed = self.steady.run(None, feed)[0]
             constant = summed.reshape(images, -1) + constant
         rows = 1 if totals else images
         v = np.empty((rows if self.neuron.phased else images, self.population.size), np.float32)
         v[:] = self._v_init
-        return State(constant, v, np.zeros((rows, self.population.size), np.int32), sign, first_image, images)
+        numbers = np.arange(first_image, first_image + images)
+        counts = np.zeros((rows, self.population.size), np.int32)
+        return State(constant, v, counts, sign, numbers, totals, np.zeros(1, np.int64))
 
     def summed(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
         """The whole input of every step, pooled where the neuron pools: (steps, images, neurons)."""
@@ -167,8 +195,7 @@ class Layer:
         current = buffers.take(rows * neurons + SLACK)
         summed = current[: rows * neurons]
         if self.driven is not None:
-            shapes = {name: self.layout.shape(self.source_shapes[name]) for name in self.driven_sources}
-            feed = {name: sent[name].reshape(rows, *shapes[name]) for name in self.driven_sources}
+            feed = {name: self._as_fed(sent[name], name, rows) for name in self.driven_sources}
             run_into(self.driven, feed, summed.reshape(rows, *self.layout.shape(self.population.input_shape)))
         elif not self.events:
             summed[:] = 0
@@ -176,6 +203,10 @@ class Layer:
             spikes = sent[edge.source].reshape(rows, -1)
             edge.add(spikes, current, fresh=self.driven is None and number == 0)
         return summed.reshape(steps, images, neurons)
+
+    def _as_fed(self, x: np.ndarray, source: str, rows: int) -> np.ndarray:
+        """What a source sends, for `rows` examples, as graphs take it."""
+        return x.reshape(rows, *self.source_layouts[source].shape(self.source_shapes[source]))
 
     def step(
         self,
@@ -198,7 +229,7 @@ class Layer:
             case Integrate():
                 kernels.integrate(result, constant, state.v)
             case PoissonInput():
-                kernels.poisson(result, constant, state.counts, neuron.seed, state.first_image, first)
+                kernels.poisson(result, constant, state.counts, neuron.seed, state.numbers, first)
             case SpikeInput():
                 result[:] = seen = constant != 0
                 state.counts += steps * (seen if len(state.counts) == len(seen) else seen.sum(0))
@@ -255,13 +286,17 @@ def _session(network: Network, connections: list[Connection], threads: int) -> o
     """Sums `connections` for a whole batch; a source's spikes, 0 or 1, count as its λ or α."""
     if not connections:
         return None
-    graph, layout = GraphBuilder(), Layout.of(network)
-    values = {name: layout.entering(graph, name, network.populations[name].shape) for name in _sources(connections)}
+    graph, target = GraphBuilder(), network.populations[connections[0].target]
+    layout, block = Layout.of(network, target.name), block_size() if network.is_phased else 1
+    values = {
+        name: Layout.of(network, name).entering(graph, name, network.populations[name].shape)
+        for name in _sources(connections)
+    }
     terms = []
     for connection in connections:
         shape = network.populations[connection.source].shape
-        terms.append(emit_operators(graph, values[connection.source], weighted(network, connection), shape))
-    target = network.populations[connections[0].target]
+        term = emit(graph, values[connection.source], weighted(network, connection), shape, block)
+        terms.append(layout.arranged(graph, term, target.input_shape))
     layout.leaving(graph, graph.total(terms), "current", target.input_shape)
     return graph.session(threads)
 
@@ -279,7 +314,7 @@ def _pooling_session(network: Network, name: str, threads: int) -> onnxruntime.I
     pool = population.neuron.pooling if isinstance(population.neuron, SpikingNeuron) else None
     if pool is None:
         return None
-    graph, layout = GraphBuilder(), Layout.of(network)
-    summed = layout.entering(graph, "summed", pool.image)
-    layout.leaving(graph, emit_max_pool(graph, summed, pool), "pooled", population.shape)
+    graph, layout = GraphBuilder(), Layout.of(network, name)
+    pooled = emit_pooled(graph, layout.entering(graph, "summed", pool.image), pool)
+    layout.leaving(graph, layout.arranged(graph, pooled, population.shape), "pooled", population.shape)
     return graph.session(threads)

@@ -1,62 +1,82 @@
-"""How a population's numbers lie in memory while the engine runs: channels first or last, and flat ones as they are."""
+"""How a population's numbers lie in memory while the engine runs."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...ir import Network, Shape
-from .emit import GraphBuilder, internal_shape
+from .blocked import Tensor, arranged, block_size, in_blocks, out_of_blocks
+from .emit import GraphBuilder
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Channels last is the IR's order, and what adding up weights per spike wants; onnxruntime wants channels first."""
+    """Images have their channels last, as in the IR, or `block` of them side by side; 1 means channels first.
 
-    channels_first: bool
+    Flat populations have one order only.
+    """
+
+    block: int | None  # None: channels last
 
     @classmethod
-    def of(cls, network: Network) -> Layout:
-        """That of a spiking network: few-spike populations send numbers, which onnxruntime takes."""
-        return cls(channels_first=network.is_phased)
+    def of(cls, network: Network, name: str) -> Layout:
+        """That of a population of a spiking network.
+
+        Weights are added up per spike with channels last. What few-spike populations send goes to onnxruntime.
+        """
+        if not network.is_phased:
+            return CHANNELS_LAST
+        shape = network.populations[name].shape
+        return cls(block_size() if len(shape) == 3 and shape[2] % block_size() == 0 else 1)
 
     def shape(self, shape: Shape) -> Shape:
-        """The shape of one example of a population."""
-        return internal_shape(shape) if self.channels_first else shape
+        """The shape of one example, as graphs call it."""
+        return shape if self._same(shape) else (shape[2], shape[0], shape[1])
 
-    def inward(self, x: np.ndarray) -> np.ndarray:
-        """An array whose last axes are a population's shape in the IR, in this layout."""
-        return np.ascontiguousarray(np.moveaxis(x, -1, -3)) if self.channels_first and x.ndim >= 4 else x
+    def inward(self, x: np.ndarray, shape: Shape) -> np.ndarray:
+        """(…, *shape), a population's shape in the IR, in this layout."""
+        return x if self._same(shape) else in_blocks(x, self.block or 1)
 
-    def outward(self, x: np.ndarray) -> np.ndarray:
-        """The inverse of `inward`."""
-        return np.ascontiguousarray(np.moveaxis(x, -3, -1)) if self.channels_first and x.ndim >= 4 else x
+    def outward(self, x: np.ndarray, shape: Shape) -> np.ndarray:
+        """(…, neurons) in this layout as (…, *shape)."""
+        x = x.reshape(*x.shape[:-1], *self.shape(shape))
+        return x if self._same(shape) else out_of_blocks(x, self.block or 1)
 
     def per_position(self, values: float | np.ndarray, shape: Shape) -> np.ndarray:
         """`values` (a number, one per channel, or one per position) for each neuron of `shape`, flat."""
         spread = np.broadcast_to(np.asarray(values, np.float32), shape)
-        first = self.channels_first and len(shape) == 3
-        return np.ascontiguousarray(np.moveaxis(spread, -1, 0) if first else spread).reshape(-1)
+        return np.ascontiguousarray(self.inward(spread, shape)).reshape(-1)
 
-    def planes(self, x: np.ndarray, channels: int) -> np.ndarray:
+    def planes(self, x: np.ndarray, shape: Shape) -> np.ndarray:
         """(rows, neurons) as (rows, channels, positions)."""
-        if self.channels_first:
-            return x.reshape(len(x), channels, -1)
-        return x.reshape(len(x), -1, channels).transpose(0, 2, 1)
+        positions = math.prod(shape[:-1])
+        return self.outward(x, shape).reshape(len(x), positions, shape[-1]).transpose(0, 2, 1)
 
-    def entering(self, graph: GraphBuilder, name: str, shape: Shape) -> str:
-        """An input of a graph in this layout, as the graph's own value."""
+    def entering(self, graph: GraphBuilder, name: str, shape: Shape) -> Tensor:
+        """An input of a graph in this layout; channels are last in no graph."""
         value = graph.input(name, self.shape(shape))
-        return graph.node("Transpose", [value], perm=(0, 3, 1, 2)) if self._turned(shape) else value
+        if self.block is None and len(shape) == 3:
+            value = graph.node("Transpose", [value], perm=(0, 3, 1, 2))
+        return Tensor(value, self._blocked(shape))
+
+    def arranged(self, graph: GraphBuilder, tensor: Tensor, shape: Shape) -> str:
+        """A value of a graph on its way to leave it in this layout."""
+        return arranged(graph, tensor, shape, self._blocked(shape))
 
     def leaving(self, graph: GraphBuilder, value: str, name: str, shape: Shape) -> None:
-        """An output of a graph in this layout."""
-        value = graph.node("Transpose", [value], perm=(0, 2, 3, 1)) if self._turned(shape) else value
+        """Make an arranged value an output of a graph."""
+        if self.block is None and len(shape) == 3:
+            value = graph.node("Transpose", [value], perm=(0, 2, 3, 1))
         graph.output(value, name, self.shape(shape))
 
-    def _turned(self, shape: Shape) -> bool:
-        return not self.channels_first and len(shape) == 3
+    def _same(self, shape: Shape) -> bool:
+        return self.block is None or len(shape) < 3
+
+    def _blocked(self, shape: Shape) -> bool:
+        return len(shape) == 3 and (self.block or 1) > 1
 
 
-CHANNELS_LAST = Layout(channels_first=False)
+CHANNELS_LAST = Layout(None)

@@ -22,6 +22,7 @@ from ...ir import BackendError
 MEMORY_BYTES = 256 * 2**20
 CHUNK_BYTES = 8 * 2**20
 LARGEST_BATCH = 256
+_LINE = 16  # numbers in a line of the cache; what lies across two is read more slowly
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -79,12 +80,20 @@ class Buffers:
             return self._free.pop(fitting)
         if self._free:
             self._free.pop()
-        return np.empty(size, np.float32)
+        return aligned(size)
 
     def give(self, array: np.ndarray) -> None:
-        """Take back an array, or the array that it is a view of; nobody may look at it any more."""
-        whole = array if array.base is None else array.base
-        self._free.append(whole.reshape(-1))
+        """Take back a buffer, of which this is a view; nobody may look at it any more."""
+        self._free.append(_aligned_part(array.base))
+
+
+def aligned(size: int) -> np.ndarray:
+    """A flat array of at least so many numbers, of any value, that begins at a line of the cache."""
+    return _aligned_part(np.empty(size + _LINE, np.float32))
+
+
+def _aligned_part(memory: np.ndarray) -> np.ndarray:
+    return memory[-(memory.ctypes.data // memory.itemsize) % _LINE :]
 
 
 def side_by_side(work: Callable[[Item], Done], items: Iterable[Item], threads: int) -> Iterator[Done]:

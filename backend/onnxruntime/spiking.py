@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,6 +25,8 @@ from .resources import Buffers, Chunk, Resources, side_by_side
 class CompiledEngine(CompiledSpiking):
     """A spiking network on the embedded engine."""
 
+    stops_early = True
+
     def __init__(self, network: Network, resources: Resources | None = None):
         verify(network, "spiking")
         super().__init__(network)
@@ -34,14 +38,13 @@ class CompiledEngine(CompiledSpiking):
         images = len(next(iter(inputs.values())))
         chunk = chunk_of(self.network, self._resources, images)
         layers = self._compiled(chunk.threads)
-
-        layout, own = Layout.of(self.network), threading.local()
+        own = threading.local()
 
         def run(start: int) -> Recording:
             if not hasattr(own, "buffers"):
                 own.buffers = Buffers()
-            part = {name: layout.inward(array[start : start + chunk.images]) for name, array in inputs.items()}
-            return self._run_batch(layers, part, start, chunk.steps, wanted, own.buffers)
+            part = {name: array[start : start + chunk.images] for name, array in inputs.items()}
+            return self._run_batch(layers, laid_out(self.network, part), start, chunk.steps, wanted, own.buffers)
 
         return side_by_side(run, range(0, images, chunk.images), self._resources.threads // chunk.threads)
 
@@ -59,39 +62,89 @@ class CompiledEngine(CompiledSpiking):
         wanted: Wanted,
         buffers: Buffers,
     ) -> Recording:
-        slots = time_slots(self.network)
+        slots, outputs = time_slots(self.network), self.network.outputs
         states = {
-            layer.name: layer.start(
-                inputs, first_image, totals=not wanted.each_image and layer.name not in self.network.outputs
-            )
+            layer.name: layer.start(inputs, first_image, totals=not wanted.each_image and layer.name not in outputs)
             for layer in layers
         }
-        decoded: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
+        images = len(next(iter(inputs.values())))
+        answers = _Answers.of(self.network, slots, images)
         trains: dict[str, list[np.ndarray]] = {}
-        for first in range(0, slots, steps):
+        for first, last in _windows(slots, steps, wanted.until_stable):
             sent: dict[str, np.ndarray] = {}
             for layer in layers:
                 state = states[layer.name]
-                counts_before = state.counts.copy() if layer.name in decoded else state.counts
-                result = layer.step(min(steps, slots - first), state, sent, first, buffers)
-                sent[layer.name] = result
-                if layer.name in decoded:
-                    decoded[layer.name].append(layer.decode(result, counts_before, first))
+                counts_before = state.counts.copy() if layer.name in outputs else state.counts
+                result = sent[layer.name] = layer.step(last - first, state, sent, first, buffers)
+                if layer.name in outputs:
+                    answers.add(layer.name, first, layer.decode(result, counts_before, first))
                 if layer.name in wanted.trains:
                     trains.setdefault(layer.name, []).append(layer.trains(result, self.network.timesteps or 1))
                 for name in _spent(layer.name, sent, self._last_use):
                     buffers.give(sent.pop(name))
+            if wanted.until_stable and last % wanted.until_stable == 0:
+                going_on = answers.stop_stable(last - wanted.until_stable, last)
+                for state in states.values():
+                    state.keep(going_on)
+                if not going_on.any():
+                    break
         counts = {layer.name: states[layer.name].counts for layer in layers if layer.neuron.fires}
         potentials = {layer.name: states[layer.name].v for layer in layers if not layer.neuron.is_input}
         if not wanted.each_image:
-            counts = {name: summed.sum(0, dtype=np.int64, keepdims=True) for name, summed in counts.items()}
-            potentials = {}
+            counts, potentials = {name: states[name].total() for name in counts}, {}
         return Recording(
             {layer.name: layer.external(counts[layer.name]) for layer in layers if layer.name in counts},
             {layer.name: layer.external(potentials[layer.name]) for layer in layers if layer.name in potentials},
-            {name: np.concatenate(parts) for name, parts in decoded.items()},
+            answers.decoded,
             {name: np.concatenate(parts) for name, parts in trains.items()} if wanted.trains else None,
+            answers.steps if wanted.until_stable else None,
         )
+
+
+@dataclass
+class _Answers:
+    """What a batch of images decodes after each step, (T, images, *shape) by output, and how long each is shown."""
+
+    decoded: dict[str, np.ndarray]
+    steps: np.ndarray
+    showing: np.ndarray  # the images that have not stopped
+
+    @classmethod
+    def of(cls, network: Network, slots: int, images: int) -> _Answers:
+        shapes = {name: network.populations[name].shape for name in network.outputs}
+        decoded = {name: np.empty((slots, images, *shape), np.float32) for name, shape in shapes.items()}
+        return cls(decoded, np.full(images, slots), np.arange(images))
+
+    def add(self, output: str, first: int, decoded: np.ndarray) -> None:
+        """Take down what the images that are shown decode in the steps from `first` on."""
+        self.decoded[output][first : first + len(decoded), self.showing] = decoded
+
+    def stop_stable(self, first: int, last: int) -> np.ndarray:
+        """Stop the images whose predictions were the same in all steps from `first` to `last`; which of them go on."""
+        changed = np.zeros(len(self.showing), bool)
+        for decoded in self.decoded.values():
+            seen = decoded[first:last, self.showing]
+            predictions = seen.reshape(*seen.shape[:2], -1).argmax(-1)
+            changed |= (predictions != predictions[-1]).any(0)
+        stopped = self.showing[~changed]
+        for decoded in self.decoded.values():
+            decoded[last:, stopped] = decoded[last - 1, stopped]
+        self.steps[stopped] = last
+        self.showing = self.showing[changed]
+        return changed
+
+
+def _windows(slots: int, steps: int, stops: int | None) -> list[tuple[int, int]]:
+    """Stretches of at most so many steps; if images may stop, each `stops` steps are some of them together."""
+    ends = sorted({*range(0, slots, steps), *range(0, slots, stops or slots), slots})
+    return list(pairwise(ends))
+
+
+def laid_out(network: Network, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Images, (images, *input shape), as the engine has them."""
+    return {
+        name: Layout.of(network, name).inward(array, network.populations[name].shape) for name, array in inputs.items()
+    }
 
 
 def stepped(network: Network) -> list[str]:

@@ -15,9 +15,8 @@ import numpy as np
 from ...ir import Images, Network, Population, as_inputs, verify
 from ..compiled import track
 from .layer import Layer, State
-from .layout import Layout
 from .resources import Resources, side_by_side
-from .spiking import chunk_of, last_use, stepped, time_slots
+from .spiking import chunk_of, laid_out, last_use, stepped, time_slots
 
 Stored = list[np.ndarray]
 Sent = Mapping[str, np.ndarray]
@@ -42,7 +41,7 @@ class Drive:
 
         def summed(state: State, sent: Sent) -> np.ndarray:
             current = self.layer.summed(self.slots, state, sent)
-            return self.layer.layout.planes(current.reshape(-1, current.shape[2]), self.layer.population.shape[-1])
+            return self.layer.layout.planes(current.reshape(-1, current.shape[2]), self.layer.population.shape)
 
         return self._batches(self.layer, summed)
 
@@ -103,8 +102,7 @@ def sweep(
     VerificationError for a network that breaks its stage's rules.
     """
     verify(network, "spiking")
-    layout = Layout.of(network)
-    inputs = {name: layout.inward(array) for name, array in as_inputs(network, x).items()}
+    inputs = laid_out(network, as_inputs(network, x))
     resources = Resources.of()
     chunk = chunk_of(network, resources, len(next(iter(inputs.values()))))
     threads = resources.threads // chunk.threads

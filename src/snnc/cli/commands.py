@@ -94,6 +94,9 @@ def evaluate(
         int | None, typer.Option("--timesteps", "-t", min=1, help="Run for this T, not the network's.")
     ] = None,
     transient: Annotated[int, typer.Option(min=0, help="Start reading out only after this many steps.")] = 0,
+    until_stable: Annotated[
+        int | None, typer.Option(min=1, help="Stop showing an image once its class was the same for so many steps.")
+    ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Use at most this many images.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="GeNN on a CPU: simulate in so many processes.")] = None,
     build_folder: Annotated[
@@ -130,7 +133,7 @@ def evaluate(
         loaded = loaded.replace(timesteps=timesteps)
     options = {name: value for name, value in (("workers", workers), ("folder", build_folder)) if value}
     compiled = snnc.compile(loaded, backend.value, **options)
-    result = compiled.evaluate(x, y, transient=transient)  # type: ignore[union-attr]
+    result = compiled.evaluate(x, y, transient=transient, until_stable=until_stable)  # type: ignore[union-attr]
     if plot:
         from ..plot import plot_accuracy
 
@@ -209,6 +212,7 @@ def _print_json(network: Network, result: Result) -> None:
     content = {
         "images": result.images,
         "seconds": result.seconds,
+        "steps_per_image": float(result.steps.mean()),
         "accuracy": {name: curve.tolist() for name, curve in by_output(network, result.accuracy).items()},
         "spikes_per_image": {name: int(counts.sum()) / result.images for name, counts in result.spike_counts.items()},
     }
@@ -225,10 +229,11 @@ def _print_result(network: Network, result: Result) -> None:
     table = Table("population", "neurons", "spikes per image", "rate per neuron and step")
     for name, counts in result.spike_counts.items():
         per_image = counts.sum() / result.images
-        rate = per_image / counts.size / (network.timesteps or 1)
+        rate = per_image / counts.size / result.steps.mean()
         table.add_row(name, str(counts.size), f"{per_image:.1f}", f"{rate:.3f}")
     out.print(table)
-    out.print(f"{result.images} images in {result.seconds:.2f} s", highlight=False)
+    steps = f", shown for {result.steps.mean():.1f} steps on average" if result.steps.min() < result.steps.max() else ""
+    out.print(f"{result.images} images in {result.seconds:.2f} s{steps}", highlight=False)
 
 
 def accuracy_table(curves: Mapping[str, np.ndarray]) -> Table:
