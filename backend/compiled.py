@@ -41,9 +41,9 @@ class Recording:
 class Wanted:
     """What a run is to keep: the trains of some populations, by name, and whether counts and potentials of each image.
 
-    Without those of each image, counts are summed over the images of a part, (1, *shape), and there are no potentials.
-    An image may then be shown for less than T: it stops after each `until_stable` steps in which its prediction did not
-    change, which is decoded from there on.
+    Without those of each image, counts are summed over images, (1, *shape), by part or in the last part for all, and
+    there are no potentials. An image may then be shown for less than T: it stops after `until_stable` steps in which
+    its prediction did not change, and what it decoded last stands for the rest.
     """
 
     trains: frozenset[str] = frozenset()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def emit_pooled(graph: GraphBuilder, tensor: Tensor, pool: MaxPool2D) -> Tensor:
     """The largest number of each window."""
     if not tensor.blocked:
         return Tensor(emit_max_pool(graph, tensor.value, pool), False)
-    windows = {"kernel_shape": pool.pool_size, "strides": pool.strides, "pads": pads(pool.padding)}
+    windows: dict[str, Any] = {"kernel_shape": pool.pool_size, "strides": pool.strides, "pads": pads(pool.padding)}
     return Tensor(graph.node("MaxPool", [tensor.value], domain=DOMAIN, **windows), True)
 
 
@@ -92,12 +93,12 @@ def _emitted(graph: GraphBuilder, tensor: Tensor, operator: Operator, shape: Sha
             inner = block if tensor.blocked else 1
             kernel = weight.reshape(height, width, depth // inner, inner, filters // block, block)
             kernel = kernel.transpose(4, 2, 0, 1, 3, 5).reshape(filters, depth, height, width)
-            attributes = {"kernel_shape": (height, width), "strides": strides, "pads": pads(padding)}
+            attributes: dict[str, Any] = {"kernel_shape": (height, width), "strides": strides, "pads": pads(padding)}
             attributes |= {"dilations": dilation, "group": 1}
             inputs = [tensor.value, graph.array(kernel)]
             return Tensor(graph.node("Conv", inputs, domain=DOMAIN, **attributes), True)
         case AveragePool2D(pool_size, strides, padding) if tensor.blocked:
-            windows = {"kernel_shape": pool_size, "strides": strides, "pads": pads(padding)}
+            windows: dict[str, Any] = {"kernel_shape": pool_size, "strides": strides, "pads": pads(padding)}
             return Tensor(graph.node("AveragePool", [tensor.value], domain=DOMAIN, **windows), True)
         case Scale(factor) if tensor.blocked:
             factors = in_blocks(np.broadcast_to(factor, shape), block)

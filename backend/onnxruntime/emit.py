@@ -176,8 +176,8 @@ def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: S
     match operator:
         case Conv2D(weight, strides, padding, dilation, groups):
             kernel = graph.array(weight.transpose(3, 2, 0, 1))
-            attributes = {"strides": strides, "pads": pads(padding), "dilations": dilation, "group": groups}
-            return graph.node("Conv", [value, kernel], **attributes)
+            attributes: dict[str, Any] = {"strides": strides, "dilations": dilation, "group": groups}
+            return graph.node("Conv", [value, kernel], pads=pads(padding), **attributes)
         case Dense(weight):
             rows = graph.array(weight[_internal_positions(shape)] if len(shape) == 3 else weight)
             return graph.node("MatMul", [graph.node("Flatten", [value]), rows])

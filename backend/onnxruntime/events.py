@@ -124,7 +124,7 @@ def _list(spikes: np.ndarray, shape: Shape, pool: Pair, listed: np.ndarray, star
     """
     _, width, channels = shape
     height, across = shape[0] // pool[0], shape[1] // pool[1]
-    found, position, together = 0, 0, channels - channels % LANES
+    found, position = 0, 0
     for t in range(len(spikes)):
         now = spikes[t]
         for y in range(height):
@@ -134,11 +134,8 @@ def _list(spikes: np.ndarray, shape: Shape, pool: Pair, listed: np.ndarray, star
                 for dy in range(pool[0]):
                     for dx in range(pool[1]):
                         begin = ((y * pool[0] + dy) * width + x * pool[1] + dx) * channels
-                        for c in range(0, together, LANES):
-                            found = listed_of(now, begin + c, x * channels + c, listed, found)
-                        for c in range(together, channels):  # without a branch, which could not be foreseen
-                            listed[found] = x * channels + c
-                            found += now[begin + c] > 0
+                        for c in range(0, channels, LANES):
+                            found = listed_of(now, begin + c, channels - c, x * channels + c, listed, found)
     starts[position] = found
 
 

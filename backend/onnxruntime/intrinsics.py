@@ -18,7 +18,6 @@ LANES = 16  # numbers in a vector
 
 _SIZE, _NUMBER = llvm.IntType(64), llvm.FloatType()
 _NUMBERS, _INTEGERS = llvm.VectorType(_NUMBER, LANES), llvm.VectorType(llvm.IntType(32), LANES)
-_ZERO = llvm.Constant(_SIZE, 0)
 
 
 def _fused_typed(_: Any, a: Any, b: Any, c: Any) -> Any:
@@ -30,30 +29,29 @@ def _fused_typed(_: Any, a: Any, b: Any, c: Any) -> Any:
     return types.float32(types.float32, types.float32, types.float32), generate
 
 
-def _listed_typed(_: Any, spikes: Any, at: Any, first: Any, listed: Any, found: Any) -> Any:
-    """List which of the LANES numbers spikes[at:] are positive; the first of them is called `first`.
+def _listed_typed(_: Any, spikes: Any, at: Any, count: Any, first: Any, listed: Any, found: Any) -> Any:
+    """List which of the numbers spikes[at : at + min(count, LANES)] are positive; the first of them is called `first`.
 
     LANES numbers are written to listed[found:], of which those that count come first. Returns where the next may go.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, at, first, _, found = arguments
+        _, at, count, first, _, found = arguments
         element = functools.partial(_element, context, builder, signature, arguments)
-        values = _loaded(builder, element(0, at), _NUMBERS)
+        integer, flag = llvm.IntType(32), llvm.IntType(1)
+        lanes = llvm.Constant(_INTEGERS, list(range(LANES)))
+        inside = builder.icmp_signed("<", lanes, _spread(builder, builder.trunc(count, integer)))
+        values = _masked_load(builder, element(0, at), inside)
         fired = builder.fcmp_ordered(">", values, llvm.Constant(_NUMBERS, None))
-        zeros = llvm.Constant(_INTEGERS, None)
-        single = builder.insert_element(
-            zeros, builder.trunc(first, llvm.IntType(32)), llvm.Constant(llvm.IntType(32), 0)
-        )
-        names = builder.add(builder.shuffle_vector(single, zeros, zeros), llvm.Constant(_INTEGERS, list(range(LANES))))
-        kind = llvm.FunctionType(_INTEGERS, [_INTEGERS, fired.type, _INTEGERS])
+        names = builder.add(_spread(builder, builder.trunc(first, integer)), lanes)
+        kind = llvm.FunctionType(_INTEGERS, [_INTEGERS, llvm.VectorType(flag, LANES), _INTEGERS])
         compress = f"llvm.experimental.vector.compress.v{LANES}i32"
         compress = cgutils.get_or_insert_function(builder.module, kind, compress)
-        _store(builder, builder.call(compress, [names, fired, zeros]), element(3, found))
-        count = builder.ctpop(builder.bitcast(fired, llvm.IntType(LANES)))
-        return builder.add(found, builder.zext(count, _SIZE))
+        _store(builder, builder.call(compress, [names, fired, llvm.Constant(_INTEGERS, None)]), element(4, found))
+        fires = builder.ctpop(builder.bitcast(fired, llvm.IntType(LANES)))
+        return builder.add(found, builder.zext(fires, _SIZE))
 
-    return types.intp(spikes, types.intp, types.intp, listed, types.intp), generate
+    return types.intp(spikes, types.intp, types.intp, types.intp, listed, types.intp), generate
 
 
 def _added_typed(
@@ -110,6 +108,22 @@ def _element(context: Any, builder: Any, signature: Any, arguments: Any, which: 
     """The address of an element of an array among the arguments."""
     array = context.make_array(signature.args[which])(context, builder, arguments[which])
     return builder.gep(array.data, [index])
+
+
+def _spread(builder: Any, value: Any) -> Any:
+    """An integer in every lane."""
+    zeros = llvm.Constant(_INTEGERS, None)
+    single = builder.insert_element(zeros, value, llvm.Constant(llvm.IntType(32), 0))
+    return builder.shuffle_vector(single, zeros, zeros)
+
+
+def _masked_load(builder: Any, address: Any, inside: Any) -> Any:
+    """LANES numbers, of which only those inside are read; the others are 0."""
+    pointer, alignment = _NUMBERS.as_pointer(), llvm.IntType(32)
+    kind = llvm.FunctionType(_NUMBERS, [pointer, alignment, inside.type, _NUMBERS])
+    load = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.load.v{LANES}f32.p0")
+    zeros = llvm.Constant(_NUMBERS, None)
+    return builder.call(load, [builder.bitcast(address, pointer), llvm.Constant(alignment, 4), inside, zeros])
 
 
 def _loaded(builder: Any, address: Any, kind: Any) -> Any:

@@ -76,7 +76,9 @@ class State:
 
     def total(self) -> np.ndarray:
         """The spikes of each neuron over all images, (1, neurons), int64."""
-        return self.counts.sum(0, dtype=np.int64, keepdims=True) + self.stopped
+        total = self.counts.sum(0, dtype=np.int64, keepdims=True)
+        total += self.stopped
+        return total
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,9 @@ class Layer:
             constant, sign = _encoded(self.neuron, inputs[self.name].reshape(images, -1))
         if self.steady is not None:
             feed = {name: self._as_fed(inputs[name], name, images) for name in self.steady_sources}
-            summed = self.steady.run(None, feed)[0]
-            constant = summed.reshape(images, -1) + constant
+            summed = np.empty((images, constant.shape[1]), np.float32)
+            run_into(self.steady, feed, summed.reshape(images, *self.layout.shape(self.population.input_shape)))
+            constant = np.add(summed, constant, out=summed)
         rows = 1 if totals else images
         v = np.empty((rows if self.neuron.phased else images, self.population.size), np.float32)
         v[:] = self._v_init

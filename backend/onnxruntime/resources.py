@@ -84,6 +84,7 @@ class Buffers:
 
     def give(self, array: np.ndarray) -> None:
         """Take back a buffer, of which this is a view; nobody may look at it any more."""
+        assert array.base is not None
         self._free.append(_aligned_part(array.base))
 
 

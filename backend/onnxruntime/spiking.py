@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -38,15 +38,27 @@ class CompiledEngine(CompiledSpiking):
         images = len(next(iter(inputs.values())))
         chunk = chunk_of(self.network, self._resources, images)
         layers = self._compiled(chunk.threads)
-        own = threading.local()
+        own, workers = threading.local(), list[_Worker]()
 
         def run(start: int) -> Recording:
-            if not hasattr(own, "buffers"):
-                own.buffers = Buffers()
+            if not hasattr(own, "worker"):
+                own.worker = _Worker()
+                workers.append(own.worker)
             part = {name: array[start : start + chunk.images] for name, array in inputs.items()}
-            return self._run_batch(layers, laid_out(self.network, part), start, chunk.steps, wanted, own.buffers)
+            return self._run_batch(layers, laid_out(self.network, part), start, chunk.steps, wanted, own.worker)
 
-        return side_by_side(run, range(0, images, chunk.images), self._resources.threads // chunk.threads)
+        last: Recording | None = None
+        for part in side_by_side(run, range(0, images, chunk.images), self._resources.threads // chunk.threads):
+            if last is not None:
+                yield last
+            last = part
+        assert last is not None
+        yield last if wanted.each_image else replace(last, spike_counts=self._totals(layers, workers))
+
+    def _totals(self, layers: list[Layer], workers: list[_Worker]) -> dict[str, np.ndarray]:
+        """The spikes of each neuron over all images: (1, *shape)."""
+        firing = [layer for layer in layers if layer.neuron.fires]
+        return {layer.name: layer.external(sum(worker.totals[layer.name] for worker in workers)) for layer in firing}
 
     def _compiled(self, threads: int) -> list[Layer]:
         if threads not in self._layers:
@@ -60,7 +72,7 @@ class CompiledEngine(CompiledSpiking):
         first_image: int,
         steps: int,
         wanted: Wanted,
-        buffers: Buffers,
+        worker: _Worker,
     ) -> Recording:
         slots, outputs = time_slots(self.network), self.network.outputs
         states = {
@@ -75,13 +87,13 @@ class CompiledEngine(CompiledSpiking):
             for layer in layers:
                 state = states[layer.name]
                 counts_before = state.counts.copy() if layer.name in outputs else state.counts
-                result = sent[layer.name] = layer.step(last - first, state, sent, first, buffers)
+                result = sent[layer.name] = layer.step(last - first, state, sent, first, worker.buffers)
                 if layer.name in outputs:
                     answers.add(layer.name, first, layer.decode(result, counts_before, first))
                 if layer.name in wanted.trains:
                     trains.setdefault(layer.name, []).append(layer.trains(result, self.network.timesteps or 1))
                 for name in _spent(layer.name, sent, self._last_use):
-                    buffers.give(sent.pop(name))
+                    worker.buffers.give(sent.pop(name))
             if wanted.until_stable and last % wanted.until_stable == 0:
                 going_on = answers.stop_stable(last - wanted.until_stable, last)
                 for state in states.values():
@@ -91,7 +103,9 @@ class CompiledEngine(CompiledSpiking):
         counts = {layer.name: states[layer.name].counts for layer in layers if layer.neuron.fires}
         potentials = {layer.name: states[layer.name].v for layer in layers if not layer.neuron.is_input}
         if not wanted.each_image:
-            counts, potentials = {name: states[name].total() for name in counts}, {}
+            for name in counts:
+                worker.count(name, states[name].total())
+            counts, potentials = {}, {}
         return Recording(
             {layer.name: layer.external(counts[layer.name]) for layer in layers if layer.name in counts},
             {layer.name: layer.external(potentials[layer.name]) for layer in layers if layer.name in potentials},
@@ -99,6 +113,20 @@ class CompiledEngine(CompiledSpiking):
             {name: np.concatenate(parts) for name, parts in trains.items()} if wanted.trains else None,
             answers.steps if wanted.until_stable else None,
         )
+
+
+class _Worker:
+    """What a thread keeps while it runs one batch after the other: its memory, and the spikes of each neuron so far."""
+
+    def __init__(self) -> None:
+        self.buffers = Buffers()
+        self.totals: dict[str, np.ndarray] = {}
+
+    def count(self, name: str, spikes: np.ndarray) -> None:
+        if name in self.totals:
+            self.totals[name] += spikes
+        else:
+            self.totals[name] = spikes
 
 
 @dataclass
