@@ -58,7 +58,9 @@ class CompiledEngine(CompiledSpiking):
     def _totals(self, layers: list[Layer], workers: list[_Worker]) -> dict[str, np.ndarray]:
         """The spikes of each neuron over all images: (1, *shape)."""
         firing = [layer for layer in layers if layer.neuron.fires]
-        return {layer.name: layer.external(sum(worker.totals[layer.name] for worker in workers)) for layer in firing}
+        return {
+            layer.name: layer.external(np.sum([worker.totals[layer.name] for worker in workers], 0)) for layer in firing
+        }
 
     def _compiled(self, threads: int) -> list[Layer]:
         if threads not in self._layers:
@@ -100,15 +102,15 @@ class CompiledEngine(CompiledSpiking):
                     state.keep(going_on)
                 if not going_on.any():
                     break
-        counts = {layer.name: states[layer.name].counts for layer in layers if layer.neuron.fires}
-        potentials = {layer.name: states[layer.name].v for layer in layers if not layer.neuron.is_input}
+        firing = [layer for layer in layers if layer.neuron.fires]
+        integrating = [layer for layer in layers if not layer.neuron.is_input]
         if not wanted.each_image:
-            for name in counts:
-                worker.count(name, states[name].total())
-            counts, potentials = {}, {}
+            for layer in firing:
+                worker.count(layer.name, states[layer.name].total())
+            firing, integrating = [], []
         return Recording(
-            {layer.name: layer.external(counts[layer.name]) for layer in layers if layer.name in counts},
-            {layer.name: layer.external(potentials[layer.name]) for layer in layers if layer.name in potentials},
+            {layer.name: layer.external(states[layer.name].counts) for layer in firing},
+            {layer.name: layer.external(states[layer.name].v) for layer in integrating},
             answers.decoded,
             {name: np.concatenate(parts) for name, parts in trains.items()} if wanted.trains else None,
             answers.steps if wanted.until_stable else None,
