@@ -10,17 +10,19 @@ say so.
 
 Rate coding for T timesteps. The first images of x_train normalise all alike: a threshold is the largest activation,
 except in the first row, which is how snnc's pipeline comes. The row of snnc.converters has ml_genn_tf's neurons and
-mlGeNN's compiler: the same network, with snnc's way to it and snnc's matrices. GeNN compiles all with optimisation.
+mlGeNN's compiler: ml_genn_tf's network, with snnc's matrices. ml_genn_tf's own has the matrices that mlGeNN prefers,
+SPARSE ones, and in one row TOEPLITZ ones: GeNN cannot build two SPARSE `Conv2D` of different kernel shape, and then an
+error is the result. GeNN compiles all with optimisation.
 
 Every measurement is a process of its own, with an empty folder: `--trial NAME TASK.npz` makes one, and prints a line of
 JSON. Converting is from the Keras model in memory to the spiking network; building is until GeNN's library is there,
-ml_genn_tf's also loaded, while snnc loads it in every run (tens of milliseconds). The first image is the first that the
-process runs; then all are run a few times. The step is their time, over images times T: networks of snnc's neurons run
-T + D steps per image, D their depth, and the D are paid for, not counted. All are medians; the repeats of different
-rows take turns.
+mlGeNN's also loaded, while snnc loads its own in every run (tens of milliseconds). The first image is the first that
+the process runs; then all are run a few times. The step is their time, over images times T: networks of snnc's neurons
+run T + D steps per image, D their depth, and the D are paid for, not counted. All are medians; the repeats of different
+rows take turns. Spikes, which a step's time goes with, are those of all neurons but the input's, in a build of its own.
 
 GeNN takes a GPU where pygenn was built for one, and then a batch of 128 images; --backend is GeNN's name for another
-choice, as single_threaded_cpu. Figures for a GPU have not been taken yet: none was there.
+choice, as single_threaded_cpu. Nothing has been run on a GPU yet: none was there.
 """
 
 import argparse
@@ -46,8 +48,7 @@ from peers import Run, Task, make_task, require_equal, rounds
 
 CPU = "single_threaded_cpu"
 GPU_BATCH = 128
-# ml_genn prefers SPARSE convolutions, but two of them in one network abort GeNN's code generator; this takes TOEPLITZ.
-GENN = {"rng_seed": 1, "prefer_in_memory_connect": False, "optimize_code": True}
+COUNTED = 128  # images, whose spikes are
 OURS, THEIRS = "snnc", "ml_genn_tf"
 PACKAGES = {OURS: ("snnc", "ml_genn", "pygenn"), THEIRS: ("ml_genn_tf", "ml_genn", "pygenn", "tensorflow")}
 # GeNN's builds print, TensorFlow warns, and it would take all of a GPU's memory.
@@ -78,10 +79,18 @@ class Pipeline:
 
     @contextmanager
     def built(self, network: Any, backend: str) -> Iterator[Run]:
+        compiled = self.compiled(network, backend)
+        yield lambda x: compiled.predict(x, progress=False)
+
+    def spikes(self, network: Any, x: np.ndarray, backend: str) -> float:
+        counts = self.compiled(network, backend).simulate(x, progress=False).spike_counts
+        return sum(float(each.sum()) for name, each in counts.items() if name not in network.inputs) / len(x)
+
+    def compiled(self, network: Any, backend: str) -> Any:
         import snnc
 
-        compiled = snnc.compile(network, "mlgenn", device="cpu" if backend == CPU else "gpu", batch_size=batch(backend))
-        yield lambda x: compiled.predict(x, progress=False)
+        device = "cpu" if backend == CPU else "gpu"
+        return snnc.compile(network, "mlgenn", device=device, batch_size=batch(backend))
 
 
 @dataclass(frozen=True)
@@ -90,11 +99,12 @@ class Converter:
 
     environment: str
     input: str
+    in_memory: bool = True  # mlGeNN's preference: SPARSE matrices, not TOEPLITZ ones
 
     @property
     def title(self) -> str:
         where = "ml_genn_tf" if self.environment == THEIRS else "snnc.converters with ml_genn_tf's neurons"
-        return f"{where}, `DataNorm(input_type={self.input!r})`"
+        return f"{where}, `DataNorm(input_type={self.input!r})`" + ("" if self.in_memory else ", TOEPLITZ")
 
     def read(self, task: Task) -> Any:
         if self.environment == OURS:
@@ -121,11 +131,32 @@ class Converter:
 
     @contextmanager
     def built(self, converted: Any, backend: str) -> Iterator[Run]:
-        converter, (network, inputs, outputs, _) = converted
-        compiler = converter.create_compiler(backend=backend, batch_size=batch(backend), **GENN)
-        compiled = compiler.compile(network, inputs=inputs, outputs=outputs)
-        with compiled:
+        _, (_, inputs, outputs, _) = converted
+        with (compiled := self.compiled(converted, backend)):
             yield lambda x: compiled.predict({inputs[0]: x}, outputs[0], callbacks=[])[0][outputs[0]]
+
+    def spikes(self, converted: Any, x: np.ndarray, backend: str) -> float:
+        from ml_genn.callbacks import SpikeRecorder
+
+        _, (network, inputs, outputs, _) = converted
+        spiking = [population for population in network.populations if population not in inputs]
+        for population in spiking:
+            population.record_spikes = True  # which slows a run, so what is timed is without it
+        recorders = [SpikeRecorder(each, key=each.name, record_counts=True) for each in spiking]
+        with (compiled := self.compiled(converted, backend)):
+            _, found = compiled.predict({inputs[0]: x}, outputs[0], callbacks=recorders)
+        return float(sum(np.sum(counts) for each in found.values() for counts in each)) / len(x)
+
+    def compiled(self, converted: Any, backend: str) -> Any:
+        converter, (network, inputs, outputs, _) = converted
+        compiler = converter.create_compiler(
+            batch_size=batch(backend),
+            rng_seed=1,
+            prefer_in_memory_connect=self.in_memory,
+            backend=backend,
+            optimize_code=True,
+        )
+        return compiler.compile(network, inputs=inputs, outputs=outputs)
 
 
 TRIALS: dict[str, Pipeline | Converter] = {
@@ -133,9 +164,9 @@ TRIALS: dict[str, Pipeline | Converter] = {
     "if": Pipeline("data-norm{input=integrate-fire}"),
     "poisson": Pipeline("data-norm{input=poisson}"),
     "converters-if": Converter(OURS, "if"),
-    "converters-poisson": Converter(OURS, "poisson"),
     "ml_genn_tf-if": Converter(THEIRS, "if"),
     "ml_genn_tf-poisson": Converter(THEIRS, "poisson"),
+    "ml_genn_tf-toeplitz": Converter(THEIRS, "if", in_memory=False),
 }
 
 
@@ -153,7 +184,7 @@ def batch(backend: str) -> int:
 
 
 def measure(trial: Pipeline | Converter, task: Task, backend: str | None) -> dict:
-    """Seconds to convert, to build, of the first image and of all, a few times; and the classes of all."""
+    """Seconds to convert, to build, of the first image and of all, a few times; the classes of all, and spikes."""
     from pygenn.genn_model import backend_modules
 
     chosen = backend or next(iter(backend_modules))  # the one that GeNN and snnc prefer
@@ -167,8 +198,9 @@ def measure(trial: Pipeline | Converter, task: Task, backend: str | None) -> dic
         first = time.perf_counter() - built
         seconds = rounds(run, task.x)
         classes = run(task.x).argmax(-1).tolist()
+    spikes = trial.spikes(network, task.x[:COUNTED], chosen)
     versions = {package: version(package) for package in PACKAGES[trial.environment]}
-    facts = {"backend": chosen, "batch": batch(chosen), "versions": versions, "classes": classes}
+    facts = {"backend": chosen, "batch": batch(chosen), "versions": versions, "classes": classes, "spikes": spikes}
     return facts | {"convert": converted - started, "build": built - converted, "first": first, "rounds": seconds}
 
 
@@ -254,7 +286,11 @@ def summary(measurements: list[dict], y: np.ndarray, steps: int) -> dict:
     medians = {name: statistics.median(each[name] for each in measurements) for name in ("convert", "build", "first")}
     step = statistics.median(seconds for each in measurements for seconds in each["rounds"]) / steps
     accuracy = float((np.array(measurements[0].pop("classes")) == y).mean())
-    return {"accuracy": accuracy, "step": step} | medians | {"measurements": measurements}
+    return (
+        {"accuracy": accuracy, "spikes": measurements[0]["spikes"], "step": step}
+        | medians
+        | {"measurements": measurements}
+    )
 
 
 def markdown(report: dict) -> str:
@@ -262,28 +298,32 @@ def markdown(report: dict) -> str:
     done = [row for row in report["rows"] if "error" not in row]
     measured = {TRIALS[row["trial"]].environment: row["measurements"][0] for row in done}
     lines = [
-        ", ".join(f"{key} {value}" for key, value in facts.items()),
+        listed(facts),
         *(
-            f"Rows of {name}: {', '.join(f'{key} {value}' for key, value in each['versions'].items())}; "
-            f"GeNN's backend {each['backend']}, batches of {each['batch']}."
+            f"Rows of {name}: {listed(each['versions'])}; GeNN's {each['backend']}, batches of {each['batch']}."
             for name, each in measured.items()
         ),
         "",
         f"{report['model']}, T = {report['timesteps']}; accuracy on {report['images']} test images, of the ANN "
         f"{report['ann']:.2%}; medians of {report['repeats']} processes.",
         "",
-        "| Network | Accuracy | Convert, s | Build, s | First image, ms | Step, µs | Step / first row's |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| Network | Accuracy | Convert, s | Build, s | First image, ms | Spikes per image | Step, µs | Step / row 1 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in report["rows"]:
         if "error" in row:
-            lines.append(f"| {row['title']} | not run: {row['error']} | | | | | |")
+            lines.append(f"| {row['title']} | not run: {row['error']} | | | | | | |")
             continue
         lines.append(
             f"| {row['title']} | {row['accuracy']:.2%} | {row['convert']:.2f} | {row['build']:.2f} "
-            f"| {1e3 * row['first']:.0f} | {1e6 * row['step']:.0f} | {row['step'] / done[0]['step']:.2f} |"
+            f"| {1e3 * row['first']:.0f} | {row['spikes']:.0f} "
+            f"| {1e6 * row['step']:.0f} | {row['step'] / done[0]['step']:.2f} |"
         )
     return "\n".join(lines)
+
+
+def listed(facts: dict[str, str]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items())
 
 
 if __name__ == "__main__":
