@@ -81,8 +81,9 @@ def row(name: str, network: snnc.Network, options: argparse.Namespace) -> dict:
 
 
 def converted(network: snnc.Network, pipeline: str, x: np.ndarray, timesteps: int) -> CompiledSpiking:
-    """The spiking network, compiled; max pooling is lowered before."""
-    pipeline = f"lower-max-pool,{pipeline}"
+    """The spiking network, compiled; max pooling is lowered before, for few-spike into the neurons' own."""
+    before = "{before-neuron=true}" if pipeline.startswith("few-spike") else ""
+    pipeline = f"lower-max-pool{before},{pipeline}"
     return snnc.compile(snnc.convert(network, pipeline, calibration=x[:32], timesteps=timesteps, progress=False))
 
 
