@@ -115,13 +115,13 @@ def build(file: Path, options: argparse.Namespace) -> dict[str, Any]:
 def keras_load(file: Path, options: argparse.Namespace) -> Cost:
     """Keras's own reading of the file."""
     keras, _ = keras_model.packages()
-    keras.saving.load_model(tiny(), compile=False)
+    warm_up(lambda tiny: keras.saving.load_model(tiny, compile=False))
     return cost(lambda: keras.saving.load_model(file, compile=False))
 
 
 def file_load(file: Path, options: argparse.Namespace) -> Cost:
     """snnc's reading of the file."""
-    snnc.load(tiny())
+    warm_up(snnc.load)
     return cost(lambda: snnc.load(file))
 
 
@@ -129,7 +129,7 @@ def model_load(file: Path, options: argparse.Namespace) -> Cost:
     """snnc's reading of the model that Keras has read."""
     keras, _ = keras_model.packages()
     model = keras.saving.load_model(file, compile=False)
-    snnc.load(keras.saving.load_model(tiny(), compile=False))
+    warm_up(lambda tiny: snnc.load(keras.saving.load_model(tiny, compile=False)))
     return cost(lambda: snnc.load(model))
 
 
@@ -137,15 +137,12 @@ def convert(file: Path, options: argparse.Namespace) -> dict[str, Cost]:
     """Canonicalisation, calibration and all else of one conversion."""
     network = snnc.load(file)
     x = images(network, options.images)
-    small = snnc.load(tiny())
-    snnc.convert(small, calibration=images(small, 2), progress=False)
+    warm_up(converted_file)
     watch = Watch()
-    started = time.perf_counter()
-    snnc.convert(network, calibration=x, instruments=[watch], progress=False)
-    seconds = time.perf_counter() - started
+    total = seconds(lambda: converted(network, x, watch))
     calibration = watch.costs.pop("calibration")
     rest = {
-        "seconds": seconds - calibration["seconds"],
+        "seconds": total - calibration["seconds"],
         "memory": max(cost["memory"] for cost in watch.costs.values()),
     }
     return {"canonicalise": watch.costs["canonicalise"], "calibration": calibration, "rest": rest}
@@ -210,13 +207,23 @@ class Watch(passes.Instrument):
         self.costs[step.name] = {"seconds": taken, "memory": peak() - self._held}
 
 
-def tiny() -> str:
-    """The file of a model that is read and converted in no time, but by the same code."""
+def warm_up(work: Callable[[Any], Any]) -> None:
+    """Do the same with the file of a model that is read and converted in no time, but by the same code."""
     keras, _ = keras_model.packages()
     layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.MaxPooling2D(), keras.layers.Flatten()]
-    file = str(Path(tempfile.mkdtemp()) / "tiny.keras")
-    keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Dense(2)]).save(file)
-    return file
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tiny.keras"
+        keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Dense(2)]).save(file)
+        work(file)
+
+
+def converted_file(file: Path) -> None:
+    network = snnc.load(file)
+    converted(network, images(network, 32))
+
+
+def converted(network: snnc.Network, x: np.ndarray, *instruments: passes.Instrument) -> snnc.Network:
+    return snnc.convert(network, calibration=x, instruments=instruments, progress=False)
 
 
 def images(network: snnc.Network, count: int) -> np.ndarray:

@@ -38,14 +38,13 @@ class Statistics:
     def update(self, activations: np.ndarray) -> None:
         """Take in a batch of activations, (…, channels)."""
         rows = activations.reshape(-1, activations.shape[-1])
-        self._sum += rows.sum(0, dtype=np.float64)
-        self._reach(rows.max(0))
+        _sum_up(rows, self._sum, self.maximum)
         for planes in _blocks(rows):
             self._count(planes)
 
     def update_planes(self, planes: np.ndarray, histogram: bool = True) -> None:
         """Take in a batch of shape (rows, channels, positions), but not for the mean; or only for the maxima."""
-        self._reach(planes.max((0, 2)))
+        np.maximum(self.maximum, planes.max((0, 2)), out=self.maximum)
         if histogram:
             self._count(planes)
 
@@ -84,9 +83,6 @@ class Statistics:
         per_bin = (BINS / np.where(self._range > 0, self._range, 1)).astype(np.float32)
         _count(planes, per_bin, self._bins)
         self.count += planes.shape[0] * planes.shape[2]
-
-    def _reach(self, largest: np.ndarray) -> None:
-        np.maximum(self.maximum, largest, out=self.maximum)
 
     def _widen(self) -> None:
         """Grow the ranges until they hold the maxima, by doubling."""
@@ -154,6 +150,17 @@ def _blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     whole = len(rows) // _BLOCK * _BLOCK
     return rows[:whole].reshape(-1, _BLOCK, rows.shape[1]).transpose(0, 2, 1), rows[whole:].T[None]
+
+
+@njit(nogil=True, cache=True)
+def _sum_up(rows: np.ndarray, total: np.ndarray, largest: np.ndarray) -> None:
+    """Add (rows, channels) to the totals and raise the maxima, reading memory once; NaN stays what it is."""
+    for row in range(rows.shape[0]):
+        for channel in range(rows.shape[1]):
+            value = rows[row, channel]
+            total[channel] += value
+            if value > largest[channel] or value != value:
+                largest[channel] = value
 
 
 @njit(nogil=True, cache=True)
