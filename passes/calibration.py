@@ -8,14 +8,16 @@ depend on the number of images.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-from numba import get_num_threads, njit, prange, set_num_threads
+from numba import get_num_threads, njit, prange
 
 from ..ir import Identity, Network, Softmax
 
 BINS = 1024
+_BLOCK = 256  # positions of which one channel is counted before the next; all channels of them fit a cache
 _SHARES = np.linspace(1 / 64, 1, 64, dtype=np.float32)[::-1].copy()  # from 1 down: of equal errors the larger λ
 
 
@@ -36,30 +38,15 @@ class Statistics:
     def update(self, activations: np.ndarray) -> None:
         """Take in a batch of activations, (…, channels)."""
         rows = activations.reshape(-1, activations.shape[-1])
-        self._sum += rows.sum(0, dtype=np.float64)
-        self._update(rows[:, :, None], get_num_threads())
+        _sum_up(rows, self._sum, self.maximum)
+        for planes in _blocks(rows):
+            self._count(planes)
 
     def update_planes(self, planes: np.ndarray, histogram: bool = True) -> None:
-        """Take in a batch of shape (rows, channels, positions), but not for the mean; or only for the maxima.
-
-        On one thread: the others are at work on the next batches, and waiting for them cost ten times as much.
-        """
-        if not histogram:
-            np.maximum(self.maximum, planes.max((0, 2)), out=self.maximum)
-            return
-        threads = get_num_threads()
-        set_num_threads(1)
-        try:
-            self._update(planes, 1)
-        finally:
-            set_num_threads(threads)
-
-    def _update(self, planes: np.ndarray, threads: int) -> None:
+        """Take in a batch of shape (rows, channels, positions), but not for the mean; or only for the maxima."""
         np.maximum(self.maximum, planes.max((0, 2)), out=self.maximum)
-        self._widen()
-        per_bin = (BINS / np.where(self._range > 0, self._range, 1)).astype(np.float32)
-        _count(planes, per_bin, self._bins, threads)
-        self.count += planes.shape[0] * planes.shape[2]
+        if histogram:
+            self._count(planes)
 
     @property
     def mean(self) -> np.ndarray:
@@ -90,6 +77,12 @@ class Statistics:
         if not per_channel:
             return largest[:1] * _SHARES[errors.sum(0).argmin()]
         return largest * _SHARES[errors.argmin(1)]
+
+    def _count(self, planes: np.ndarray) -> None:
+        self._widen()
+        per_bin = (BINS / np.where(self._range > 0, self._range, 1)).astype(np.float32)
+        _count(planes, per_bin, self._bins)
+        self.count += planes.shape[0] * planes.shape[2]
 
     def _widen(self) -> None:
         """Grow the ranges until they hold the maxima, by doubling."""
@@ -134,35 +127,57 @@ def with_logits(network: Network) -> Network:
 
 
 def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> Mapping[str, Statistics]:
-    """Statistics of every population that receives connections, from batches of activations by population."""
+    """Statistics of every population that receives connections, from batches of activations by population.
+
+    Populations are shared out over threads that sleep while they wait, unlike numba's own, which take each other's
+    time on a machine that has other work.
+    """
     statistics = {
         name: Statistics(population.shape[-1])
         for name, population in network.populations.items()
         if not population.neuron.is_input
     }
-    for batch in batches:
-        for name, collected in statistics.items():
-            collected.update(batch[name])
+    with ThreadPoolExecutor(get_num_threads()) as threads:
+        for batch in batches:
+            list(threads.map(lambda name, batch=batch: statistics[name].update(batch[name]), statistics))
     return statistics
 
 
-@njit(parallel=True, cache=True)
-def _count(planes: np.ndarray, per_bin: np.ndarray, bins: np.ndarray, threads: int) -> None:
+def _blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, channels) as planes, (blocks, channels, positions), and what is left over as one more.
+
+    A row at a time every activation would want another channel's histogram; so, the histogram stays in the cache.
+    """
+    whole = len(rows) // _BLOCK * _BLOCK
+    return rows[:whole].reshape(-1, _BLOCK, rows.shape[1]).transpose(0, 2, 1), rows[whole:].T[None]
+
+
+@njit(nogil=True, cache=True)
+def _sum_up(rows: np.ndarray, total: np.ndarray, largest: np.ndarray) -> None:
+    """Add (rows, channels) to the totals and raise the maxima, reading memory once; NaN stays what it is."""
+    for row in range(rows.shape[0]):
+        for channel in range(rows.shape[1]):
+            value = rows[row, channel]
+            total[channel] += value
+            if value > largest[channel] or value != value:
+                largest[channel] = value
+
+
+@njit(nogil=True, cache=True)
+def _count(planes: np.ndarray, per_bin: np.ndarray, bins: np.ndarray) -> None:
     """Add the positive ones of (rows, channels, positions) to the histograms; `per_bin` is bins per unit.
 
-    Threads share the channels out, so none meets another in a histogram, and each reads memory in order. There is no
-    branch on the sign, which nobody could predict: what is not positive adds 0 to one bin or another.
+    There is no branch on the sign, which nobody could predict: what is not positive adds 0 to one bin or another.
     """
     rows, channels, positions = planes.shape
     last = bins.shape[1] - 1
-    for thread in prange(threads):
-        for row in range(rows):
-            for channel in range(thread * channels // threads, (thread + 1) * channels // threads):
-                line, counts, scale = planes[row, channel], bins[channel], per_bin[channel]
-                for position in range(positions):
-                    place = min(np.int32(line[position] * scale), last)
-                    positive = line[position] > 0
-                    counts[place if positive else position & last] += positive
+    for row in range(rows):
+        for channel in range(channels):
+            line, counts, scale = planes[row, channel], bins[channel], per_bin[channel]
+            for position in range(positions):
+                place = min(np.int32(line[position] * scale), last)
+                positive = line[position] > 0
+                counts[place if positive else position & last] += positive
 
 
 @njit(parallel=True, cache=True)
