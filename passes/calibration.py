@@ -35,18 +35,17 @@ class Statistics:
         self._range = np.zeros(channels, np.float64)
         self._bins = np.zeros((channels, BINS), np.int64)
 
-    def update(self, activations: np.ndarray) -> None:
-        """Take in a batch of activations, (…, channels)."""
+    def update(self, activations: np.ndarray, histogram: bool = True) -> None:
+        """Take in a batch of activations, (…, channels); or only for the mean and the maxima."""
         rows = activations.reshape(-1, activations.shape[-1])
         _sum_up(rows, self._sum, self.maximum)
+        self.count += len(rows)
+        if not histogram:
+            return
+        self._widen()
+        per_bin = (BINS / np.where(self._range > 0, self._range, 1)).astype(np.float32)
         for planes in _blocks(rows):
-            self._count(planes)
-
-    def update_planes(self, planes: np.ndarray, histogram: bool = True) -> None:
-        """Take in a batch of shape (rows, channels, positions), but not for the mean; or only for the maxima."""
-        np.maximum(self.maximum, planes.max((0, 2)), out=self.maximum)
-        if histogram:
-            self._count(planes)
+            _count(planes, per_bin, self._bins)
 
     @property
     def mean(self) -> np.ndarray:
@@ -77,12 +76,6 @@ class Statistics:
         if not per_channel:
             return largest[:1] * _SHARES[errors.sum(0).argmin()]
         return largest * _SHARES[errors.argmin(1)]
-
-    def _count(self, planes: np.ndarray) -> None:
-        self._widen()
-        per_bin = (BINS / np.where(self._range > 0, self._range, 1)).astype(np.float32)
-        _count(planes, per_bin, self._bins)
-        self.count += planes.shape[0] * planes.shape[2]
 
     def _widen(self) -> None:
         """Grow the ranges until they hold the maxima, by doubling."""

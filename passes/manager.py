@@ -19,7 +19,7 @@ class Drive(Protocol):
     """What reaches one population of a spiking network from the calibration images, everything before it being run."""
 
     def currents(self) -> Iterator[np.ndarray]:
-        """Batch by batch the summed input of every step, bias included: (steps · images, channels, positions)."""
+        """Batch by batch the summed input of every step, bias included: (steps · images, *shape)."""
 
     def decoded(self, population: Population) -> Iterator[np.ndarray]:
         """Batch by batch what `population` in this place decodes after the whole run: (images, *shape)."""

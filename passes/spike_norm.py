@@ -56,5 +56,5 @@ class SpikeNorm(RateConversion):
         """λ, (C,) or (1,)."""
         statistics = Statistics(population.shape[-1])
         for current in drive.currents():
-            statistics.update_planes(current, histogram=self.percentile < 100)
+            statistics.update(current, histogram=self.percentile < 100)
         return np.float32(self.scale) * positive(self.of_distribution(statistics), statistics.maximum)

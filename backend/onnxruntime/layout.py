@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +48,6 @@ class Layout:
         """`values` (a number, one per channel, or one per position) for each neuron of `shape`, flat."""
         spread = np.broadcast_to(np.asarray(values, np.float32), shape)
         return np.ascontiguousarray(self.inward(spread, shape)).reshape(-1)
-
-    def planes(self, x: np.ndarray, shape: Shape) -> np.ndarray:
-        """(rows, neurons) as (rows, channels, positions)."""
-        positions = math.prod(shape[:-1])
-        return self.outward(x, shape).reshape(len(x), positions, shape[-1]).transpose(0, 2, 1)
 
     def entering(self, graph: GraphBuilder, name: str, shape: Shape) -> Tensor:
         """An input of a graph in this layout; channels are last in no graph."""

@@ -34,14 +34,14 @@ class Drive:
     threads: int
 
     def currents(self) -> Iterator[np.ndarray]:
-        """Batch by batch the summed input of every step, bias included: (steps · images, channels, positions).
+        """Batch by batch the summed input of every step, bias included: (steps · images, *shape).
 
         A few-spike population has one sum for its whole phase: steps is 1.
         """
 
         def summed(state: State, sent: Sent) -> np.ndarray:
             current = self.layer.summed(self.slots, state, sent)
-            return self.layer.layout.planes(current.reshape(-1, current.shape[2]), self.layer.population.shape)
+            return self.layer.external(current.reshape(-1, current.shape[2]))
 
         return self._batches(self.layer, summed)
 
