@@ -1,6 +1,7 @@
 """What the kernels need and numba does not offer, in LLVM's terms: vectors in registers, and products rounded once.
 
 LLVM makes of them what the machine has: a vector of sixteen numbers is one register of AVX-512, or two of AVX2.
+Numba's cache does not notice a change in this file: after one, remove the modules' `__pycache__`.
 """
 
 from __future__ import annotations

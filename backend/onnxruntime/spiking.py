@@ -32,6 +32,7 @@ class CompiledEngine(CompiledSpiking):
         super().__init__(network)
         self._resources = resources or Resources.of()
         self._layers: dict[int, list[Layer]] = {}  # by the threads for each linear map
+        self._idle: list[Buffers] = []
         self._last_use = last_use(network)
 
     def _run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
@@ -42,7 +43,7 @@ class CompiledEngine(CompiledSpiking):
 
         def run(start: int) -> Recording:
             if not hasattr(own, "worker"):
-                own.worker = _Worker()
+                own.worker = _Worker(self._buffers())
                 workers.append(own.worker)
             part = {name: array[start : start + chunk.images] for name, array in inputs.items()}
             return self._run_batch(layers, laid_out(self.network, part), start, chunk.steps, wanted, own.worker)
@@ -53,7 +54,15 @@ class CompiledEngine(CompiledSpiking):
                 yield last
             last = part
         assert last is not None
+        self._idle += [worker.buffers for worker in workers]
         yield last if wanted.each_image else replace(last, spike_counts=self._totals(layers, workers))
+
+    def _buffers(self) -> Buffers:
+        """Those of an earlier run, or fresh ones; no two threads get the same, and runs may overlap."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Buffers()
 
     def _totals(self, layers: list[Layer], workers: list[_Worker]) -> dict[str, np.ndarray]:
         """The spikes of each neuron over all images: (1, *shape)."""
@@ -120,8 +129,8 @@ class CompiledEngine(CompiledSpiking):
 class _Worker:
     """What a thread keeps while it runs one batch after the other: its memory, and the spikes of each neuron so far."""
 
-    def __init__(self) -> None:
-        self.buffers = Buffers()
+    def __init__(self, buffers: Buffers):
+        self.buffers = buffers
         self.totals: dict[str, np.ndarray] = {}
 
     def count(self, name: str, spikes: np.ndarray) -> None:
@@ -206,7 +215,7 @@ def _live_neurons(network: Network) -> int:
         population = network.populations[name]
         live[name] = population.size
         summed = math.prod(population.input_shape)
-        largest = max(largest, sum(live.values()) + summed)  # onnxruntime's result beside its copy
+        largest = max(largest, sum(live.values()) + summed)  # and what onnxruntime or lists need
         for spent in _spent(name, live, last):
             del live[spent]
     return largest
