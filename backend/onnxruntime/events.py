@@ -22,6 +22,7 @@ from .resources import aligned
 SLACK = LANES  # numbers behind the currents that may be written to, as blocks of filters are wide
 _WIDTHS = (64, 32, LANES)
 _LARGEST_BLOCK = 2**22  # bytes of weights; more would be read from memory, spike by spike
+_LEAST_WORTH = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +59,13 @@ class Events:
             case _:
                 return None
         height, width, _, filters = kernel.shape
-        if kernel[..., 0].nbytes * _WIDTHS[0] > _LARGEST_BLOCK:
+        firsts, blocks = _in_blocks(kernel.reshape(-1, filters) / np.float32(math.prod(pool)))
+        if blocks[-1].nbytes > _LARGEST_BLOCK or _worth(filters, blocks, pool) < _LEAST_WORTH:
             return None
         counts = (
             (pooled[0] + top + bottom - height) // strides[0] + 1,
             (pooled[1] + left + right - width) // strides[1] + 1,
         )
-        firsts, blocks = _in_blocks(kernel.reshape(-1, filters) / np.float32(math.prod(pool)))
         return cls(source, image, pool, kernel.shape[:3], strides, (top, left), counts, filters, blocks, firsts)
 
     def add(self, spikes: np.ndarray, current: np.ndarray, fresh: bool) -> None:
@@ -100,6 +101,14 @@ def _pool(operators: tuple[Operator, ...], shape: Shape) -> tuple[Pair, Shape, t
         case (AveragePool2D(size, strides, padding), *rest) if size == strides and padding == NO_PADDING:
             return size, (shape[0] // size[0], shape[1] // size[1], shape[2]), tuple(rest)
     return (1, 1), shape, operators
+
+
+def _worth(filters: int, blocks: tuple[np.ndarray, ...], pool: Pair) -> float:
+    """Of the numbers added up for a spike the share that count, over the neurons that pooling makes one of.
+
+    The share of neurons that may fire at once before onnxruntime is faster is about a third of this.
+    """
+    return filters / sum(block.shape[1] for block in blocks) / math.prod(pool)
 
 
 def _in_blocks(kernel: np.ndarray) -> tuple[tuple[int, ...], tuple[np.ndarray, ...]]:

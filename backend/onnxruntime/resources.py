@@ -21,6 +21,7 @@ from ...ir import BackendError
 
 MEMORY_BYTES = 256 * 2**20
 CHUNK_BYTES = 8 * 2**20
+PHASE_BYTES = 32 * 2**20  # of a whole phase at once: there is little else to weigh against the calls from Python
 LARGEST_BATCH = 256
 _LINE = 16  # numbers in a line of the cache; what lies across two is read more slowly
 
@@ -50,7 +51,8 @@ class Resources:
     def chunk(self, images: int, slots: int, bytes_per_slot: int) -> Chunk:
         """How to cut `images` of `slots` time slots each, of which one takes `bytes_per_slot`."""
         side_by_side = min(self.threads, images)
-        held = max(min(self.memory // side_by_side, CHUNK_BYTES) // bytes_per_slot, 1)
+        chunk = PHASE_BYTES if slots == 1 else CHUNK_BYTES
+        held = max(min(self.memory // side_by_side, chunk) // bytes_per_slot, 1)
         most = int(np.clip(held // slots, 1, LARGEST_BATCH))
         rounds = -(-images // (most * side_by_side))  # each thread has as much to do as the others
         batch = -(-images // (rounds * side_by_side))
