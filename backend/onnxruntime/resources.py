@@ -21,7 +21,7 @@ from ...ir import BackendError
 
 MEMORY_BYTES = 256 * 2**20
 CHUNK_BYTES = 8 * 2**20
-PHASE_BYTES = 32 * 2**20  # of a whole phase at once: there is little else to weigh against the calls from Python
+PHASE_BYTES = 16 * 2**20  # of a whole phase at once: there is little else to weigh against the calls from Python
 LARGEST_BATCH = 256
 _LINE = 16  # numbers in a line of the cache; what lies across two is read more slowly
 
