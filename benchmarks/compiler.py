@@ -198,13 +198,13 @@ class Watch(passes.Instrument):
     def before(self, number: int, step: passes.Pass, network: snnc.Network, context: passes.Context) -> None:
         if isinstance(step, passes.DataNorm):
             self.costs["calibration"] = cost(lambda: context.statistics(network))
-        self._held, self._started = peak_from_here(), time.perf_counter()
+        self._held, self._started = machine.peak_from_here(), time.perf_counter()
 
     def after(
         self, number: int, step: passes.Pass, before: snnc.Network, after: snnc.Network, context: passes.Context
     ) -> None:
         taken = time.perf_counter() - self._started
-        self.costs[step.name] = {"seconds": taken, "memory": peak() - self._held}
+        self.costs[step.name] = {"seconds": taken, "memory": machine.peak() - self._held}
 
 
 def warm_up(work: Callable[[Any], Any]) -> None:
@@ -232,27 +232,15 @@ def images(network: snnc.Network, count: int) -> np.ndarray:
 
 def cost(work: Callable[[], Any]) -> Cost:
     """Seconds, and the peak of memory above what is held now, in bytes."""
-    held = peak_from_here()
+    held = machine.peak_from_here()
     taken = seconds(work)
-    return {"seconds": taken, "memory": peak() - held}
+    return {"seconds": taken, "memory": machine.peak() - held}
 
 
 def seconds(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def peak_from_here() -> int:
-    """Forget the peak of memory so far, and say what is held now, in bytes. Linux only."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak()
-
-
-def peak() -> int:
-    """The most memory that this process has held, in bytes."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 def markdown(report: dict[str, Any]) -> str:

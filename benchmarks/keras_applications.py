@@ -77,10 +77,10 @@ def elsewhere(*arguments: str) -> dict[str, Any]:
 def read(model: Any) -> dict[str, Any]:
     """What it costs to read a model, or a file."""
     snnc.load(warm_up())  # imports and TensorFlow's own start are not part of reading a model
-    before = peak_from_here()
+    before = machine.peak_from_here()
     started = time.perf_counter()
     snnc.load(model)
-    return {"seconds": time.perf_counter() - started, "memory": peak() - before}
+    return {"seconds": time.perf_counter() - started, "memory": machine.peak() - before}
 
 
 def measure(name: str, file: Path) -> dict[str, Any]:
@@ -136,18 +136,6 @@ def warm_up() -> Any:
     import keras
 
     return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, activation="relu")])
-
-
-def peak_from_here() -> int:
-    """Forget the peak of memory so far, and say what is held now, in bytes."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak()
-
-
-def peak() -> int:
-    """The most memory that this process has held, in bytes."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 def row(facts: dict[str, Any]) -> str:
