@@ -1,6 +1,6 @@
 """What the embedded engine costs, in forward passes of the ANN on onnxruntime, and how that grows.
 
-    python benchmarks/engine.py [--model FILE.keras …] [--timesteps 8 64 256] [--json FILE]
+    python benchmarks/engine.py [--model FILE.keras …] [--timesteps 8 64 256] [--networks NAME …] [--json FILE]
 
 Networks with random weights on random images, as time does not depend on what they compute, and the models given. In
 one process and in turns, each is evaluated as the ANN, at its best batch, and as spiking networks; the medians of
@@ -41,8 +41,10 @@ def main() -> None:
         return
     networks = {"MLP 784-512-256-10": mlp(), "LeNet": lenet(), "ResNet-18": resnet18(), "VGG16": vgg16()}
     networks |= {path.stem: snnc.load(path) for path in options.model}
-    rows = [row(name, network, options) for name, network in networks.items()]
-    report = {"machine": machine.describe(), "rows": rows, "exponents": exponents(), "memory": memory()}
+    chosen = {name: network for name, network in networks.items() if name in (options.networks or networks)}
+    report = {"machine": machine.describe(), "rows": [row(name, network, options) for name, network in chosen.items()]}
+    if chosen == networks:
+        report |= {"exponents": exponents(), "memory": memory()}
     print(markdown(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
@@ -51,6 +53,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, nargs="*", default=())
+    parser.add_argument("--networks", nargs="*", help="only these rows, and nothing else")
     parser.add_argument("--timesteps", type=int, nargs="+", default=(8, 64, 256))
     parser.add_argument("--k", type=int, nargs="+", default=(3, 8))
     parser.add_argument("--images", type=int, default=128)
@@ -70,12 +73,12 @@ def row(name: str, network: snnc.Network, options: argparse.Namespace) -> dict:
     }
     runs |= {f"k={k}": (converted(network, f"few-spike{{k={k},per-channel=true}}", x, 1), 1) for k in options.k}
     ratios: dict[str, list[float]] = {label: [] for label in runs}
-    for _ in range(options.rounds):
+    for number in range(options.rounds + 1):  # the first makes sessions and buffers
         for label, (snn, steps) in runs.items():
             shown = x[: max(8, options.images * 8 // max(steps, 8))]
-            snn.evaluate(shown[:1], y[:1], progress=False)
             seconds = snn.evaluate(shown, y[: len(shown)], progress=False).seconds / len(shown)
-            ratios[label].append(seconds / steps / forward())
+            if number:
+                ratios[label].append(seconds / steps / forward())
     costs = {label: statistics.median(values) for label, values in ratios.items()}
     return {"network": name, "macs": macs(network), "forward_ms": 1e3 * forward(), "costs": costs}
 
@@ -264,6 +267,8 @@ def markdown(report: dict) -> str:
     for row in report["rows"]:
         costs = " | ".join(f"{row['costs'][label]:.2f}" for label in labels)
         lines.append(f"| {row['network']} | {row['macs'] / 1e6:.1f} | {row['forward_ms']:.3f} | {costs} |")
+    if "exponents" not in report:
+        return "\n".join(lines)
     lines += ["", "| Time against | Values | Exponent |", "| --- | --- | ---: |"]
     for name, fit in report["exponents"].items():
         lines.append(f"| {name} | {', '.join(map(str, fit['values']))} | {fit['exponent']:.2f} |")
