@@ -141,16 +141,9 @@ def resident_growth(images: int, steps: int) -> int:
         snnc.convert(network, "data-norm", calibration=x[:32], timesteps=steps, progress=False), memory=MEMORY
     )
     snn.evaluate(x[:1], np.zeros(1, int), progress=False)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is resident now
-    before = resident()["VmRSS"]
+    before = machine.peak_from_here()
     snn.evaluate(x, np.zeros(images, int), progress=False)
-    return resident()["VmHWM"] - before
-
-
-def resident() -> dict[str, int]:
-    """This process's memory, VmRSS now and VmHWM at its peak, in bytes. Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.endswith("kB")}
+    return machine.peak() - before
 
 
 def images(network: snnc.Network, count: int) -> np.ndarray:

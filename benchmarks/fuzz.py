@@ -273,10 +273,7 @@ def watched() -> list[str]:
 
 def peak(reset: bool = False) -> int:
     """The most bytes of memory that this process had since it was last reset, or that a child of its had."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    own = int(status["VmHWM"].split()[0]) * 1024
+    own = machine.peak_from_here() if reset else machine.peak()
     return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...ir import AveragePool2D, BackendError, Conv2D, Dense, MaxPool2D, Operator, Scale, Shape
-from .emit import GraphBuilder, emit_max_pool, emit_operators, pads
+from .emit import GraphBuilder, emit_max_pool, emit_operators, emit_windows, pads
 
 DOMAIN = "com.microsoft.nchwc"
 _PROBE = 64  # channels, a multiple of every block
@@ -65,8 +65,7 @@ def emit_pooled(graph: GraphBuilder, tensor: Tensor, pool: MaxPool2D) -> Tensor:
     """The largest number of each window."""
     if not tensor.blocked:
         return Tensor(emit_max_pool(graph, tensor.value, pool), False)
-    windows: dict[str, Any] = {"kernel_shape": pool.pool_size, "strides": pool.strides, "pads": pads(pool.padding)}
-    return Tensor(graph.node("MaxPool", [tensor.value], domain=DOMAIN, **windows), True)
+    return Tensor(emit_windows(graph, "MaxPool", tensor.value, pool, DOMAIN), True)
 
 
 def in_blocks(x: np.ndarray, block: int) -> np.ndarray:
@@ -97,9 +96,8 @@ def _emitted(graph: GraphBuilder, tensor: Tensor, operator: Operator, shape: Sha
             attributes |= {"dilations": dilation, "group": 1}
             inputs = [tensor.value, graph.array(kernel)]
             return Tensor(graph.node("Conv", inputs, domain=DOMAIN, **attributes), True)
-        case AveragePool2D(pool_size, strides, padding) if tensor.blocked:
-            windows: dict[str, Any] = {"kernel_shape": pool_size, "strides": strides, "pads": pads(padding)}
-            return Tensor(graph.node("AveragePool", [tensor.value], domain=DOMAIN, **windows), True)
+        case AveragePool2D() if tensor.blocked:
+            return Tensor(emit_windows(graph, "AveragePool", tensor.value, operator, DOMAIN), True)
         case Scale(factor) if tensor.blocked:
             factors = in_blocks(np.broadcast_to(factor, shape), block)
             return Tensor(graph.node("Mul", [tensor.value, graph.array(factors)]), True)

@@ -2,7 +2,7 @@
 
 Inside the graphs images are channels-first, `(batch, C, H, W)`, which is what onnxruntime's convolutions
 want, and flat populations keep the IR's order, `(batch, N)`. Everything that holds one number per position
-is permuted here, once; nothing else in the backend knows about the layout.
+is permuted here, once. How numbers lie outside of the graphs is for `layout.py` to say.
 """
 
 from __future__ import annotations
@@ -169,7 +169,15 @@ def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Sh
 
 def emit_max_pool(graph: GraphBuilder, value: str, pool: MaxPool2D) -> str:
     """The largest of each window, whatever else the neuron does."""
-    return graph.node("MaxPool", [value], kernel_shape=pool.pool_size, strides=pool.strides, pads=pads(pool.padding))
+    return emit_windows(graph, "MaxPool", value, pool)
+
+
+def emit_windows(
+    graph: GraphBuilder, operator: str, value: str, pool: MaxPool2D | AveragePool2D, domain: str = ""
+) -> str:
+    """An operator on the windows of `pool`, of ONNX or of another domain."""
+    windows: dict[str, Any] = {"kernel_shape": pool.pool_size, "strides": pool.strides, "pads": pads(pool.padding)}
+    return graph.node(operator, [value], domain, **windows)
 
 
 def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: Shape) -> str:
@@ -181,8 +189,8 @@ def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: S
         case Dense(weight):
             rows = graph.array(weight[_internal_positions(shape)] if len(shape) == 3 else weight)
             return graph.node("MatMul", [graph.node("Flatten", [value]), rows])
-        case AveragePool2D(pool_size, strides, padding):
-            return graph.node("AveragePool", [value], kernel_shape=pool_size, strides=strides, pads=pads(padding))
+        case AveragePool2D():
+            return emit_windows(graph, "AveragePool", value, operator)
         case Scale(factor):
             return graph.node("Mul", [value, graph.array(_broadcastable(factor, shape))])
         case Pad(amounts):

@@ -30,8 +30,8 @@ class Events:
     """A connection as a convolution of spikes, 0 or 1, which are pooled first.
 
     `shape` is that of the source, (H, W, C), and `kernel` is (kernel height, width, C). `blocks` are the weights, in
-    blocks of filters: (kernel height · width · C, filters of the block), zero where a block is wider than there are
-    filters; `firsts` are the first filters of the blocks.
+    blocks of filters, each with its first filter: (kernel height · width · C, filters of the block), zero where a block
+    is wider than there are filters.
     """
 
     source: str
@@ -42,8 +42,7 @@ class Events:
     corner: Pair
     counts: Pair
     filters: int
-    blocks: tuple[np.ndarray, ...]
-    firsts: tuple[int, ...]
+    blocks: tuple[tuple[int, np.ndarray], ...]
 
     @classmethod
     def of(cls, source: str, operators: Sequence[Operator], shape: Shape) -> Events | None:
@@ -59,14 +58,15 @@ class Events:
             case _:
                 return None
         height, width, _, filters = kernel.shape
-        firsts, blocks = _in_blocks(kernel.reshape(-1, filters) / np.float32(math.prod(pool)))
-        if blocks[-1].nbytes > _LARGEST_BLOCK or _worth(filters, blocks, pool) < _LEAST_WORTH:
+        widths = _widths(filters)
+        if kernel[..., 0].nbytes * widths[0] > _LARGEST_BLOCK or _worth(filters, widths, pool) < _LEAST_WORTH:
             return None
         counts = (
             (pooled[0] + top + bottom - height) // strides[0] + 1,
             (pooled[1] + left + right - width) // strides[1] + 1,
         )
-        return cls(source, image, pool, kernel.shape[:3], strides, (top, left), counts, filters, blocks, firsts)
+        blocks = _in_blocks(kernel.reshape(-1, filters) / np.float32(math.prod(pool)), widths)
+        return cls(source, image, pool, kernel.shape[:3], strides, (top, left), counts, filters, blocks)
 
     def add(self, spikes: np.ndarray, current: np.ndarray, fresh: bool) -> None:
         """Add what `spikes`, (steps, neurons), bring about to `current`, or put it there if that is `fresh`.
@@ -77,7 +77,7 @@ class Events:
         listed = np.empty(spikes.size + LANES, np.int32)
         starts = np.empty(len(spikes) * height * width + 1, np.int32)
         _list(spikes, self.shape, self.pool, listed, starts)
-        for block, first in zip(self.blocks, self.firsts, strict=True):
+        for first, block in self.blocks:
             _add_block(
                 listed,
                 starts,
@@ -103,26 +103,33 @@ def _pool(operators: tuple[Operator, ...], shape: Shape) -> tuple[Pair, Shape, t
     return (1, 1), shape, operators
 
 
-def _worth(filters: int, blocks: tuple[np.ndarray, ...], pool: Pair) -> float:
+def _widths(filters: int) -> list[int]:
+    """How wide the blocks of so many filters are; the last may be too wide."""
+    widths: list[int] = []
+    while (left := filters - sum(widths)) > 0:
+        widths.append(next((width for width in _WIDTHS if width <= left), _WIDTHS[-1]))
+    return widths
+
+
+def _worth(filters: int, widths: list[int], pool: Pair) -> float:
     """Of the numbers added up for a spike the share that count, over the neurons that pooling makes one of.
 
     The share of neurons that may fire at once before onnxruntime is faster is about a third of this.
     """
-    return filters / sum(block.shape[1] for block in blocks) / math.prod(pool)
+    return filters / sum(widths) / math.prod(pool)
 
 
-def _in_blocks(kernel: np.ndarray) -> tuple[tuple[int, ...], tuple[np.ndarray, ...]]:
+def _in_blocks(kernel: np.ndarray, widths: list[int]) -> tuple[tuple[int, np.ndarray], ...]:
     """The filters in blocks. The last, which may be too wide, comes first: what it spoils is then written over."""
-    firsts, blocks, first = [], [], 0
-    while (left := kernel.shape[-1] - first) > 0:
-        width = next((width for width in _WIDTHS if width <= left), _WIDTHS[-1])
+    blocks, first = [], 0
+    for width in widths:
+        filters = kernel[:, first : first + width]
         block = aligned(len(kernel) * width)[: len(kernel) * width].reshape(-1, width)
-        block[:] = 0
-        block[:, :left] = kernel[:, first : first + width]
-        firsts.append(first)
-        blocks.append(block)
+        block[:, : filters.shape[1]] = filters
+        block[:, filters.shape[1] :] = 0
+        blocks.append((first, block))
         first += width
-    return tuple(firsts[::-1]), tuple(blocks[::-1])
+    return tuple(blocks[::-1])
 
 
 @njit(nogil=True, cache=True)

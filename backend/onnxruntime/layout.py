@@ -8,7 +8,7 @@ import numpy as np
 
 from ...ir import Network, Shape
 from .blocked import Tensor, arranged, block_size, in_blocks, out_of_blocks
-from .emit import GraphBuilder
+from .emit import GraphBuilder, internal_shape
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Layout:
 
     def shape(self, shape: Shape) -> Shape:
         """The shape of one example, as graphs call it."""
-        return shape if self._same(shape) else (shape[2], shape[0], shape[1])
+        return shape if self._same(shape) else internal_shape(shape)
 
     def inward(self, x: np.ndarray, shape: Shape) -> np.ndarray:
         """(…, *shape), a population's shape in the IR, in this layout."""
