@@ -4,6 +4,7 @@ from .data import Images, as_inputs, as_labels
 from .diff import Difference, diff, diff_text
 from .errors import (
     BackendError,
+    BackendWarning,
     DataError,
     MismatchError,
     ModelFileError,
@@ -57,6 +58,7 @@ __all__ = [
     "AnalogNeuron",
     "AveragePool2D",
     "BackendError",
+    "BackendWarning",
     "Clip",
     "Connection",
     "Conv2D",

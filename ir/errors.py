@@ -83,3 +83,7 @@ class PipelineError(SnncError):
 
 class BackendError(SnncError):
     """A backend is not installed, or cannot run this network."""
+
+
+class BackendWarning(UserWarning):
+    """A backend runs the network, but not where or how one would expect it to."""

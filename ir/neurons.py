@@ -155,6 +155,11 @@ class SpikingNeuron(Neuron):
         return 1.0
 
     @property
+    def sends_values(self) -> bool:
+        """Whether what is sent counts as a number of its own, as by its sign or its step; else always as 1."""
+        return False
+
+    @property
     def pooling(self) -> MaxPool2D | None:
         """The max pooling that a neuron with a field `pool` applies to its input, in every step."""
         return getattr(self, "pool", None)
@@ -175,6 +180,10 @@ class CurrentInput(SpikingNeuron):
 
     is_input: ClassVar[bool] = True
 
+    @property
+    def sends_values(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True, eq=False)
 class SpikeEncoding(SpikingNeuron):
@@ -193,6 +202,10 @@ class SpikeEncoding(SpikingNeuron):
     @property
     def amplitude(self) -> float | np.ndarray:
         return self.v_thresh
+
+    @property
+    def sends_values(self) -> bool:
+        return self.signed
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +279,10 @@ class PhasedNeuron(SpikingNeuron):
     """
 
     phased: ClassVar[bool] = True
+
+    @property
+    def sends_values(self) -> bool:
+        return not self.is_readout
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,7 +133,7 @@ def test_options_that_mean_nothing_are_refused(options, message):
 @pytest.mark.parametrize("matrix_type", [None, "SPARSE", "DENSE"])
 def test_every_edge_is_right_in_every_matrix_type(matrix_type):
     compiled = run(every_edge(), matrix_type=matrix_type)
-    expected = {matrix_type} if matrix_type else {"TOEPLITZ", "SPARSE", "DENSE"}
+    expected = {matrix_type} if matrix_type else {"SPARSE", "DENSE"}
     assert {edge.matrix_type for edge in compiled.edges} == expected
 
 
@@ -170,7 +170,7 @@ def test_the_plan_is_printed_without_building(tmp_path, snnc_command):
     code, out, _ = snnc_command("show", net, "--backend", "mlgenn")
     assert code == 0
     lines = {line.rsplit("  ", 4)[0].split("  ")[0].strip(): line for line in out.splitlines()}
-    assert lines["s -> plain"].split()[3:] == ["TOEPLITZ", f"{16 * 9 * 4 * 2:,}", "synapses", "288", "B"]
+    assert lines["s -> plain"].split()[3:] == ["DENSE", f"{144 * 32:,}", "synapses", "18.0", "KiB"]
     assert lines["s -> pool_dense"].split()[3:6] == ["DENSE", f"{144 * 3}", "synapses"]
     assert out.splitlines()[-1].startswith("in all")
     assert len(out.splitlines()) == len(every_edge().connections) + 1
@@ -233,8 +233,8 @@ def test_a_gpu_or_several_are_refused_where_there_is_none():
     from pygenn.genn_model import backend_modules
 
     if set(backend_modules) != {"single_threaded_cpu"}:
-        pytest.skip("this pygenn was built for a GPU")
-    with pytest.raises(BackendError, match="built without support for a GPU: install the CUDA toolkit"):
+        pytest.skip("this pygenn has found a GPU")
+    with pytest.raises(BackendError, match=r"built without support for a GPU: install the CUDA|cannot be loaded \(lib"):
         snnc.compile(small(), "mlgenn", device="gpu")
     with pytest.raises(BackendError, match="a communicator joins several GPUs"):
         snnc.compile(small(), "mlgenn", communicator=object())
@@ -369,7 +369,7 @@ def test_ctrl_c_ends_the_workers():
     code = (
         "import os, signal, snnc, dyadic, test_genn_options as t\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell ignores it for its background jobs
-        "compiled = snnc.compile(t.small(), 'mlgenn', workers=2)\n"
+        "compiled = snnc.compile(t.small(), 'mlgenn', device='cpu', workers=2)\n"
         "run = compiled._run(dyadic.images(t.small(), 100_000), t.TOTALS)\n"
         "next(run)\n"
         "processes = [worker.process for worker in compiled._pool._workers]\n"

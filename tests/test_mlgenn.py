@@ -39,10 +39,10 @@ from snnc.ir import (
 needs_genn = pytest.mark.skipif(not (find_spec("pygenn") and find_spec("ml_genn")), reason="pygenn is not installed")
 
 
-def edge(operators, shape=(6, 6, 2), device="cpu", **options):
+def edge(operators, shape=(6, 6, 2), device="cpu", source=CurrentInput(), **options):  # noqa: B008
     """How GeNN is to store a connection from a source of `shape`."""
     target = Population("y", ir.output_shape(operators, shape), Integrate())
-    source = Population("x", shape, CurrentInput())
+    source = Population("x", shape, source)
     network = ir.Network([source, target], [Connection("x", "y", operators)], ["x"], ["y"], 4)
     return plan(network, device=device, **options)[0]
 
@@ -77,9 +77,8 @@ def test_a_matrix_has_an_entry_for_each_synapse_and_none_for_padding():
         ((), "OneToOne", "SPARSE"),
         ((ir.Scale(np.full(2, 0.5)),), "OneToOne", "SPARSE"),
         ((ir.Scale(np.array([0.5, 1])),), "SparseMatrix", "SPARSE"),
-        ((Conv2D(weights(1, 3, 3, 2, 4)),), "Conv2D", "TOEPLITZ"),
-        ((Conv2D(weights(1, 3, 5, 2, 4), padding=((1, 1), (2, 2))),), "Conv2D", "TOEPLITZ"),
-        ((Conv2D(weights(1, 2, 2, 2, 4), padding=((1, 0), (1, 0))),), "Conv2D", "TOEPLITZ"),
+        ((Conv2D(weights(1, 3, 3, 2, 4)),), "DenseMatrix", "DENSE"),  # rows of 36 synapses to 64 neurons
+        ((Conv2D(weights(1, 2, 2, 2, 4), padding=((1, 0), (1, 0))),), "SparseMatrix", "SPARSE"),
         ((Conv2D(weights(1, 2, 2, 2, 4), padding=((0, 1), (0, 1))),), "SparseMatrix", "SPARSE"),
         ((Conv2D(weights(1, 3, 3, 2, 4), padding=((2, 2), (2, 2))),), "SparseMatrix", "SPARSE"),
         ((Conv2D(weights(1, 3, 3, 2, 4), (2, 2), ((0, 1), (0, 1))),), "SparseMatrix", "SPARSE"),
@@ -98,6 +97,72 @@ def test_a_matrix_has_an_entry_for_each_synapse_and_none_for_padding():
 def test_each_edge_is_stored_as_small_as_may_be(operators, kind, matrix_type):
     chosen = edge(operators)
     assert (chosen.kind, chosen.matrix_type) == (kind, matrix_type)
+
+
+PLAIN = (
+    (Conv2D(weights(1, 3, 3, 2, 4)),),
+    (Conv2D(weights(1, 3, 5, 2, 4), padding=((1, 1), (2, 2))),),
+    (Conv2D(weights(1, 2, 2, 2, 4), padding=((1, 0), (1, 0))),),
+)
+
+
+@pytest.mark.parametrize("operators", PLAIN, ids=["valid", "same", "even"])
+def test_a_gpu_keeps_the_kernel_where_spikes_count_as_one(operators):
+    """GeNN 5.4.0 does not get TOEPLITZ right from spikes that carry a value."""
+    counting = [ir.SpikeInput(0.5), ir.IntegrateFireInput(0.25), ir.PoissonInput()]
+    for source in counting:
+        chosen = edge(operators, device="gpu", source=source)
+        assert (chosen.kind, chosen.matrix_type) == ("Conv2D", "TOEPLITZ")
+        assert chosen.bytes == 4 * operators[0].weight.size
+    valued = [CurrentInput(), *(replace(source, signed=True) for source in counting)]
+    for source in valued:
+        assert edge(operators, device="gpu", source=source).matrix_type in ("SPARSE", "DENSE")
+        with pytest.raises(BackendError, match="x -> y cannot be TOEPLITZ on a GPU, only"):
+            edge(operators, device="gpu", source=source, matrix_type="TOEPLITZ")
+        assert edge(operators, source=source, matrix_type="TOEPLITZ").kind == "Conv2D"  # on a CPU it is right
+
+
+def test_a_network_says_of_each_source_whether_its_spikes_count_as_one():
+    """What the IR says is what the emitted neuron does."""
+    pytest.importorskip("ml_genn")
+    from snnc.backend.mlgenn.neurons import neuron
+
+    few_spike = ir.FewSpikeInput(3, 1.0)
+    encodings = [ir.SpikeInput(), ir.PoissonInput(), ir.IntegrateFireInput()]
+    spiking = [CurrentInput(), GradedInput(), ir.IntegrateFire(1.0), FewSpike(3, 1.0), few_spike, *encodings]
+    spiking += [replace(each, signed=True) for each in (few_spike, *encodings)]
+    for each in spiking:
+        assert neuron(Population("x", (3,), each), 0, 4, None).sends_values == each.sends_values, each
+
+
+def test_a_cpu_keeps_kernels_where_memory_does_not_take_every_synapse():
+    from snnc.backend.mlgenn.connectivity import Machine, choose
+
+    shape = (16, 16, 4)
+    edges = {"a": weights(1, 3, 3, 4, 8), "b": weights(2, 5, 5, 4, 8), "c": weights(3, 1, 1, 4, 2)}
+    targets = [Population(name, Conv2D(kernel).output_shape(shape), Integrate()) for name, kernel in edges.items()]
+    network = ir.Network(
+        [Population("x", shape, CurrentInput()), *targets],
+        [Connection("x", name, (Conv2D(kernel),)) for name, kernel in edges.items()],
+        ["x"],
+        list(edges),
+        4,
+    )
+
+    def chosen(memory, **options):
+        return {edge.connection.target: edge for edge in choose(network, Machine(False, memory), **options)}
+
+    every = chosen(sys.maxsize)
+    assert {edge.matrix_type for edge in every.values()} == {"SPARSE"}
+    needed = sum(edge.host_bytes for edge in every.values())
+    assert {name for name, edge in chosen(needed - 1).items() if edge.matrix_type == "TOEPLITZ"} == {"b"}
+    assert {edge.matrix_type for edge in chosen(0).values()} == {"TOEPLITZ"}
+    forced = chosen(0, matrix_type={"x -> b": "SPARSE"})
+    assert {name: edge.matrix_type for name, edge in forced.items()} == {
+        "a": "TOEPLITZ",
+        "b": "SPARSE",
+        "c": "TOEPLITZ",
+    }
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)
@@ -136,8 +201,9 @@ def test_a_matrix_type_can_be_forced():
     conv = (Conv2D(weights(1, 3, 3, 2, 4)),)
     assert edge(conv, matrix_type="SPARSE").kind == "SparseMatrix"
     assert edge(conv, matrix_type={"x -> y": "DENSE"}).kind == "DenseMatrix"
-    assert edge(conv, matrix_type={}).kind == "Conv2D"
-    with pytest.raises(BackendError, match="x -> y cannot be PROCEDURAL on a CPU, only TOEPLITZ or DENSE or SPARSE"):
+    assert edge(conv, matrix_type="TOEPLITZ").kind == "Conv2D"
+    assert edge(conv, matrix_type={}).kind == "DenseMatrix"
+    with pytest.raises(BackendError, match="x -> y cannot be PROCEDURAL on a CPU, only DENSE or SPARSE or TOEPLITZ"):
         edge(conv, matrix_type="PROCEDURAL")
     with pytest.raises(BackendError, match="no connection 'x->y'; there are: x -> y"):
         edge(conv, matrix_type={"x->y": "DENSE"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...ir import BackendError, Network, SpikingNeuron, verify
 from .connectivity import Edge, choose, readable
+from .machine import CPU, describe, genn_backend
 from .options import Device, Forced, MatrixType, Options
 
 if TYPE_CHECKING:
@@ -65,17 +66,17 @@ def plan(network: Network, *, device: Device | None = None, matrix_type: Forced 
     """
     options = Options(device, matrix_type=matrix_type)
     _require_runnable(network)
-    return choose(network, _is_gpu(options.device), options.matrix_type)
+    return choose(network, describe(_planned(options.device)), options.matrix_type)
 
 
-def _is_gpu(device: Device | None) -> bool:
+def _planned(device: Device | None) -> str:
+    """The GeNN backend, without asking whether a device that is named is here."""
     if device:
-        return device == "gpu"
+        return "cuda" if device == "gpu" else CPU
     try:
-        from .build import CPU, genn_backend
+        return genn_backend(None)
     except ImportError:
-        return False
-    return genn_backend(None) != CPU
+        return CPU
 
 
 def _require_runnable(network: Network) -> None:

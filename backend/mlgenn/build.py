@@ -10,32 +10,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ml_genn
-from pygenn.genn_model import backend_modules
 
 from ...ir import BackendError
+from . import gpu
 from .connectivity import Edge
-from .options import Device
-
-CPU = "single_threaded_cpu"
-
-
-def genn_backend(device: Device | None) -> str:
-    """The GeNN backend for a device; None: the GPU where pygenn was built for one. Raises BackendError without one."""
-    gpus = [name for name in backend_modules if name != CPU]
-    if device != "cpu" and gpus:
-        return gpus[0]
-    if device == "gpu" or CPU not in backend_modules:
-        raise BackendError(
-            f"this pygenn was built without support for a {'CPU' if device == 'cpu' else 'GPU'}: "
-            'install the CUDA toolkit, set CUDA_PATH, and build pygenn anew (see the README\'s section "GeNN")'
-        )
-    return CPU
+from .machine import CPU
 
 
 def build(genn_model: Any, private: Path, kept: Path | None, key: str) -> None:
@@ -76,18 +60,6 @@ def fingerprint(emitted: ml_genn.Network, edges: Sequence[Edge], genn_model: Any
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def free_memory() -> int:
-    """How many bytes this process can still have: of the machine, and of the container that it may run in."""
-    free = int(import_module("psutil").virtual_memory().available)  # a requirement of pygenn
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        used = next(line.split()[1] for line in (group / "memory.stat").open() if line.startswith("anon "))
-    except (OSError, ValueError, StopIteration):  # no such group, or without a limit
-        return free
-    return min(free, limit - int(used))
-
-
 def private_folder(kept: Path | None) -> Path:
     """A new folder to build in. Raises BackendError where it, or the one that is to keep builds, cannot be written."""
     try:
@@ -109,7 +81,8 @@ def build_errors(log: Path, backend: str) -> Iterator[None]:
         raise
     except Exception as error:
         end = log.read_text(errors="replace").splitlines()[-10:]
-        lines = [f"GeNN could not build the network: {_missing(backend) or error}", *end]
+        cause = _missing() or gpu.complaint("\n".join(end)) or error
+        lines = [f"GeNN could not build the network: {cause}", *end]
         if backend != CPU:
             lines.append("without a GPU that works, compile with device='cpu'")
         raise BackendError("\n  ".join(lines)) from None
@@ -122,19 +95,18 @@ def load_errors(genn_model: Any) -> Iterator[None]:
         raise BackendError("the network is being run already: finish that run, or compile the network once more")
     try:
         yield
+    except BackendError:
+        raise
     except Exception as error:
         genn_model._runtime = None
         cause = "too little memory is free" if isinstance(error, MemoryError) else f"{error}. Compile it anew"
         raise BackendError(f"GeNN could not load the network: {cause}") from None
 
 
-def _missing(backend: str) -> str | None:
+def _missing() -> str | None:
     """Which program the build lacks, and what to do."""
     compiler = shlex.split(os.environ.get("CXX") or "g++")[0]
     needed = {"make": "make", compiler: "the C++ compiler"}
-    if backend == "cuda":
-        nvcc = Path(os.environ.get("CUDA_PATH", "/usr/local/cuda"), "bin", "nvcc")
-        needed[str(nvcc)] = "CUDA's compiler, which CUDA_PATH leads to,"
     for program, what in needed.items():
         if shutil.which(program) is None:
             name = what if what == program else f"{what} {program}"

@@ -9,18 +9,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...ir import BackendError, Images, Network, PoissonInput, SpikingNeuron, as_inputs, as_labels
 from ..compiled import CompiledSpiking, Recording, Wanted
-from .build import CPU, build, build_errors, fingerprint, free_memory, genn_backend, load_errors, private_folder
+from . import gpu
+from .build import build, build_errors, fingerprint, load_errors, private_folder
 from .compiler import WindowCompiler
-from .connectivity import choose, require_memory
+from .connectivity import Machine, choose, readable, require_memory
 from .emit import emit
+from .machine import CPU, describe, free_memory, genn_backend
 from .options import Options
 from .pool import Pool
+from .rehearsal import rehearse
 
 GPU_BATCH = 128
 KERNELS = ("init", "init_sparse", "neuron_update", "presynaptic_update", "postsynaptic_update", "synapse_dynamics")
@@ -55,9 +59,11 @@ class CompiledGenn(CompiledSpiking):
 
     `kernel_times` holds, with the option `kernel_profiling`, the seconds that the last evaluation spent in each
     of GeNN's kernels.
+
+    `machine` is as `describe` gives it. A GPU's build is first made `apart`, in another process.
     """
 
-    def __init__(self, network: Network, options: Options):
+    def __init__(self, network: Network, options: Options, machine: Machine | None = None, *, apart: bool = True):
         super().__init__(network)
         assert network.timesteps is not None  # verified
         self._timesteps = network.timesteps
@@ -70,17 +76,30 @@ class CompiledGenn(CompiledSpiking):
         backend = genn_backend(options.device)
         _require_possible(network, options, backend)
         self._batch = options.batch_size or (1 if backend == CPU else GPU_BATCH)
-        self.edges = choose(network, backend != CPU, options.matrix_type)
+        machine = machine or describe(backend, options.workers)
+        self.edges = choose(network, machine, options.matrix_type)
         require_memory(self.edges, free_memory(), options.workers)
         private = private_folder(options.folder)
-        weakref.finalize(self, shutil.rmtree, private, ignore_errors=True)
-        kept = options.folder or (private / "shared" if options.workers > 1 else None)
+        remove = weakref.finalize(self, shutil.rmtree, private, ignore_errors=True)
+        apart = apart and backend == "cuda" and options.communicator is None
+        kept = options.folder or (private / "shared" if options.workers > 1 or apart else None)
+        self._gpu_bytes = 0
+        try:
+            with gpu.toolkit():
+                if apart:
+                    self._gpu_bytes = rehearse(network, replace(options, device="gpu", folder=kept), machine, private)
+                self._build(backend, options, private, kept)
+        except BaseException:
+            remove()
+            raise
+        self._pool = Pool(network, replace(options, workers=1, folder=kept), options.workers, private)
+
+    def _build(self, backend: str, options: Options, private: Path, kept: Path | None) -> None:
         with build_errors(private / "build.log", backend):
-            self.mlgenn_network, self.populations = emit(network, self.edges, options.record_spikes)
+            self.mlgenn_network, self.populations = emit(self.network, self.edges, options.record_spikes)
             self.mlgenn_compiled = self._compiler(backend, options).compile(self.mlgenn_network, "snnc")
             genn_model = self.mlgenn_compiled.genn_model
             build(genn_model, private, kept, fingerprint(self.mlgenn_network, self.edges, genn_model))
-        self._pool = Pool(network, replace(options, workers=1, folder=kept), options.workers, private)
 
     def mlgenn_evaluate(
         self,
@@ -130,6 +149,7 @@ class CompiledGenn(CompiledSpiking):
         # not mlGeNN's context manager: it allows one network at a time, and none any more after a failure to load
         genn_model = self.mlgenn_compiled.genn_model
         with load_errors(genn_model):
+            self._require_gpu_memory()
             genn_model.load(num_recording_timesteps=self._period if self._records else None)
         try:
             yield
@@ -137,6 +157,17 @@ class CompiledGenn(CompiledSpiking):
             if genn_model.timing_enabled:
                 self.kernel_times = {name: getattr(genn_model, f"{name}_time") for name in KERNELS}
             genn_model.unload()
+
+    def _require_gpu_memory(self) -> None:
+        """GeNN ends the process where a GPU has too little."""
+        if not self._gpu_bytes:
+            return
+        free = max(each.free for each in gpu.gpus())
+        if free < self._gpu_bytes:
+            raise BackendError(
+                f"the network needs {readable(self._gpu_bytes)} on the GPU, and {readable(free)} are free: "
+                f"end what else runs there, or compile with a batch_size below {self._batch}"
+            )
 
     def stream(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         """Simulate the images with the model that is loaded."""
@@ -221,6 +252,10 @@ def _require_possible(network: Network, options: Options, backend: str) -> None:
         raise BackendError(f"record_spikes names {', '.join(silent)}; there are: {', '.join(network.populations)}")
     if options.communicator is not None and backend != "cuda":
         raise BackendError(f"a communicator joins several GPUs, and this pygenn's backend is {backend!r}")
+    if backend == "cuda" and (options.batch_size or 1) > gpu.LARGEST_BATCH:
+        raise BackendError(
+            f"on a GPU GeNN simulates up to {gpu.LARGEST_BATCH} images at once, not {options.batch_size}"
+        )
     if backend == CPU and (options.batch_size or 1) > 1:
         raise BackendError("on a CPU GeNN simulates one image at a time: leave out batch_size, and give workers=…")
     if options.workers == 1:

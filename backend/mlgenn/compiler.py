@@ -14,7 +14,7 @@ from ml_genn.utils.model import WeightUpdateModel
 from pygenn import SynapseMatrixType
 
 # TOEPLITZ first, as two SPARSE convolutions of different kernel shape in one network do not build.
-IN_MEMORY = SupportedMatrixType([SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrixType.DENSE])
+IN_MEMORY = [SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrixType.DENSE]
 
 
 class WindowCompiler(InferenceCompiler):
@@ -36,7 +36,7 @@ class WindowCompiler(InferenceCompiler):
             **settings,
         )
         self.phases = phases
-        self.supported_matrix_type = IN_MEMORY  # what is PROCEDURAL says so itself
+        self.supported_matrix_type = SupportedMatrixType(IN_MEMORY)  # what is PROCEDURAL says so itself
 
     def build_weight_update_model(self, connection: Any, connect_snippet: Any, compile_state: Any) -> WeightUpdateModel:
         """As mlGeNN's, but a spike counts as its source's variable `Value` where the source has one."""

@@ -9,7 +9,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...ir import NO_PADDING, BackendError, Connection, Conv2D, Dense, Network, Operator, Scale, Shape, output_shape
+from ...ir import (
+    NO_PADDING,
+    BackendError,
+    Connection,
+    Conv2D,
+    Dense,
+    Network,
+    Operator,
+    Scale,
+    Shape,
+    SpikingNeuron,
+    output_shape,
+)
 from ..weights import weighted
 from .fanout import fan_out
 from .options import Forced, MatrixType
@@ -17,6 +29,18 @@ from .options import Forced, MatrixType
 PROCEDURAL_FROM = 64 * 2**20
 SPARSE_COPIES = 32  # bytes a synapse: weight and indices, their order, and copies of them on the way to GeNN
 DENSE_COPIES = 8  # the weight with λ folded in, and the copy that GeNN is given
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the choice has to know of the machine: `memory` is the bytes that connections may take in its main memory.
+
+    `toeplitz_sends_values`: whether its GeNN gets TOEPLITZ right for spikes that count as values.
+    """
+
+    on_gpu: bool
+    memory: int
+    toeplitz_sends_values: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +64,7 @@ class Edge:
         return f"{self.connection}: {self.synapses:,} synapses, {self.matrix_type}, {readable(self.bytes)}"
 
 
-def choose(network: Network, on_gpu: bool, matrix_type: Forced | None = None) -> list[Edge]:
+def choose(network: Network, machine: Machine, matrix_type: Forced | None = None) -> list[Edge]:
     """The matrix type of each connection of a spiking network, in the network's order.
 
     `matrix_type` forces one on every connection, or on those named "source -> target". Raises BackendError where a
@@ -52,18 +76,30 @@ def choose(network: Network, on_gpu: bool, matrix_type: Forced | None = None) ->
         forced = dict.fromkeys(names, forced)
     unknown = sorted(forced.keys() - names)
     faults = [f"there is no connection {name!r}; there are: {', '.join(sorted(names))}" for name in unknown]
-    edges = []
+    choices = []
     for connection in network.connections:
-        possible = _possible(network, connection, on_gpu)
+        possible = _possible(network, connection, machine)
         wanted = forced.get(str(connection))
         if wanted and wanted not in possible:
-            where = "a GPU" if on_gpu else "a CPU"
+            where = "a GPU" if machine.on_gpu else "a CPU"
             faults.append(f"{connection} cannot be {wanted} on {where}, only {' or '.join(possible)}")
-            continue
-        edges.append(possible[wanted] if wanted else next(iter(possible.values())))
+        choices.append([possible[wanted]] if wanted in possible else list(possible.values()))
     if faults:
         raise BackendError("matrix_type does not fit the network:\n" + "\n".join(f"  - {fault}" for fault in faults))
-    return edges
+    return _fitting(choices, machine.memory)
+
+
+def _fitting(choices: list[list[Edge]], memory: int) -> list[Edge]:
+    """The best way to store each connection, but the largest in the smallest way until all fit into `memory`."""
+    chosen = [ways[0] for ways in choices]
+    smallest = [min(ways, key=lambda way: way.host_bytes) for ways in choices]
+    needed = sum(edge.host_bytes for edge in chosen)
+    for at in sorted(range(len(chosen)), key=lambda at: chosen[at].host_bytes, reverse=True):
+        if needed <= memory:
+            break
+        needed += smallest[at].host_bytes - chosen[at].host_bytes
+        chosen[at] = smallest[at]
+    return chosen
 
 
 def is_one_to_one(operators: tuple[Operator, ...]) -> bool:
@@ -100,13 +136,16 @@ def readable(size: int) -> str:
     return f"{size / 1024**power:.1f} {'KMGT'[power - 1]}iB"
 
 
-def _possible(network: Network, connection: Connection, on_gpu: bool) -> dict[MatrixType, Edge]:
+def _possible(network: Network, connection: Connection, machine: Machine) -> dict[MatrixType, Edge]:
     """Every way to store a connection, the best first.
 
-    A Toeplitz matrix keeps the kernel alone. Where there is none, each synapse is kept, in the smaller of a sparse and
-    a full matrix; unless that is large and a GPU can make the synapses of each spike anew, from the kernel.
+    A Toeplitz matrix keeps the kernel alone, which is what a GPU likes best. A CPU is faster where each synapse is
+    kept, in the smaller of a sparse and a full matrix. So is a GPU where there is no Toeplitz matrix; unless that is
+    large and it can make the synapses of each spike anew, from the kernel.
     """
-    operators, shape = weighted(network, connection), network.populations[connection.source].shape
+    source = network.populations[connection.source]
+    assert isinstance(source.neuron, SpikingNeuron)  # verified
+    operators, shape = weighted(network, connection), source.shape
     rows = fan_out(operators, shape)
     size, synapses = math.prod(output_shape(operators, shape)), max(int(rows.sum()), 1)
     slots = len(rows) * max(int(rows.max()), 1)  # GeNN pads every row to the longest
@@ -123,11 +162,11 @@ def _possible(network: Network, connection: Connection, on_gpu: bool) -> dict[Ma
     ways = [sparse, dense]
     if any(isinstance(operator, Dense) for operator in operators) or dense.bytes < sparse.bytes:
         ways = [dense, sparse]
-    if on_gpu and _is_procedural(operators):
+    if machine.on_gpu and _is_procedural(operators):
         procedural = edge("Convolution", "PROCEDURAL", synapses, 4 * kernel, 0)
         ways.insert(0 if ways[0].bytes >= PROCEDURAL_FROM else len(ways), procedural)
-    if is_toeplitz(operators):
-        ways.insert(0, edge("Conv2D", "TOEPLITZ", synapses, 4 * kernel, 0))
+    if is_toeplitz(operators) and (machine.toeplitz_sends_values or not source.neuron.sends_values):
+        ways.insert(0 if machine.on_gpu else len(ways), edge("Conv2D", "TOEPLITZ", synapses, 4 * kernel, 0))
     return {way.matrix_type: way for way in ways}
 
 

@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ml_genn import compilers as mlgenn
+from ml_genn.compilers.compiler import SupportedMatrixType
 from ml_genn.utils.model import WeightUpdateModel
+from pygenn import SynapseMatrixType as Type
 
 from ..backend.mlgenn.compiler import IN_MEMORY
+from ..backend.mlgenn.connectivity import Machine
+from ..backend.mlgenn.machine import CPU, describe, genn_backend
 from ..ir import BackendError
-from .connectivity import on_gpu
 from .neurons import Windowed, depth, window
+
+PROCEDURAL = [Type.PROCEDURAL_KERNELG, Type.PROCEDURAL]
+
+
+class Matrices(SupportedMatrixType):
+    """The matrix types that mlGeNN's connectivity chooses from, the first that it has, and what ours has to know.
+
+    `reads_values` says of a population whether its spikes count as values.
+    """
+
+    def __init__(self, types: list[Any], machine: Machine, reads_values: Callable[[Any], bool]):
+        super().__init__(types)
+        self.machine = machine
+        self.reads_values = reads_values
+
+    def take(self, size: int) -> None:
+        """Leave `size` bytes less for the connections to come."""
+        self.machine = replace(self.machine, memory=self.machine.memory - size)
 
 
 class SpikeValues:
     """What both compilers share: spikes that count as values, and matrix types that the machine has."""
 
-    def limit_matrix_types(self, prefer_in_memory_connect: bool) -> None:
-        """Leave out procedural connectivity where it is not wanted or, on a CPU, does not exist."""
-        if prefer_in_memory_connect or not on_gpu():
-            self.supported_matrix_type = IN_MEMORY
+    def choose_backend(self, prefer_in_memory_connect: bool) -> None:
+        """Have GeNN run where it can, and leave out procedural connectivity where it is not wanted or not there."""
+        backend = self.genn_kwargs.setdefault("backend", genn_backend(None))  # type: ignore[attr-defined]
+        self.machine = describe(backend)
+        self.in_memory = prefer_in_memory_connect or backend == CPU
+
+    def pre_compile(self, network: Any, genn_model: Any, *args: Any, **kwargs: Any) -> Any:
+        """As mlGeNN's; leaves out TOEPLITZ where it is not right for a source of the network."""
+        toeplitz = self.machine.toeplitz_sends_values or not any(map(self.reads_values, network.populations))
+        if not toeplitz:  # two SPARSE convolutions of mlGeNN's in one network do not build
+            types = [*PROCEDURAL, Type.SPARSE, Type.DENSE]
+        elif self.in_memory:
+            types = IN_MEMORY
+        else:
+            types = [Type.TOEPLITZ, *PROCEDURAL, Type.SPARSE, Type.DENSE]
+        self.supported_matrix_type = Matrices(types, self.machine, self.reads_values)
+        return super().pre_compile(network, genn_model, *args, **kwargs)  # type: ignore[misc]
+
+    def reads_values(self, population: Any) -> bool:
+        """Whether a spike of the population counts as its amplitude times its `Value`."""
+        return getattr(population.neuron, "sends_values", False)
 
     def build_weight_update_model(self, connection: Any, connect_snippet: Any, compile_state: Any) -> WeightUpdateModel:
         """As mlGeNN's, but a spike counts as its source's amplitude times its `Value`, where the source has one."""
@@ -68,7 +108,7 @@ class InferenceCompiler(SpikeValues, mlgenn.InferenceCompiler):
             communicator,
             **{"optimize_code": True, **genn_kwargs},  # GeNN compiles without optimisation unless told otherwise
         )
-        self.limit_matrix_types(prefer_in_memory_connect)
+        self.choose_backend(prefer_in_memory_connect)
 
     def build_neuron_model(self, pop: Any, model: Any, compile_state: Any) -> Any:
         """As mlGeNN's; closes the population's window after T steps."""
@@ -119,7 +159,7 @@ class FewSpikeCompiler(SpikeValues, mlgenn.FewSpikeCompiler):
             communicator,
             **{"optimize_code": True, **genn_kwargs},
         )
-        self.limit_matrix_types(prefer_in_memory_connect)
+        self.choose_backend(prefer_in_memory_connect)
 
     def pre_compile(self, network: Any, genn_model: Any, inputs: Any, outputs: Any, **kwargs: Any) -> Any:
         """As mlGeNN's, where a readout is complete one phase earlier, but for its last bit."""

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 from ml_genn import connectivity as mlgenn
+from ml_genn.compilers.compiler import SupportedMatrixType
+from pygenn.genn_model import backend_modules
 
-from ..backend.mlgenn.build import CPU, genn_backend
 from ..backend.mlgenn.compiler import IN_MEMORY
 from ..backend.mlgenn.connectivity import choose
+from ..backend.mlgenn.machine import describe
 from ..backend.mlgenn.snippets import connectivity_of
 from ..ir import (
     NO_PADDING,
@@ -33,12 +35,9 @@ from ..ir import (
     Population,
     Scale,
     Shape,
+    SpikeInput,
 )
-
-
-def on_gpu() -> bool:
-    """Whether GeNN runs on a GPU here: it does if pygenn was built for one."""
-    return genn_backend(None) != CPU
+from .compilers import Matrices
 
 
 class Emitted:
@@ -54,12 +53,19 @@ class Emitted:
     def get_snippet(self, connection: Any, supported_matrix_type: Any) -> Any:
         """The synapses, for the weight as it now is."""
         source, target = connection.source(), connection.target()
-        # a network of this edge alone, whose spikes count as 1
-        ends = [Population("source", source.shape, CurrentInput()), Population("target", target.shape, Integrate())]
+        matrices = supported_matrix_type
+        if not isinstance(matrices, Matrices):  # of one of mlGeNN's compilers, in which a spike counts as 1
+            matrices = Matrices([], describe(next(iter(backend_modules))), lambda population: False)
+        # a network of this edge alone, whose spikes count as 1, or as values
+        spikes = CurrentInput() if matrices.reads_values(source) else SpikeInput()
+        ends = [Population("source", source.shape, spikes), Population("target", target.shape, Integrate())]
         edge = Connection("source", "target", self.operators(self.weight), self.delay)
-        emitted = connectivity_of(choose(Network(ends, [edge], ["source"], ["target"], 1), on_gpu())[0])
+        network = Network(ends, [edge], ["source"], ["target"], 1)
+        chosen = choose(network, matrices.machine)[0]
+        matrices.take(chosen.host_bytes)
+        emitted = connectivity_of(chosen)
         emitted.connect(source, target)
-        return emitted.get_snippet(connection, IN_MEMORY)
+        return emitted.get_snippet(connection, SupportedMatrixType(IN_MEMORY))
 
 
 class LinearMap(Emitted, mlgenn.connectivity.Connectivity):

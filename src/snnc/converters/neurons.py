@@ -71,6 +71,38 @@ class IntegrateFireInput(Windowed, mlgenn.IntegrateFireInput):
         return ir.IntegrateFireInput(self.v_thresh, self.signed, self.v)
 
 
+class PoissonInput(Windowed, mlgenn.PoissonInput):
+    """Poisson spikes of the image's magnitude, each with the image's sign; mlGeNN's own do not build if signed."""
+
+    sends_values = True
+
+    def __init__(self) -> None:
+        super().__init__(signed_spikes=True)
+
+    def get_model(self, population: Any, dt: float, batch_size: int) -> NeuronModel:
+        """The GeNN model; a rate of 1 is one spike in a unit of GeNN's time, on average."""
+        model = super().get_model(population, dt, batch_size)
+        model.param_vals["VThresh"] = 1 / dt
+        return model
+
+    def spiking(self, population: Any) -> ir.SpikingNeuron:
+        """`PoissonInput`."""
+        return ir.PoissonInput(signed=True)
+
+
+class BinarySpikeInput(Windowed, mlgenn.BinarySpikeInput):
+    """A spike with the image's sign in every step, where the image is not 0; mlGeNN's own do not build if signed."""
+
+    sends_values = True
+
+    def __init__(self) -> None:
+        super().__init__(signed_spikes=True)
+
+    def spiking(self, population: Any) -> ir.SpikingNeuron:
+        """`SpikeInput`."""
+        return ir.SpikeInput(signed=True)
+
+
 class FewSpikeRelu(Windowed, mlgenn.FewSpikeRelu):
     """Few-spike rectifier. As an output it does not spike: the sum of its input is read.
 

@@ -9,7 +9,7 @@ from ml_genn import compilers, neurons
 from .compilers import InferenceCompiler
 from .converter import Converter
 from .enum import InputType
-from .neurons import IntegrateFire, IntegrateFireInput
+from .neurons import BinarySpikeInput, IntegrateFire, IntegrateFireInput, PoissonInput
 
 _RECTIFIERS = {"relu", "relu6", "ReLU", "Relu", "Relu6"}
 
@@ -26,14 +26,15 @@ class RateConverter(Converter):
     def create_input_neurons(self, pre_convert_output: Any) -> neurons.Neuron:
         """The encoding that `input_type` names."""
         if self.input_type == InputType.SPIKE:
-            return neurons.BinarySpikeInput(signed_spikes=self.signed_input)
+            return BinarySpikeInput() if self.signed_input else neurons.BinarySpikeInput()
         if self.input_type == InputType.POISSON:
-            return neurons.PoissonInput(signed_spikes=self.signed_input)
+            return PoissonInput() if self.signed_input else neurons.PoissonInput()
         return neurons.IntegrateFireInput() if self.mlgenn_neurons else IntegrateFireInput(self.signed_input)
 
     def create_compiler(self, **kwargs: Any) -> compilers.Compiler:
         """A compiler that shows each example for `evaluate_timesteps`; the arguments are those of InferenceCompiler."""
-        compiler = compilers.InferenceCompiler if self.mlgenn_neurons else InferenceCompiler
+        signs = self.signed_input and self.input_type != InputType.IF  # which mlGeNN's compiler cannot deliver
+        compiler = compilers.InferenceCompiler if self.mlgenn_neurons and not signs else InferenceCompiler
         return compiler(evaluate_timesteps=self.evaluate_timesteps, **kwargs)
 
     def integrate_fire(self, tf_layer: Any, threshold: float, is_output: bool) -> neurons.Neuron:

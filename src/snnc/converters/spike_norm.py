@@ -40,6 +40,10 @@ class NormCompiler(InferenceCompiler):
         model.prepend_sim_code(f"if ({inside}) {{ Largest = fmax(Largest, {biased}); }}")
         return model
 
+    def reads_values(self, population: Any) -> bool:
+        """As the InferenceCompiler's; and the growth of a balanced population is read with each of its spikes."""
+        return super().reads_values(population) or _is_balanced(population)
+
     def build_weight_update_model(self, connection: Any, connect_snippet: Any, compile_state: Any) -> Any:
         """As the InferenceCompiler's, but a spike of a balanced population counts `Growth` times as much."""
         model = super().build_weight_update_model(connection, connect_snippet, compile_state)
