@@ -20,7 +20,7 @@ from . import gpu
 from .build import build, build_errors, fingerprint, load_errors, private_folder
 from .compiler import WindowCompiler
 from .connectivity import Machine, choose, readable, require_memory
-from .emit import emit
+from .emit import emit, is_constant
 from .machine import CPU, describe, free_memory, genn_backend
 from .options import Options
 from .pool import Pool
@@ -130,11 +130,17 @@ class CompiledGenn(CompiledSpiking):
             self._period,
             self._batch,
             _seed(self.network),
+            self._constant(),
             depths if self.network.is_phased else None,
             kernel_profiling=options.kernel_profiling,
             communicator=options.communicator,
             backend=backend,
         )
+
+    def _constant(self) -> list[Any]:
+        """mlGeNN's connections that bring a constant current."""
+        pairs = zip(self.network.connections, self.mlgenn_network.connections, strict=True)
+        return [emitted for connection, emitted in pairs if is_constant(self.network, connection)]
 
     def _run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         if self._pool.size > 1:

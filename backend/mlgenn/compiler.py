@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ml_genn.compilers import InferenceCompiler
@@ -13,6 +13,8 @@ from ml_genn.compilers.inference_compiler import CompiledInferenceNetwork
 from ml_genn.utils.model import WeightUpdateModel
 from pygenn import SynapseMatrixType
 
+from .neurons import STEADY
+
 # TOEPLITZ first, as two SPARSE convolutions of different kernel shape in one network do not build.
 IN_MEMORY = [SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrixType.DENSE]
 
@@ -20,12 +22,18 @@ IN_MEMORY = [SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrix
 class WindowCompiler(InferenceCompiler):
     """Compiles networks made of this package's neurons. GeNN's time starts again every `period` steps.
 
-    `phases` says for each population of a few-spike network how many periods it lags behind the inputs. `settings` are
-    those of mlGeNN's compiler.
+    `constant` holds the connections that bring a constant current; `phases` says for each population of a few-spike
+    network how many periods it lags behind the inputs. `settings` are those of mlGeNN's compiler.
     """
 
     def __init__(
-        self, period: int, batch_size: int, seed: int, phases: Mapping[Any, int] | None = None, **settings: Any
+        self,
+        period: int,
+        batch_size: int,
+        seed: int,
+        constant: Collection[Any],
+        phases: Mapping[Any, int] | None = None,
+        **settings: Any,
     ):
         super().__init__(
             period,
@@ -35,6 +43,7 @@ class WindowCompiler(InferenceCompiler):
             optimize_code=True,  # GeNN compiles without optimisation unless told otherwise
             **settings,
         )
+        self.constant = constant
         self.phases = phases
         self.supported_matrix_type = SupportedMatrixType(IN_MEMORY)  # what is PROCEDURAL says so itself
 
@@ -52,7 +61,13 @@ class WindowCompiler(InferenceCompiler):
     def create_compiled_network(
         self, genn_model: Any, neuron_populations: Any, connection_populations: Any, compile_state: Any
     ) -> CompiledNetwork:
-        """As mlGeNN's, but without a reset between examples: the neurons start themselves."""
+        """As mlGeNN's, but without a reset between examples, as the neurons start themselves.
+
+        And constant currents arrive where their targets expect them.
+        """
+        for connection, synapses in connection_populations.items():
+            if connection in self.constant:
+                synapses.post_target_var = STEADY
         parts = (genn_model, neuron_populations, connection_populations, self.communicator, self.evaluate_timesteps)
         if self.phases is None:
             return CompiledInferenceNetwork(*parts, [])

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import ml_genn
 
-from ...ir import Network
+from ...ir import Connection, CurrentInput, Network
 from .connectivity import Edge
 from .neurons import neuron
 from .snippets import connectivity_of
@@ -27,7 +27,8 @@ def emit(
         for number, (name, population) in enumerate(network.populations.items()):
             readout = "var" if name in network.outputs else None
             begin = 0 if network.is_phased else network.depth[name]  # every phase starts GeNN's time again
-            spiking = neuron(population, begin, network.timesteps, readout)
+            holds = any(is_constant(network, edge) for edge in network.incoming(name))
+            spiking = neuron(population, begin, network.timesteps, readout, holds)
             populations[name] = ml_genn.Population(
                 spiking, population.shape, record_spikes=name in record_spikes, name=genn_name("p", number, name)
             )
@@ -36,6 +37,11 @@ def emit(
             ends = (populations[source], populations[target])
             ml_genn.Connection(*ends, connectivity_of(edge), name=genn_name("c", number, f"{source}_to_{target}"))
     return emitted, populations
+
+
+def is_constant(network: Network, connection: Connection) -> bool:
+    """Whether a connection brings a constant current."""
+    return isinstance(network.populations[connection.source].neuron, CurrentInput)
 
 
 def genn_name(kind: str, number: int, name: str) -> str:

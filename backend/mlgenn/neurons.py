@@ -4,12 +4,15 @@ Each lives in the steps [Begin, End) of GeNN's time: it sets itself up in the fi
 images can follow one another and nothing has to be reset in between. Here stands the code of every neuron, in few
 words, which share the names of variables and parameters; a model has those that its code names. Parameters are numbers,
 or arrays with one number per neuron.
+
+A constant current is sent once, in the first step, and held by its targets: delivering it costs as much as delivering
+a spike, of which most populations have fewer.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +31,12 @@ VARIABLES = {
     "Arrived": ("scalar",),  # what a few-spike neuron has collected for its next phase
     "Count": ("unsigned int",),  # spikes so far in the window
     "Value": ("scalar",),  # what a spike counts as, where that is not 1
+    "Held": ("scalar",),  # the constant current
     "Sum": ("scalar",),  # of the values of those spikes
     "Input": ("scalar", VarAccess.READ_ONLY_DUPLICATE),
 }
 FIELDS = {"VThresh": "v_thresh", "VInit": "v_init", "Alpha": "alpha"}
+STEADY = "Steady"  # the input through which constant currents arrive, besides Isyn
 SIGN = "(Input < 0.0 ? -1.0 : 1.0)"
 
 
@@ -70,6 +75,7 @@ class WindowNeuron(Neuron):
         model = {
             "params": [(name, "scalar") for name in self.parameters],
             "vars": variables,
+            "additional_input_vars": [(STEADY, "scalar", 0.0)] if self.code.names(STEADY) else [],
             "sim_code": f"""
             {self.code.always}
             if (t == Begin) {{ {self.code.start} }}
@@ -92,8 +98,10 @@ class WindowInput(WindowNeuron, Input):
         variable.push_to_device()
 
 
-def neuron(population: Population, begin: int, timesteps: int, readout: str | None) -> WindowNeuron:
-    """The mlGeNN neuron of a population whose window begins at step `begin`."""
+def neuron(
+    population: Population, begin: int, timesteps: int, readout: str | None, holds: bool = False
+) -> WindowNeuron:
+    """The mlGeNN neuron of a population whose window begins at step `begin`; `holds`: there is a constant current."""
     spiking = population.neuron
     assert isinstance(spiking, SpikingNeuron)  # verified
     bias = 0.0 if population.bias is None else _per_neuron(population.bias, population.shape)
@@ -103,13 +111,19 @@ def neuron(population: Population, begin: int, timesteps: int, readout: str | No
         if hasattr(spiking, field):
             parameters[name] = _per_neuron(getattr(spiking, field), population.shape)
     kind = WindowInput if spiking.is_input else WindowNeuron
-    return kind(_code(population.name, spiking), parameters, readout)
+    code = _code(population.name, spiking)
+    return kind(_holding(code) if holds else code, parameters, readout)
+
+
+def _holding(code: Code) -> Code:
+    """`code` with what arrives at `Steady` in the first step of the window as a part of the current in all of it."""
+    return replace(code, start=f"Held = {STEADY}; {code.start}", step=code.step.replace("Isyn", "Isyn + Held"))
 
 
 def _code(name: str, neuron: SpikingNeuron) -> Code:
     match neuron:
-        case ir.CurrentInput():
-            return Code("Value = Input;", condition="Value != 0.0")
+        case ir.CurrentInput() | ir.GradedInput():
+            return Code("Value = Input;", condition="t == Begin && Value != 0.0")
         case ir.SpikeInput():
             return _rate(neuron, condition=f"{_drive(neuron)} != 0.0")
         case ir.PoissonInput():
@@ -120,8 +134,6 @@ def _code(name: str, neuron: SpikingNeuron) -> Code:
             return _rate(neuron, "V = VInit;", f"V += {_drive(neuron)};", fires, f"V = {after};")
         case ir.Integrate():
             return Code("V = 0.0;", f"V += {_drive(neuron)};")
-        case ir.GradedInput():
-            return Code("Value = Input;", condition="t == Begin && Value != 0.0")
         case ir.FewSpikeNeuron():
             return _few_spike(neuron)
         case ir.FewSpikeReadout():
