@@ -13,7 +13,7 @@ file as soon as they are printed: a trial that dies, or the end of the time limi
 compiling, on the CPU, so all builds are made side by side first, and kept; then each trial has the GPU for itself.
 
 conformance   networks whose arithmetic is exact, at batch 1, 32 and 256: every spike is that of tests/naive.py
-races         compute-sanitizer's racecheck on networks with small targets, and whether five runs are the same
+races         many spikes that reach few neurons: right, the same in five runs, and what compute-sanitizer says
 speed         images per second of the networks, by batch size. The time of a batch is that of copying images there,
               all steps, and reading the outputs after each of them; the model is loaded before. Medians of 3 rounds.
               Accuracy is on the test images, beside the embedded engine's for the same network
@@ -26,7 +26,6 @@ spikingjelly  the same ANNs, converted by SpikingJelly to T timesteps, in PyTorc
 import argparse
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -69,8 +68,8 @@ EXACT_BATCHES = (1, 32, 256)
 THEIR_T = 32
 ROUNDS = 3
 SIDE_BY_SIDE = 12  # builds: each has a few compilers
-RACING = ("SPARSE", "TOEPLITZ")
-FORCED = ("SPARSE", "PROCEDURAL")  # where it can be had; by itself the network has TOEPLITZ
+RACING = ("SPARSE", "TOEPLITZ", "GENN")
+FORCED = ("TOEPLITZ", "PROCEDURAL")  # where it can be had; by itself the network has SPARSE
 
 
 # Packing
@@ -172,14 +171,16 @@ def conformance(folder: Path, name: str, batch: str) -> Iterator[dict]:
     order = np.arange(2 * size + size // 2 + 1) % 37
     expected = naive.simulate(network, few)
     started = time.perf_counter()
-    compiled = snnc.compile(network, "mlgenn", device="gpu", batch_size=size)
+    compiled = snnc.compile(network, "mlgenn", device="gpu", batch_size=size, folder=kept())
     built = time.perf_counter()
     found = compiled.simulate({key: x[order] for key, x in few.items()}, record=True, progress=False)
     differ = [
         f"{kind} of {key}"
         for kind, axis in (("trains", 1), ("spike_counts", 0), ("potentials", 0), ("decoded", 1))
         for key, values in getattr(expected, kind).items()
-        if not np.array_equal(np.take(values, order, axis), getattr(found, kind)[key])
+        if not np.array_equal(
+            np.take(values, order, axis).astype(np.float32), getattr(found, kind)[key].astype(np.float32)
+        )
     ]
     yield {
         "network": name,
@@ -291,60 +292,76 @@ def timing(folder: Path, timed: Timed) -> dict:
     return found
 
 
-def races(folder: Path, matrix_type: str) -> Iterator[dict]:
-    """A small target, in blocks of 64, that many spikes reach at once: the same in five runs, and right?"""
-    import snnc
+def races(folder: Path, kind: str) -> Iterator[dict]:
+    """Many spikes that reach few neurons at once, in blocks of 64 threads: right, and the same in five runs?
+
+    SPARSE and TOEPLITZ are as snnc has them: a TOEPLITZ target is larger than any block. GENN is SPARSE as GeNN has it
+    by itself, with the threads of a block on one spike after the other.
+    """
+    from pygenn import cuda_backend
+
+    from snnc import ir
+    from snnc.backend.mlgenn import compiler
     from snnc.backend.mlgenn.compiled import CompiledGenn
     from snnc.backend.mlgenn.options import Options
-    from snnc.ir import Connection, Conv2D, Integrate, IntegrateFireInput, Population
 
     sys.path.insert(0, str(TESTS))
     import dyadic
     import naive
-    from pygenn.cuda_backend import BlockSizeSelect
 
     class InBlocks(CompiledGenn):
         def _compiler(self, backend: str, options: Options) -> Any:
-            compiler = super()._compiler(backend, options)
-            sizes = [64] * len(__import__("pygenn.cuda_backend").cuda_backend.Preferences().manual_block_sizes)
-            compiler.genn_kwargs |= {"block_size_select_method": BlockSizeSelect.MANUAL, "manual_block_sizes": sizes}
-            compiler.genn_kwargs["device_select_method"] = _most_memory()
-            return compiler
+            made = super()._compiler(backend, options)
+            made.genn_kwargs |= {
+                "block_size_select_method": cuda_backend.BlockSizeSelect.MANUAL,
+                "manual_block_sizes": [64] * len(cuda_backend.Preferences().manual_block_sizes),
+                "device_select_method": cuda_backend.DeviceSelect.MOST_MEMORY,
+            }
+            return made
 
-    conv = Conv2D(dyadic.dyadic(1, 7, 7, 16, 12))
-    network = snnc.ir.Network(
-        [Population("x", (8, 8, 16), IntegrateFireInput(0.25)), Population("y", (2, 2, 12), Integrate())],
-        [Connection("x", "y", (conv,))],
+    if kind == "GENN":
+        compiler.by_spike = lambda synapse_groups: None
+    large = kind == "TOEPLITZ"
+    conv = ir.Conv2D(dyadic.dyadic(1, 3, 3, 8, 16) if large else dyadic.dyadic(1, 7, 7, 16, 12))
+    shape = (12, 12, 8) if large else (8, 8, 16)
+    network = ir.Network(
+        [
+            ir.Population("x", shape, ir.IntegrateFireInput(0.25)),
+            ir.Population("y", conv.output_shape(shape), ir.Integrate()),
+        ],
+        [ir.Connection("x", "y", (conv,))],
         ["x"],
         ["y"],
         8,
     )
     images = dyadic.images(network, 4)
-    compiled = InBlocks(network, Options("gpu", matrix_type=matrix_type, batch_size=4), apart=False)
+    options = Options("gpu", kept(), "TOEPLITZ" if large else "SPARSE", batch_size=4)
+    compiled = InBlocks(network, options, apart=False)
     expected = naive.simulate(network, images).potentials["y"]
-    runs = [compiled.simulate(images, progress=False).potentials["y"] for _ in range(5)]
-    right = [bool(np.array_equal(each, expected)) for each in runs]
-    same = [bool(np.array_equal(each, runs[0])) for each in runs]
+    runs = [compiled.simulate(images, progress=False) for _ in range(5)]
+    spikes = sum(int(each.sum()) for each in runs[0].spike_counts.values())
+    found = [run.potentials["y"] for run in runs]
     yield {
-        "matrix_type": matrix_type,
-        "right": right,
-        "same": same,
-        "spikes_per_image": float(_spikes(compiled, images)),
+        "kind": kind,
+        "wrong_potentials": [int((each != expected).sum()) for each in found],
+        "of": expected.size,
+        "same_in_all_runs": all(np.array_equal(each, found[0]) for each in found),
+        "spikes_per_image": spikes / len(expected),
     }
 
 
-def racecheck(folder: Path, matrix_type: str) -> Iterator[dict]:
+def racecheck(folder: Path, kind: str) -> Iterator[dict]:
     """The same under compute-sanitizer."""
     tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     for name in ("racecheck", "memcheck"):
-        command = [tool, "--tool", name, sys.executable, __file__, "--trial", "races", str(folder), matrix_type]
+        command = [tool, "--tool", name, sys.executable, __file__, "--trial", "races", str(folder), kind]
         done = subprocess.run(command, capture_output=True, text=True)
-        lines = [line for line in done.stdout.splitlines() if line.startswith("=========")]
+        lines = done.stdout.splitlines()
         yield {
-            "matrix_type": matrix_type,
+            "kind": kind,
             "tool": name,
-            "summary": lines[-1:],
-            "reports": sorted({re.sub(r"0x[0-9a-f]+|\(\d+,\d+,\d+\)|\d+ hazards", "…", line) for line in lines})[:12],
+            "summary": [line.strip("= ") for line in lines if "SUMMARY" in line],
+            "result": [json.loads(line) for line in lines if line.startswith("{")],
             "code": done.returncode,
         }
 
@@ -464,17 +481,6 @@ def _steps(network: Any, images: int, batch: int) -> int:
     return network.timesteps * (batches + deepest) if network.is_phased else (network.timesteps + deepest) * batches
 
 
-def _spikes(compiled: Any, images: dict[str, np.ndarray]) -> float:
-    counts = compiled.simulate(images, progress=False).spike_counts.values()
-    return sum(each.sum() for each in counts) / len(next(iter(images.values())))
-
-
-def _most_memory() -> Any:
-    from pygenn.cuda_backend import DeviceSelect
-
-    return DeviceSelect.MOST_MEMORY
-
-
 def _seconds(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
@@ -569,11 +575,11 @@ def run(folder: Path, report: Report, only: list[str]) -> None:
     builds = [("build", str(each)) for name in networks for each in timed[name]]
     exact = [("conformance", name, str(batch)) for name in EXACT for batch in EXACT_BATCHES] * wanted("conformance")
     in_parallel([*exact, *([("racecheck", each) for each in RACING] * wanted("races")), *builds])
+    for kind in RACING * wanted("races"):
+        report.run("races", folder, kind)
     for name in networks:
         if timed[name]:
             report.run("speed", folder, *map(str, timed[name]))
-    for kind in RACING * wanted("races"):
-        report.run("races", folder, kind)
     for batch in BATCHES * wanted("ml_genn_tf"):
         report.run("ml_genn_tf", folder, str(batch))
     for model in list(MODELS) * wanted("spikingjelly"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ml_genn.compilers import InferenceCompiler
@@ -11,12 +11,26 @@ from ml_genn.compilers.compiler import SupportedMatrixType
 from ml_genn.compilers.few_spike_compiler import CompiledFewSpikeNetwork
 from ml_genn.compilers.inference_compiler import CompiledInferenceNetwork
 from ml_genn.utils.model import WeightUpdateModel
-from pygenn import SynapseMatrixType
+from pygenn import ParallelismHint, SynapseMatrixConnectivity, SynapseMatrixType
 
 from .neurons import STEADY
 
+SYNAPSES_OF_A_THREAD = 16
 # TOEPLITZ first, as two SPARSE convolutions of different kernel shape in one network do not build.
 IN_MEMORY = [SynapseMatrixType.TOEPLITZ, SynapseMatrixType.SPARSE, SynapseMatrixType.DENSE]
+
+
+def by_spike(synapse_groups: Iterable[Any]) -> None:
+    """Have a GPU work on the spikes of SPARSE connections side by side, with some threads for each; before the build.
+
+    By itself GeNN has one thread for each synapse of a row, which goes through all spikes. That is slow, and wrong
+    where a target is no larger than a block of threads: see `connectivity._is_safe`.
+    """
+    for synapses in synapse_groups:
+        if synapses.matrix_type & SynapseMatrixConnectivity.SPARSE:
+            synapses.parallelism_hint = ParallelismHint.PRESYNAPTIC
+            row = synapses.max_connections
+            synapses.num_threads_per_spike = 2 ** min(max((row // SYNAPSES_OF_A_THREAD).bit_length() - 1, 0), 5)
 
 
 class WindowCompiler(InferenceCompiler):
@@ -68,6 +82,7 @@ class WindowCompiler(InferenceCompiler):
         for connection, synapses in connection_populations.items():
             if connection in self.constant:
                 synapses.post_target_var = STEADY
+        by_spike(connection_populations.values())
         parts = (genn_model, neuron_populations, connection_populations, self.communicator, self.evaluate_timesteps)
         if self.phases is None:
             return CompiledInferenceNetwork(*parts, [])

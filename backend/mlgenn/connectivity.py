@@ -6,7 +6,7 @@ Nothing here needs GeNN, so that one can look at the choice anywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ...ir import (
@@ -26,21 +26,28 @@ from ..weights import weighted
 from .fanout import fan_out
 from .options import Forced, MatrixType
 
-PROCEDURAL_FROM = 64 * 2**20
+# a block of GeNN's threads, at most; see `_is_safe`
+LARGEST_BLOCK = 1024
 SPARSE_COPIES = 32  # bytes a synapse: weight and indices, their order, and copies of them on the way to GeNN
 DENSE_COPIES = 8  # the weight with λ folded in, and the copy that GeNN is given
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the choice has to know of the machine: `memory` is the bytes that connections may take in its main memory.
+    """What the choice has to know of the machine.
 
+    `memory` is the bytes that connections may take in its main memory, `gpu_memory` those on its GPU, if there is one.
     `toeplitz_sends_values`: whether its GeNN gets TOEPLITZ right for spikes that count as values.
     """
 
-    on_gpu: bool
     memory: int
+    gpu_memory: int | None = None
     toeplitz_sends_values: bool = True
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU simulates."""
+        return self.gpu_memory is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +93,22 @@ def choose(network: Network, machine: Machine, matrix_type: Forced | None = None
         choices.append([possible[wanted]] if wanted in possible else list(possible.values()))
     if faults:
         raise BackendError("matrix_type does not fit the network:\n" + "\n".join(f"  - {fault}" for fault in faults))
-    return _fitting(choices, machine.memory)
+    chosen = _fitting(choices, lambda edge: edge.host_bytes, machine.memory)
+    if machine.gpu_memory is None:
+        return chosen
+    options = [ways if edge is ways[0] else [edge] for ways, edge in zip(choices, chosen, strict=True)]
+    return _fitting(options, lambda edge: edge.bytes, machine.gpu_memory)
 
 
-def _fitting(choices: list[list[Edge]], memory: int) -> list[Edge]:
+def _fitting(choices: list[list[Edge]], size: Callable[[Edge], int], memory: int) -> list[Edge]:
     """The best way to store each connection, but the largest in the smallest way until all fit into `memory`."""
     chosen = [ways[0] for ways in choices]
-    smallest = [min(ways, key=lambda way: way.host_bytes) for ways in choices]
-    needed = sum(edge.host_bytes for edge in chosen)
-    for at in sorted(range(len(chosen)), key=lambda at: chosen[at].host_bytes, reverse=True):
+    smallest = [min(ways, key=size) for ways in choices]
+    needed = sum(map(size, chosen))
+    for at in sorted(range(len(chosen)), key=lambda at: size(chosen[at]), reverse=True):
         if needed <= memory:
             break
-        needed += smallest[at].host_bytes - chosen[at].host_bytes
+        needed += size(smallest[at]) - size(chosen[at])
         chosen[at] = smallest[at]
     return chosen
 
@@ -139,9 +150,8 @@ def readable(size: int) -> str:
 def _possible(network: Network, connection: Connection, machine: Machine) -> dict[MatrixType, Edge]:
     """Every way to store a connection, the best first.
 
-    A Toeplitz matrix keeps the kernel alone, which is what a GPU likes best. A CPU is faster where each synapse is
-    kept, in the smaller of a sparse and a full matrix. So is a GPU where there is no Toeplitz matrix; unless that is
-    large and it can make the synapses of each spike anew, from the kernel.
+    That is where each synapse is kept, in the smaller of a sparse and a full matrix. A Toeplitz matrix keeps the kernel
+    alone, and a GPU can make the synapses of each spike anew from a kernel, which is slower yet.
     """
     source = network.populations[connection.source]
     assert isinstance(source.neuron, SpikingNeuron)  # verified
@@ -162,12 +172,20 @@ def _possible(network: Network, connection: Connection, machine: Machine) -> dic
     ways = [sparse, dense]
     if any(isinstance(operator, Dense) for operator in operators) or dense.bytes < sparse.bytes:
         ways = [dense, sparse]
+    if is_toeplitz(operators) and (not machine.on_gpu or _is_safe(machine, source.neuron, size)):
+        ways.append(edge("Conv2D", "TOEPLITZ", synapses, 4 * kernel, 0))
     if machine.on_gpu and _is_procedural(operators):
-        procedural = edge("Convolution", "PROCEDURAL", synapses, 4 * kernel, 0)
-        ways.insert(0 if ways[0].bytes >= PROCEDURAL_FROM else len(ways), procedural)
-    if is_toeplitz(operators) and (machine.toeplitz_sends_values or not source.neuron.sends_values):
-        ways.insert(0 if machine.on_gpu else len(ways), edge("Conv2D", "TOEPLITZ", synapses, 4 * kernel, 0))
+        ways.append(edge("Convolution", "PROCEDURAL", synapses, 4 * kernel, 0))
     return {way.matrix_type: way for way in ways}
+
+
+def _is_safe(machine: Machine, source: SpikingNeuron, size: int) -> bool:
+    """Whether a GPU gets TOEPLITZ right, from a source to a target of `size` neurons.
+
+    What reaches a target no larger than a block of threads GeNN 5.4 adds up in memory that the block shares, and its
+    warps do not wait for one another from one spike to the next, so that some get lost (benchmarks/gpu.py, races).
+    """
+    return size > LARGEST_BLOCK and (machine.toeplitz_sends_values or not source.sends_values)
 
 
 def is_toeplitz(operators: tuple[Operator, ...]) -> bool:

@@ -14,6 +14,7 @@ from .connectivity import Machine
 from .options import Device
 
 CPU = "single_threaded_cpu"
+ASSUMED = 16 * 2**30  # bytes of a GPU, for a plan of another machine
 
 
 def genn_backend(device: Device | None) -> str:
@@ -40,8 +41,19 @@ def genn_backend(device: Device | None) -> str:
 
 
 def describe(backend: str, workers: int = 1) -> Machine:
-    """What the choice of matrix types has to know."""
-    return Machine(backend != CPU, free_memory() // (2 * workers), backend == CPU or toeplitz.sends_values())
+    """What the choice of matrix types has to know. Connections may take half of the memory that is free."""
+    memory = free_memory() // (2 * workers)
+    if backend == CPU:
+        return Machine(memory)
+    return Machine(memory, _gpu_memory() // 2, toeplitz.sends_values())
+
+
+def _gpu_memory() -> int:
+    """The bytes that are free on the smallest GPU; where there is none to ask, `ASSUMED`."""
+    try:
+        return min(each.free for each in gpu.gpus())
+    except (BackendError, ImportError):
+        return ASSUMED
 
 
 def free_memory() -> int:

@@ -65,13 +65,13 @@ def main() -> None:
     """Exit with 0 if every image of a batch had its own values, and they went where the kernel sends them."""
     from .compiled import CompiledGenn
 
-    kernel = np.arange(-9, 9, dtype=np.float32).reshape(3, 3, 1, 2)
-    images = np.arange(-30, 45, dtype=np.float32).reshape(3, 5, 5, 1) / 16
+    kernel = np.arange(-36, 36, dtype=np.float32).reshape(3, 3, 1, 8)
+    images = np.arange(-288, 288, dtype=np.float32).reshape(3, 12, 16, 1) / 16
     conv = Conv2D(kernel, padding=((1, 1), (1, 1)))
-    ends = [Population("x", (5, 5, 1), CurrentInput()), Population("y", (5, 5, 2), Integrate())]
+    ends = [Population("x", (12, 16, 1), CurrentInput()), Population("y", (12, 16, 8), Integrate())]
     network = Network(ends, [Connection("x", "y", (conv,))], ["x"], ["y"], timesteps=2)
     options = Options("gpu", matrix_type="TOEPLITZ", batch_size=len(images))
-    compiled = CompiledGenn(network, options, Machine(on_gpu=True, memory=sys.maxsize), apart=False)
+    compiled = CompiledGenn(network, options, Machine(sys.maxsize, sys.maxsize), apart=False)
     sys.exit(not np.array_equal(compiled.predict(images, progress=False), conv.apply(images)))
 
 

@@ -11,13 +11,11 @@ from ml_genn.compilers.compiler import SupportedMatrixType
 from ml_genn.utils.model import WeightUpdateModel
 from pygenn import SynapseMatrixType as Type
 
-from ..backend.mlgenn.compiler import IN_MEMORY
+from ..backend.mlgenn.compiler import IN_MEMORY, by_spike
 from ..backend.mlgenn.connectivity import Machine
-from ..backend.mlgenn.machine import CPU, describe, genn_backend
+from ..backend.mlgenn.machine import describe, genn_backend
 from ..ir import BackendError
 from .neurons import Windowed, depth, window
-
-PROCEDURAL = [Type.PROCEDURAL_KERNELG, Type.PROCEDURAL]
 
 
 class Matrices(SupportedMatrixType):
@@ -39,23 +37,18 @@ class Matrices(SupportedMatrixType):
 class SpikeValues:
     """What both compilers share: spikes that count as values, and matrix types that the machine has."""
 
-    def choose_backend(self, prefer_in_memory_connect: bool) -> None:
-        """Have GeNN run where it can, and leave out procedural connectivity where it is not wanted or not there."""
+    def choose_backend(self) -> None:
+        """Have GeNN run where it can, with the matrix types that are right there."""
         backend = self.genn_kwargs.setdefault("backend", genn_backend(None))  # type: ignore[attr-defined]
-        self.machine = describe(backend)
-        self.in_memory = prefer_in_memory_connect or backend == CPU
+        machine = describe(backend)
+        # two SPARSE convolutions of mlGeNN's in one network do not build, and a GPU is not always right with TOEPLITZ
+        types = [Type.PROCEDURAL_KERNELG, Type.SPARSE, Type.DENSE] if machine.on_gpu else IN_MEMORY
+        self.supported_matrix_type = Matrices(types, machine, self.reads_values)
 
-    def pre_compile(self, network: Any, genn_model: Any, *args: Any, **kwargs: Any) -> Any:
-        """As mlGeNN's; leaves out TOEPLITZ where it is not right for a source of the network."""
-        toeplitz = self.machine.toeplitz_sends_values or not any(map(self.reads_values, network.populations))
-        if not toeplitz:  # two SPARSE convolutions of mlGeNN's in one network do not build
-            types = [*PROCEDURAL, Type.SPARSE, Type.DENSE]
-        elif self.in_memory:
-            types = IN_MEMORY
-        else:
-            types = [Type.TOEPLITZ, *PROCEDURAL, Type.SPARSE, Type.DENSE]
-        self.supported_matrix_type = Matrices(types, self.machine, self.reads_values)
-        return super().pre_compile(network, genn_model, *args, **kwargs)  # type: ignore[misc]
+    def create_compiled_network(self, genn_model: Any, neuron_populations: Any, *args: Any) -> Any:
+        """As mlGeNN's; a GPU works on spikes side by side."""
+        by_spike(args[0].values())
+        return super().create_compiled_network(genn_model, neuron_populations, *args)  # type: ignore[misc]
 
     def reads_values(self, population: Any) -> bool:
         """Whether a spike of the population counts as its amplitude times its `Value`."""
@@ -108,7 +101,7 @@ class InferenceCompiler(SpikeValues, mlgenn.InferenceCompiler):
             communicator,
             **{"optimize_code": True, **genn_kwargs},  # GeNN compiles without optimisation unless told otherwise
         )
-        self.choose_backend(prefer_in_memory_connect)
+        self.choose_backend()
 
     def build_neuron_model(self, pop: Any, model: Any, compile_state: Any) -> Any:
         """As mlGeNN's; closes the population's window after T steps."""
@@ -159,7 +152,7 @@ class FewSpikeCompiler(SpikeValues, mlgenn.FewSpikeCompiler):
             communicator,
             **{"optimize_code": True, **genn_kwargs},
         )
-        self.choose_backend(prefer_in_memory_connect)
+        self.choose_backend()
 
     def pre_compile(self, network: Any, genn_model: Any, inputs: Any, outputs: Any, **kwargs: Any) -> Any:
         """As mlGeNN's, where a readout is complete one phase earlier, but for its last bit."""

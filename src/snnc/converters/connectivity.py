@@ -6,6 +6,7 @@ synapses for strides; an edge of this module is one of them by `isinstance` and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from ml_genn.compilers.compiler import SupportedMatrixType
 from pygenn.genn_model import backend_modules
 
 from ..backend.mlgenn.compiler import IN_MEMORY
-from ..backend.mlgenn.connectivity import choose
+from ..backend.mlgenn.connectivity import LARGEST_BLOCK, choose
 from ..backend.mlgenn.machine import describe
 from ..backend.mlgenn.snippets import connectivity_of
 from ..ir import (
@@ -53,15 +54,17 @@ class Emitted:
     def get_snippet(self, connection: Any, supported_matrix_type: Any) -> Any:
         """The synapses, for the weight as it now is."""
         source, target = connection.source(), connection.target()
-        matrices = supported_matrix_type
+        matrices, forced = supported_matrix_type, None
         if not isinstance(matrices, Matrices):  # of one of mlGeNN's compilers, in which a spike counts as 1
             matrices = Matrices([], describe(next(iter(backend_modules))), lambda population: False)
+            few = math.prod(target.shape) <= LARGEST_BLOCK
+            forced = "DENSE" if few and matrices.machine.on_gpu else None  # which is right without `by_spike`
         # a network of this edge alone, whose spikes count as 1, or as values
         spikes = CurrentInput() if matrices.reads_values(source) else SpikeInput()
         ends = [Population("source", source.shape, spikes), Population("target", target.shape, Integrate())]
         edge = Connection("source", "target", self.operators(self.weight), self.delay)
         network = Network(ends, [edge], ["source"], ["target"], 1)
-        chosen = choose(network, matrices.machine)[0]
+        chosen = choose(network, matrices.machine, forced)[0]
         matrices.take(chosen.host_bytes)
         emitted = connectivity_of(chosen)
         emitted.connect(source, target)
