@@ -22,7 +22,7 @@ run T + D steps per image, D their depth, and the D are paid for, not counted. A
 rows take turns. Spikes, which a step's time goes with, are those of all neurons but the input's, in a build of its own.
 
 GeNN takes a GPU where pygenn was built for one, and then a batch of 128 images; --backend is GeNN's name for another
-choice, as single_threaded_cpu. Nothing has been run on a GPU yet: none was there.
+choice, as single_threaded_cpu. benchmarks/gpu.py is for GPUs.
 """
 
 import argparse

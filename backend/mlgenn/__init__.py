@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...ir import BackendError, Network, SpikingNeuron, verify
 from .connectivity import Edge, choose, readable
-from .machine import CPU, describe, genn_backend
+from .machine import CPU, GPU_BATCH, describe, genn_backend
 from .options import Device, Forced, MatrixType, Options
 
 if TYPE_CHECKING:
@@ -59,14 +59,23 @@ def compile(
     return CompiledGenn(network, options)
 
 
-def plan(network: Network, *, device: Device | None = None, matrix_type: Forced | None = None) -> list[Edge]:
+def plan(
+    network: Network,
+    *,
+    device: Device | None = None,
+    matrix_type: Forced | None = None,
+    batch_size: int | None = None,
+) -> list[Edge]:
     """How `compile` would store each connection: matrix type, synapses, memory. Builds nothing and needs no GeNN.
 
-    `device` None is as for `compile`, and a CPU where pygenn is not installed. Errors are those of `compile`.
+    `device` None is as for `compile`, and a CPU where pygenn is not installed. For a GPU where there is none, 16 GB of
+    memory are assumed. Errors are those of `compile`.
     """
-    options = Options(device, matrix_type=matrix_type)
+    options = Options(device, matrix_type=matrix_type, batch_size=batch_size)
     _require_runnable(network)
-    return choose(network, describe(_planned(options.device)), options.matrix_type)
+    backend = _planned(options.device)
+    batch = options.batch_size or (1 if backend == CPU else GPU_BATCH)
+    return choose(network, describe(backend, batch), options.matrix_type)
 
 
 def _planned(device: Device | None) -> str:

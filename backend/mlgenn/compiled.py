@@ -21,12 +21,11 @@ from .build import build, build_errors, fingerprint, load_errors, private_folder
 from .compiler import WindowCompiler
 from .connectivity import Machine, choose, readable, require_memory
 from .emit import emit, is_constant
-from .machine import CPU, describe, free_memory, genn_backend
+from .machine import CPU, GPU_BATCH, describe, free_memory, genn_backend
 from .options import Options
 from .pool import Pool
 from .rehearsal import rehearse
 
-GPU_BATCH = 128
 KERNELS = ("init", "init_sparse", "neuron_update", "presynaptic_update", "postsynaptic_update", "synapse_dynamics")
 
 
@@ -76,7 +75,7 @@ class CompiledGenn(CompiledSpiking):
         backend = genn_backend(options.device)
         _require_possible(network, options, backend)
         self._batch = options.batch_size or (1 if backend == CPU else GPU_BATCH)
-        machine = machine or describe(backend, options.workers)
+        machine = machine or describe(backend, self._batch, options.workers)
         self.edges = choose(network, machine, options.matrix_type)
         require_memory(self.edges, free_memory(), options.workers)
         private = private_folder(options.folder)

@@ -26,8 +26,8 @@ from ..weights import weighted
 from .fanout import fan_out
 from .options import Forced, MatrixType
 
-# a block of GeNN's threads, at most; see `_is_safe`
-LARGEST_BLOCK = 1024
+LARGEST_BLOCK = 1024  # of GeNN's threads, at most: see `_is_safe`
+MANY_IMAGES = 64  # at once, above which a GPU is faster with TOEPLITZ; with one image it is twelve times as slow
 SPARSE_COPIES = 32  # bytes a synapse: weight and indices, their order, and copies of them on the way to GeNN
 DENSE_COPIES = 8  # the weight with λ folded in, and the copy that GeNN is given
 
@@ -37,12 +37,14 @@ class Machine:
     """What the choice has to know of the machine.
 
     `memory` is the bytes that connections may take in its main memory, `gpu_memory` those on its GPU, if there is one.
-    `toeplitz_sends_values`: whether its GeNN gets TOEPLITZ right for spikes that count as values.
+    `toeplitz_sends_values`: whether its GeNN gets TOEPLITZ right for spikes that count as values. `batch` images are
+    simulated at once.
     """
 
     memory: int
     gpu_memory: int | None = None
     toeplitz_sends_values: bool = True
+    batch: int = 1
 
     @property
     def on_gpu(self) -> bool:
@@ -150,8 +152,9 @@ def readable(size: int) -> str:
 def _possible(network: Network, connection: Connection, machine: Machine) -> dict[MatrixType, Edge]:
     """Every way to store a connection, the best first.
 
-    That is where each synapse is kept, in the smaller of a sparse and a full matrix. A Toeplitz matrix keeps the kernel
-    alone, and a GPU can make the synapses of each spike anew from a kernel, which is slower yet.
+    That is where each synapse is kept, in the smaller of a sparse and a full matrix; or on a GPU, for many images, a
+    Toeplitz matrix, which keeps the kernel alone. A GPU can also make the synapses of each spike anew from a kernel,
+    which is the slowest.
     """
     source = network.populations[connection.source]
     assert isinstance(source.neuron, SpikingNeuron)  # verified
@@ -173,7 +176,8 @@ def _possible(network: Network, connection: Connection, machine: Machine) -> dic
     if any(isinstance(operator, Dense) for operator in operators) or dense.bytes < sparse.bytes:
         ways = [dense, sparse]
     if is_toeplitz(operators) and (not machine.on_gpu or _is_safe(machine, source.neuron, size)):
-        ways.append(edge("Conv2D", "TOEPLITZ", synapses, 4 * kernel, 0))
+        toeplitz = edge("Conv2D", "TOEPLITZ", synapses, 4 * kernel, 0)
+        ways.insert(0 if machine.batch > MANY_IMAGES else len(ways), toeplitz)
     if machine.on_gpu and _is_procedural(operators):
         ways.append(edge("Convolution", "PROCEDURAL", synapses, 4 * kernel, 0))
     return {way.matrix_type: way for way in ways}

@@ -29,6 +29,7 @@ _CPU = "or compile with device='cpu'"
 _REMEDIES = {  # by CUDA's numbers of errors
     2: "its memory is taken by other processes: end them, or hide this GPU with CUDA_VISIBLE_DEVICES",
     35: "NVIDIA's driver is older than the CUDA that pygenn was built with: update the driver",
+    36: "NVIDIA's driver is older than the CUDA that pygenn was built with: update the driver",
     46: "another process has it for itself: wait for it, or name another GPU in CUDA_VISIBLE_DEVICES",
     100: "is one in this machine, and do containers get it (docker run --gpus all)?",
     803: "the driver was updated: restart the machine",
@@ -67,10 +68,11 @@ def gpus() -> list[Gpu]:
     count = ctypes.c_int()
     runtime = ctypes.CDLL(import_module("pygenn.cuda_backend").__file__)  # which it links, whatever its version is
     if error := runtime.cudaGetDeviceCount(ctypes.byref(count)):
-        _refuse("CUDA finds no GPU", error)
+        runtime.cudaGetErrorName.restype = ctypes.c_char_p
+        _refuse("CUDA finds no GPU", error, runtime.cudaGetErrorName(error))
     driver = ctypes.CDLL("libcuda.so.1")
     if error := driver.cuInit(0):
-        _refuse("CUDA finds no GPU", error)
+        _refuse("CUDA finds no GPU", error, _name(driver, error))
     return [_gpu(driver, number) for number in range(count.value)]
 
 
@@ -139,7 +141,7 @@ def _gpu(driver: ctypes.CDLL, number: int) -> Gpu:
     for value, attribute in zip((major, minor), _CAPABILITY, strict=True):
         driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
     if error := driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device):
-        _refuse(f"GPU {number}, {name.value.decode()}, cannot be used", error)
+        _refuse(f"GPU {number}, {name.value.decode()}, cannot be used", error, _name(driver, error))
     try:
         driver.cuCtxPushCurrent_v2(context)
         driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
@@ -149,16 +151,19 @@ def _gpu(driver: ctypes.CDLL, number: int) -> Gpu:
     return Gpu(name.value.decode(), (major.value, minor.value), free.value)
 
 
-def _refuse(what: str, error: int) -> None:
-    """Raise the BackendError for a call to CUDA that returned `error`."""
+def _name(driver: ctypes.CDLL, error: int) -> bytes | None:
     name = ctypes.c_char_p()
-    ctypes.CDLL("libcuda.so.1").cuGetErrorName(error, ctypes.byref(name))
-    known = (name.value or b"error").decode()
+    driver.cuGetErrorName(error, ctypes.byref(name))
+    return name.value
+
+
+def _refuse(what: str, error: int, name: bytes | None) -> None:
+    """Raise the BackendError for a call to CUDA that returned `error`."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     remedy = _REMEDIES.get(error, "does nvidia-smi work?")
     if error == 100 and hidden is not None:
         remedy = f"CUDA_VISIBLE_DEVICES={hidden} hides them, unless there is none"
-    raise BackendError(f"{what} ({known}, {error}): {remedy}; {_CPU}")
+    raise BackendError(f"{what} ({(name or b'unknown error').decode()}, {error}): {remedy}; {_CPU}")
 
 
 def _require_compiler(found: list[Gpu]) -> None:

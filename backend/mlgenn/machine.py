@@ -14,6 +14,7 @@ from .connectivity import Machine
 from .options import Device
 
 CPU = "single_threaded_cpu"
+GPU_BATCH = 128  # images at once, if not said otherwise
 ASSUMED = 16 * 2**30  # bytes of a GPU, for a plan of another machine
 
 
@@ -40,12 +41,12 @@ def genn_backend(device: Device | None) -> str:
     return CPU
 
 
-def describe(backend: str, workers: int = 1) -> Machine:
+def describe(backend: str, batch: int = 1, workers: int = 1) -> Machine:
     """What the choice of matrix types has to know. Connections may take half of the memory that is free."""
     memory = free_memory() // (2 * workers)
     if backend == CPU:
         return Machine(memory)
-    return Machine(memory, _gpu_memory() // 2, toeplitz.sends_values())
+    return Machine(memory, _gpu_memory() // 2, toeplitz.sends_values(), batch)
 
 
 def _gpu_memory() -> int:

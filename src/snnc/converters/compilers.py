@@ -40,7 +40,7 @@ class SpikeValues:
     def choose_backend(self) -> None:
         """Have GeNN run where it can, with the matrix types that are right there."""
         backend = self.genn_kwargs.setdefault("backend", genn_backend(None))  # type: ignore[attr-defined]
-        machine = describe(backend)
+        machine = describe(backend, self.batch_size)  # type: ignore[attr-defined]
         # two SPARSE convolutions of mlGeNN's in one network do not build, and a GPU is not always right with TOEPLITZ
         types = [Type.PROCEDURAL_KERNELG, Type.SPARSE, Type.DENSE] if machine.on_gpu else IN_MEMORY
         self.supported_matrix_type = Matrices(types, machine, self.reads_values)
