@@ -222,25 +222,64 @@ def _exact():
     return model, rng.integers(0, 17, (5, 6, 6, 2)).astype(np.float32) / 16
 
 
-def test_every_potential_is_that_of_the_engine():
+@pytest.mark.parametrize(
+    ("input_type", "signed", "encoding"),
+    [
+        ("if", False, ir.IntegrateFireInput(1.0, False, 0.5)),
+        ("if", True, ir.IntegrateFireInput(1.0, True, 0.5)),
+        ("spike", False, ir.SpikeInput()),
+        ("spike", True, ir.SpikeInput(1.0, True)),
+    ],
+)
+def test_every_potential_is_that_of_the_engine(input_type, signed, encoding):
     model, x = _exact()
+    x = 2 * x - 1 if signed else x
     timesteps = 16
     analog = snnc.run_pipeline(snnc.load(model), "canonicalise")
-    neuron = {
-        ir.Input: ir.IntegrateFireInput(1.0, False, 0.5),
-        ir.Relu: ir.IntegrateFire(1.0, 0.5),
-        ir.Identity: ir.Integrate(),
-    }
+    neuron = {ir.Input: encoding, ir.Relu: ir.IntegrateFire(1.0, 0.5), ir.Identity: ir.Integrate()}
     spiking = analog.replace(
         populations=[replace(p, neuron=neuron[type(p.neuron)]) for p in analog.populations.values()],
         timesteps=timesteps,
     )
     expected = snnc.compile(spiking).simulate(x, progress=False).potentials["digit"]
-    converter = Simple(timesteps, input_type="if")
+    converter = Simple(timesteps, signed, input_type)
     converted = converter.convert(model)
     assert [edge.connectivity.delay for edge in converted[0].connections if edge.source().name == "stem"] == [0, 1]
     np.testing.assert_array_equal(_predict(converter, converted, x), expected)
     np.testing.assert_array_equal(_predict(converter, converted, x[::-1]), expected[::-1])  # no example leaks
+
+
+@pytest.mark.parametrize("mlgenn_neurons", [False, True])
+@pytest.mark.parametrize("input_type", ["poisson", "spike"])
+def test_signed_inputs_send_spikes_with_a_sign(input_type, mlgenn_neurons):
+    """mlGeNN's own do not build."""
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(2, activation="relu", use_bias=False)])
+    model.set_weights([np.array([[0.5, 0], [0.5, 0], [0, 0.5], [0, -0.5]])])
+    converter = Simple(400, signed_input=True, input_type=input_type, mlgenn_neurons=mlgenn_neurons)
+    x = np.float32([[1, -1, -1, -1], [1, 1, 1, 1], [-1, -1, 0.5, 0]])
+    share = 1 if input_type == "spike" else 1 - np.exp(-1)
+    less = 1 if input_type == "spike" else 1 - np.exp(-0.5)
+    expected = 400 * np.array([[0, 0], [share, 0], [0, 0.5 * less]])
+    found = _predict(converter, converter.convert(model), x)
+    np.testing.assert_allclose(found, expected, atol=40)
+    assert isinstance(converter.create_input_neurons(None), mlgenn.PoissonInput | mlgenn.BinarySpikeInput)
+
+
+@pytest.mark.parametrize("dt", [1.0, 0.25])
+def test_signed_poisson_rates_are_those_of_mlgenns_unsigned(dt):
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(3, activation="relu", use_bias=False)])
+    model.set_weights([np.eye(3)])
+    x = np.float32([[0.25, 1.0, 2.0]])
+    found = []
+    for signed in (False, True):
+        converter = Simple(4000, signed, "poisson")
+        network, inputs, outputs, _ = converter.convert(model)
+        compiled = converter.create_compiler(dt=dt, rng_seed=1).compile(network, "net", inputs=inputs, outputs=outputs)
+        with compiled:
+            predicted, _ = compiled.predict({inputs[0]: x}, outputs, callbacks=[])
+        found.append(predicted[outputs[0]][0])
+    rates = 4000 * (1 - np.exp(-x[0] * dt))
+    np.testing.assert_allclose(found, [rates, rates], atol=130)
 
 
 def test_mlgenns_neurons_leak_into_the_next_example_as_they_did():
