@@ -174,6 +174,21 @@ def test_the_plan_is_printed_without_building(tmp_path, snnc_command):
     assert lines["s -> pool_dense"].split()[3:6] == ["DENSE", f"{144 * 3}", "synapses"]
     assert out.splitlines()[-1].startswith("in all")
     assert len(out.splitlines()) == len(every_edge().connections) + 1
+    snnc.save(dyadic.spiking(*_wide()), net)
+    for device, stored in (
+        ("cpu", ["SPARSE", f"{26 * 26 * 9 * 4 * 8:,}"]),
+        ("gpu", ["TOEPLITZ", f"{26 * 26 * 9 * 4 * 8:,}"]),
+    ):
+        code, out, _ = snnc_command("show", net, "--backend", "mlgenn", "--device", device)
+        assert code == 0
+        assert out.splitlines()[0].split()[3:5] == stored
+
+
+def _wide():
+    """A plain convolution that a GPU would keep as a kernel."""
+    conv = Conv2D(weights(1, 3, 3, 4, 8))
+    ends = [Population("x", (28, 28, 4), ir.SpikeInput()), Population("y", (26, 26, 8), Integrate())]
+    return ends, [Connection("x", "y", (conv,))], ["x"], ["y"], 4
 
 
 def test_the_plan_needs_no_genn():

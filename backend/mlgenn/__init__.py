@@ -30,13 +30,14 @@ def compile(
 ) -> CompiledGenn:
     """Build a spiking network with GeNN; takes seconds to minutes.
 
-    `device`, "gpu" or "cpu", is the GPU where pygenn was built for one, unless said otherwise. `folder` keeps what is
-    built, of any number of networks: one that differs from an earlier one in arrays alone (weights, biases,
+    `device`, "gpu" or "cpu", is the GPU where there is one that works, unless said otherwise; a BackendWarning says why
+    it does not. A GPU's build is made in another process first, as GeNN ends the one in which it fails. `folder` keeps
+    what is built, of any number of networks: one that differs from an earlier one in arrays alone (weights, biases,
     thresholds per channel) is not compiled again. `matrix_type`, "TOEPLITZ", "PROCEDURAL", "SPARSE" or "DENSE",
     forces how GeNN stores all connections, or, as a mapping from "source -> target", some; `plan` tells what is
-    chosen otherwise. `batch_size` images are simulated at once on a GPU, 128 if not said otherwise; a CPU takes one,
-    and there `workers` processes simulate side by side, with the same results. `record_spikes` names populations on
-    which mlGeNN's SpikeRecorder is to work, in `mlgenn_evaluate`; `simulate` records any without it.
+    chosen otherwise. `batch_size` images are simulated at once on a GPU, 128 if not said otherwise and 1023 at most; a
+    CPU takes one, and there `workers` processes simulate side by side, with the same results. `record_spikes` names
+    populations on which mlGeNN's SpikeRecorder is to work, in `mlgenn_evaluate`; `simulate` records any without it.
     `kernel_profiling` measures the time in each of GeNN's kernels: `kernel_times`. `communicator` is mlGeNN's, for
     several GPUs.
 

@@ -84,10 +84,9 @@ class CompiledGenn(CompiledSpiking):
         kept = options.folder or (private / "shared" if options.workers > 1 or apart else None)
         self._gpu_bytes = 0
         try:
-            with gpu.toolkit():
-                if apart:
-                    self._gpu_bytes = rehearse(network, replace(options, device="gpu", folder=kept), machine, private)
-                self._build(backend, options, private, kept)
+            if apart:
+                self._gpu_bytes = rehearse(network, replace(options, device="gpu", folder=kept), machine, private)
+            self._build(backend, options, private, kept)
         except BaseException:
             remove()
             raise

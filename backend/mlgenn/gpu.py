@@ -11,8 +11,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -55,7 +53,12 @@ class Gpu:
 
 
 def require() -> None:
-    """Raise BackendError, with the cause and the way out, where GeNN's CUDA backend would not work here."""
+    """Raise BackendError, with the cause and the way out, where GeNN's CUDA backend would not work here.
+
+    Sets CUDA_PATH, which GeNN reads, where it is not set and CUDA is where it usually is.
+    """
+    if _nvcc(_CUDA).is_file():
+        os.environ.setdefault("CUDA_PATH", str(_CUDA))
     _require_backend()
     _require_compiler(gpus())
 
@@ -99,19 +102,6 @@ def was_built_for() -> bool:
 def complaint(log: str) -> str | None:
     """What is the matter, and what to do, in one sentence, if `log` says it."""
     return next((meaning for pattern, meaning in _COMPLAINTS.items() if re.search(pattern, log)), None)
-
-
-@contextmanager
-def toolkit() -> Iterator[None]:
-    """The environment in which GeNN finds CUDA, CUDA_PATH, where it is not set and CUDA is where it usually is."""
-    if "CUDA_PATH" in os.environ or not _nvcc(_CUDA).is_file():
-        yield
-        return
-    os.environ["CUDA_PATH"] = str(_CUDA)
-    try:
-        yield
-    finally:
-        del os.environ["CUDA_PATH"]
 
 
 def _require_backend() -> None:
@@ -179,7 +169,7 @@ def _require_compiler(found: list[Gpu]) -> None:
     with tempfile.TemporaryDirectory(prefix="snnc-nvcc-") as folder:
         source = Path(folder, "includes.cc")
         source.write_text("#include <curand_kernel.h>\n")
-        command = [_nvcc(home), "-M", "-x", "cu", "-arch", f"sm_{major}{minor}", source]
+        command = [str(_nvcc(home)), "-M", "-x", "cu", "-arch", f"sm_{major}{minor}", str(source)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         except OSError as error:

@@ -41,7 +41,10 @@ def rehearse(network: Network, options: Options, machine: Machine, folder: Path)
 def _obituary(program: Program, folder: Path) -> str:
     logs = [path.read_text(errors="replace") for path in folder.glob("*/build.log")]
     lines = [line for log in logs for line in log.splitlines()] + program.last_words()
-    cause = gpu.complaint("\n".join(lines)) or f"GeNN {program.ending()}"
+    cause = (
+        gpu.complaint("\n".join(lines))
+        or f"its process {program.ending()}; see its last words, or compile with device='cpu'"
+    )
     return "\n  ".join([f"GeNN could not build the network: {cause}", *lines[-10:]])
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ...ir import Connection, Conv2D, CurrentInput, Integrate, Network, Population
+from ..compiled import by_output
 from .connectivity import Machine
 from .options import Options
 
@@ -72,7 +73,8 @@ def main() -> None:
     network = Network(ends, [Connection("x", "y", (conv,))], ["x"], ["y"], timesteps=2)
     options = Options("gpu", matrix_type="TOEPLITZ", batch_size=len(images))
     compiled = CompiledGenn(network, options, Machine(sys.maxsize, sys.maxsize), apart=False)
-    sys.exit(not np.array_equal(compiled.predict(images, progress=False), conv.apply(images)))
+    found = by_output(network, compiled.predict(images, progress=False))["y"]
+    sys.exit(not np.array_equal(found, conv.apply(images)))
 
 
 if __name__ == "__main__":

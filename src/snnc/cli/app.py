@@ -32,6 +32,11 @@ class BackendName(StrEnum):
     mlgenn = "mlgenn"
 
 
+class DeviceName(StrEnum):
+    gpu = "gpu"
+    cpu = "cpu"
+
+
 ModelFile = Annotated[
     Path, typer.Argument(help="A Keras model (.keras, .h5), a SavedModel folder, or an ONNX model (.onnx).")
 ]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .. import DEFAULT_PIPELINE
 from ..backend.compiled import by_output
-from .app import BackendName, ModelFile, NetworkFile, Scale, Verify, app, err, note_bytes, out
+from .app import BackendName, DeviceName, ModelFile, NetworkFile, Scale, Verify, app, err, note_bytes, out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,12 +148,16 @@ def show(
     backend: Annotated[
         BackendName | None, typer.Option("--backend", "-b", help="Print how this backend would store the connections.")
     ] = None,
+    device: Annotated[
+        DeviceName | None, typer.Option(help="With --backend mlgenn: where GeNN would run, if not here.")
+    ] = None,
 ) -> None:
     """Print a network as text, one line per population and connection.
 
     A line gives the shape, the neuron or the operators, and the layers it came from; arrays appear as type,
     shape and hash. The text goes to stdout, a summary to stderr. With --html, a page is written instead; with
-    --backend mlgenn, one line per connection tells how GeNN would store its synapses, and in how much memory.
+    --backend mlgenn, one line per connection tells how GeNN would store its synapses, and in how much memory;
+    --device gpu says so for a GPU, with 16 GB where there is none to ask.
     """
     import snnc
 
@@ -165,7 +169,7 @@ def show(
 
         write_html(loaded, html, network.stem)
     elif backend == BackendName.mlgenn:
-        _print_edges(loaded)
+        _print_edges(loaded, device)
     else:
         print(loaded, end="")
     err.print(summary(loaded), highlight=False, soft_wrap=True)
@@ -186,10 +190,10 @@ def demo(
     run(out, timesteps, plot)
 
 
-def _print_edges(network: Network) -> None:
+def _print_edges(network: Network, device: DeviceName | None) -> None:
     from ..backend.mlgenn import plan, readable
 
-    edges = plan(network)
+    edges = plan(network, device=device.value if device else None)
     width = max((len(str(edge.connection)) for edge in edges), default=0)
     for edge in edges:
         memory = readable(edge.bytes)

@@ -20,6 +20,7 @@ from pygenn.genn_model import backend_modules
 from ..backend.mlgenn.compiler import IN_MEMORY
 from ..backend.mlgenn.connectivity import LARGEST_BLOCK, choose
 from ..backend.mlgenn.machine import describe
+from ..backend.mlgenn.options import MatrixType
 from ..backend.mlgenn.snippets import connectivity_of
 from ..ir import (
     NO_PADDING,
@@ -54,11 +55,13 @@ class Emitted:
     def get_snippet(self, connection: Any, supported_matrix_type: Any) -> Any:
         """The synapses, for the weight as it now is."""
         source, target = connection.source(), connection.target()
-        matrices, forced = supported_matrix_type, None
+        matrices = supported_matrix_type
+        forced: dict[str, MatrixType] = {}
         if not isinstance(matrices, Matrices):  # of one of mlGeNN's compilers, in which a spike counts as 1
             matrices = Matrices([], describe(next(iter(backend_modules))), lambda population: False)
             few = math.prod(target.shape) <= LARGEST_BLOCK
-            forced = "DENSE" if few and matrices.machine.on_gpu else None  # which is right without `by_spike`
+            if few and matrices.machine.on_gpu:  # right without `by_spike`, too
+                forced["source -> target"] = "DENSE"
         # a network of this edge alone, whose spikes count as 1, or as values
         spikes = CurrentInput() if matrices.reads_values(source) else SpikeInput()
         ends = [Population("source", source.shape, spikes), Population("target", target.shape, Integrate())]
