@@ -118,6 +118,7 @@ class CompiledGenn(CompiledSpiking):
         inputs = as_inputs(self.network, x)
         labels = as_labels(self.network, y, len(next(iter(inputs.values()))))
         shown, wanted = ({self.populations[name]: values for name, values in part.items()} for part in (inputs, labels))
+        self._require_gpu_memory()
         with self.mlgenn_compiled:
             found, recorded = self.mlgenn_compiled.evaluate(shown, wanted, metrics=metrics, callbacks=[*callbacks])
         return {name: found[self.populations[name]] for name in labels}, recorded
