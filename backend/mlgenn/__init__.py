@@ -51,6 +51,7 @@ def compile(
     )
     _require_runnable(network)
     try:
+        from . import genn  # noqa: F401 - before what imports it in its own way
         from .compiled import CompiledGenn
     except ImportError as error:
         raise BackendError(

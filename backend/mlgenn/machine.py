@@ -23,8 +23,9 @@ def genn_backend(device: Device | None) -> str:
 
     Raises BackendError where it cannot be had, and warns where None leads to the CPU although there is a GPU.
     """
-    modules = import_module("pygenn.genn_model").backend_modules
-    if device != "cpu" and "hip" in modules and "cuda" not in modules:
+    from .genn import backend_modules  # which need not be installed
+
+    if device != "cpu" and "hip" in backend_modules and "cuda" not in backend_modules:
         return "hip"
     if device != "cpu":
         try:
@@ -36,7 +37,7 @@ def genn_backend(device: Device | None) -> str:
                 warnings.warn(f"GeNN runs on the CPU, as {fault}", BackendWarning, stacklevel=2)
         else:
             return "cuda"
-    if CPU not in modules:
+    if CPU not in backend_modules:
         raise BackendError("this pygenn was built without support for a CPU")
     return CPU
 

@@ -4,6 +4,7 @@ They take Keras 3 models and give mlGeNN networks. docs/coming-from-ml-genn-tf.m
 and TensorFlow.
 """
 
+from ..backend.mlgenn import genn  # noqa: F401 - before what imports it in its own way
 from .converter import Converter
 from .data_norm import DataNorm
 from .enum import InputType

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from ml_genn import connectivity as mlgenn
 from ml_genn.compilers.compiler import SupportedMatrixType
-from pygenn.genn_model import backend_modules
 
 from ..backend.mlgenn.compiler import IN_MEMORY
 from ..backend.mlgenn.connectivity import LARGEST_BLOCK, choose
+from ..backend.mlgenn.genn import backend_modules
 from ..backend.mlgenn.machine import describe
 from ..backend.mlgenn.options import MatrixType
 from ..backend.mlgenn.snippets import connectivity_of

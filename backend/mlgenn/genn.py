@@ -1,0 +1,29 @@
+"""pygenn, imported so that its calls to CUDA reach CUDA's library.
+
+TensorFlow's libraries export functions of the same names, which load CUDA when they are called, or fail to. Where they
+are there first, pygenn's have to look into their own libraries before those that all share. So this module comes
+before every other import of pygenn and mlGeNN.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+
+def _backends() -> Mapping[str, Any]:
+    flags = sys.getdlopenflags()
+    if hasattr(ctypes.CDLL(None), "cudaMalloc"):
+        sys.setdlopenflags(flags | getattr(os, "RTLD_DEEPBIND", 0))
+    try:
+        modules: Mapping[str, Any] = import_module("pygenn.genn_model").backend_modules
+    finally:
+        sys.setdlopenflags(flags)
+    return modules
+
+
+backend_modules = _backends()

@@ -1,0 +1,1 @@
+/* In place of NVIDIA's header, of which GeNN's code uses nothing. */
