@@ -235,7 +235,7 @@ def build(folder: Path, text: str) -> Iterator[dict]:
     """Build a network, which is kept for the trial that times it."""
     timed = Timed.of(text)
     started = time.perf_counter()
-    compiled = timed.compiled(folder, apart=True)
+    compiled = timed.compiled(folder, apart=False)
     yield {
         "network": timed.name,
         "batch": timed.batch,
@@ -365,13 +365,15 @@ def racecheck(folder: Path, kind: str) -> Iterator[dict]:
         }
 
 
-def ml_genn_tf(folder: Path, batch: str) -> Iterator[dict]:
-    """The network that ml_genn_tf makes of the MNIST CNN: mlGeNN's neurons, connections and compiler."""
+def ml_genn_tf(folder: Path, batch: str, only: str = "") -> Iterator[dict]:
+    """The network that ml_genn_tf makes of the MNIST CNN: mlGeNN's neurons, connections and compiler; or its build."""
     import ml_genn
     from ml_genn import connectivity, neurons
     from ml_genn.compilers import InferenceCompiler
 
-    os.chdir(tempfile.mkdtemp(prefix="ml_genn_tf-"))
+    here = kept() / f"ml_genn_tf-{batch}"  # mlGeNN builds in the working directory, unless it has
+    here.mkdir(parents=True, exist_ok=True)
+    os.chdir(here)
     with np.load(folder / "ml_genn_tf.npz", allow_pickle=False) as file:
         text, weights = json.loads(str(file["text"])), {name: file[name] for name in file.files if name != "text"}
     network, populations = ml_genn.Network(), []
@@ -389,6 +391,10 @@ def ml_genn_tf(folder: Path, batch: str) -> Iterator[dict]:
     compiler = InferenceCompiler(THEIR_T, batch_size=size, prefer_in_memory_connect=False, optimize_code=True)
     started = time.perf_counter()
     compiled = compiler.compile(network, "theirs")
+    if only == "build":
+        compiled.genn_model.build()
+        yield {"network": "mnist-ml_genn_tf", "batch": size, "build_s": round(time.perf_counter() - started, 1)}
+        return
     x, y = test_images(folder, "mnist")
     shown = x[np.arange(_count(size, len(x))) % len(x)]
 
@@ -396,7 +402,6 @@ def ml_genn_tf(folder: Path, batch: str) -> Iterator[dict]:
         return compiled.predict({populations[0]: images}, populations[-1:], callbacks=[])[0][populations[-1]]
 
     with compiled:
-        built = time.perf_counter()
         run(shown[:size])
         seconds = statistics.median(_seconds(lambda: run(shown)) for _ in range(ROUNDS))
         predicted = run(x).argmax(-1)
@@ -407,7 +412,6 @@ def ml_genn_tf(folder: Path, batch: str) -> Iterator[dict]:
         "images_per_s": len(shown) / seconds,
         "ms_per_batch": 1000 * seconds * size / len(shown),
         "accuracy": (predicted == y).mean(),
-        "build_s": round(built - started, 1),
     }
 
 
@@ -572,6 +576,7 @@ def run(folder: Path, report: Report, only: list[str]) -> None:
         timed[f"{model}-rate32"] += [Timed(f"{model}-rate32", 128, profiled=True)] * wanted("kernels")
     timed["cifar10-rate32"] += [Timed("cifar10-rate32", 128, kind) for kind in FORCED] * wanted("matrices")
     builds = [("build", str(each)) for name in networks for each in timed[name]]
+    builds += [("ml_genn_tf", str(batch), "build") for batch in BATCHES] * wanted("ml_genn_tf")
     exact = [("conformance", name, str(batch)) for name in EXACT for batch in EXACT_BATCHES] * wanted("conformance")
     in_parallel([*exact, *([("racecheck", each) for each in RACING] * wanted("races")), *builds])
     for kind in RACING * wanted("races"):
@@ -608,7 +613,7 @@ def table(rows: list[dict]) -> str:
         numbers = [f"{row['images_per_s']:,.0f}", f"{row['ms_per_batch']:.2f}", f"{row['us_per_step']:.0f}"]
         numbers.append(f"{row['gpu_bytes'] / 2**20:.0f}")
         lines.append(f"| {' | '.join([name, str(row['batch']), *numbers, *accuracy])} |")
-    for row in (*of["ml_genn_tf"], *of["spikingjelly"]):
+    for row in [row for row in (*of["ml_genn_tf"], *of["spikingjelly"]) if "images_per_s" in row]:
         name = f"{row['network']}, T = {row['timesteps']}"
         numbers = [f"{row['images_per_s']:,.0f}", f"{row['ms_per_batch']:.2f}", "", "", f"{row['accuracy']:.2%}", ""]
         lines.append(f"| {' | '.join([name, str(row['batch']), *numbers])} |")
