@@ -14,9 +14,10 @@ from dataclasses import replace
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from ..ir import Identity, Network, Softmax
+from ..ir import DataError, Identity, Network, Softmax
 
 BINS = 1024
+_SMALLEST = BINS / float(np.finfo(np.float32).max) * 2  # range of a histogram: float32 has to hold the bins per unit
 _BLOCK = 256  # positions of which one channel is counted before the next; all channels of them fit a cache
 _SHARES = np.linspace(1 / 64, 1, 64, dtype=np.float32)[::-1].copy()  # from 1 down: of equal errors the larger λ
 
@@ -36,9 +37,14 @@ class Statistics:
         self._bins = np.zeros((channels, BINS), np.int64)
 
     def update(self, activations: np.ndarray, histogram: bool = True) -> None:
-        """Take in a batch of activations, (…, channels); or only for the mean and the maxima."""
+        """Take in a batch of activations, (…, channels); or only for the mean and the maxima.
+
+        Raises FloatingPointError where one is not finite, which no histogram has a place for.
+        """
         rows = activations.reshape(-1, activations.shape[-1])
         _sum_up(rows, self._sum, self.maximum)
+        if not np.isfinite(self._sum).all():
+            raise FloatingPointError
         self.count += len(rows)
         if not histogram:
             return
@@ -80,7 +86,8 @@ class Statistics:
     def _widen(self) -> None:
         """Grow the ranges until they hold the maxima, by doubling."""
         fresh = self._range == 0
-        self._range[fresh] = self.maximum[fresh] * (1 + 1e-6)
+        largest = self.maximum[fresh] * (1 + 1e-6)
+        self._range[fresh] = np.where(largest > 0, np.maximum(largest, _SMALLEST), 0)
         while (narrow := (self._range <= self.maximum) & (self.maximum > 0)).any():
             merged = self._bins[narrow].reshape(-1, BINS // 2, 2).sum(-1)
             self._bins[narrow] = np.pad(merged, ((0, 0), (0, BINS // 2)))
@@ -123,8 +130,21 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
     """Statistics of every population that receives connections, from batches of activations by population.
 
     Populations are shared out over threads that sleep while they wait, unlike numba's own, which take each other's
-    time on a machine that has other work.
+    time on a machine that has other work. Raises DataError, naming layer and image, for activations that are not finite.
     """
+
+    def take(name: str) -> None:
+        try:
+            statistics[name].update(batch[name])
+        except FloatingPointError:
+            image = first + int(np.isfinite(batch[name].reshape(len(batch[name]), -1)).all(1).argmin())
+            layers = ", ".join(network.populations[name].origin.layers) or name
+            raise DataError(
+                f"calibration image {image} drives {layers} beyond what float32 holds: leave it out, "
+                "or scale the images as in training"
+            ) from None
+
+    first = 0
     statistics = {
         name: Statistics(population.shape[-1])
         for name, population in network.populations.items()
@@ -132,7 +152,8 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
     }
     with ThreadPoolExecutor(get_num_threads()) as threads:
         for batch in batches:
-            list(threads.map(lambda name, batch=batch: statistics[name].update(batch[name]), statistics))
+            list(threads.map(take, statistics))
+            first += len(next(iter(batch.values())))
     return statistics
 
 

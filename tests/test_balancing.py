@@ -756,3 +756,56 @@ def exact() -> tuple[Network, np.ndarray]:
 def test_text(assert_golden, name, pipeline):
     network, images = exact()
     assert_golden(convert(network, pipeline, images), name)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-36, 1e-38, 1e-42])
+@pytest.mark.parametrize(
+    "pipeline",
+    ["data-norm{percentile=99.9,per-channel=true}", "data-norm{threshold=mse,per-channel=true}", "few-spike{k=4}"],
+)
+def test_a_channel_that_hardly_ever_wakes_is_counted_like_the_others(pipeline, scale):
+    """As a pruned one: a batch norm's γ that weight decay has made all but nothing."""
+    kernel = weights(1, 3, 3, 2, 4, scale=0.5) * np.float32([1, scale, 3, 1])
+    network = Network(
+        [
+            Population("x", (8, 8, 2), ir.Input()),
+            Population("h", (6, 6, 4), ir.Relu()),
+            Population("y", (3,), ir.Identity()),
+        ],
+        [
+            Connection("x", "h", (ir.Conv2D(kernel.astype(np.float32)),)),
+            Connection("h", "y", (ir.Flatten(), ir.Dense(weights(2, 144, 3)))),
+        ],
+        ["x"],
+        ["y"],
+    )
+    snn = convert(network, pipeline, IMAGES, timesteps=16)
+    neuron = snn.populations["h"].neuron
+    amplitude = np.broadcast_to(neuron.amplitude, 4)
+    largest = analog(network, {"x": IMAGES})["h"].max((0, 1, 2))
+    assert np.isfinite(amplitude).all()
+    assert (amplitude > 0).all()
+    if "per-channel" in pipeline:
+        assert (amplitude <= largest * 1.001).all()
+        assert (amplitude >= 0.25 * largest).all()
+
+
+def test_activations_that_are_not_finite_are_named_with_layer_and_image():
+    network = Network(
+        [
+            Population("x", (2,), ir.Input()),
+            Population("h", (2,), ir.Relu(), None, Origin(("block/act",))),
+            Population("y", (2,), ir.Identity()),
+        ],
+        [
+            Connection("x", "h", (ir.Dense(np.float32([[1, 3e38], [1, 3e38]])),)),
+            Connection("h", "y", (ir.Dense(np.eye(2, dtype=np.float32)),)),
+        ],
+        ["x"],
+        ["y"],
+    )
+    images = np.full((300, 2), 0.25, np.float32)
+    images[277] = 3
+    for pipeline in ("data-norm", "data-norm{threshold=mse}", "few-spike{k=3}"):
+        with pytest.raises(ir.DataError, match="calibration image 277 drives block/act beyond what float32 holds"):
+            convert(network, pipeline, images, timesteps=8)
