@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -416,6 +417,38 @@ def test_workers_do_not_draw_poisson_spikes():
     network = network.replace(populations={**network.populations, "x": poisson})
     with pytest.raises(BackendError, match=r"Poisson inputs .* compile with workers=1"):
         snnc.compile(network, "mlgenn", workers=2)
+
+
+# threads
+
+
+@needs_genn
+@pytest.mark.parametrize("workers", [1, 2])
+def test_threads_that_share_a_network_get_its_results_or_the_same_error(workers):
+    images = dyadic.images(small(), 12)
+    compiled = snnc.compile(small(), "mlgenn", device="cpu", workers=workers)
+    expected = compiled.predict(images)
+    outcomes = []
+
+    def ask():
+        for _ in range(25):
+            try:
+                outcomes.append(np.array_equal(compiled.predict(images), expected))
+            except BackendError as error:
+                outcomes.append(str(error))
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(outcomes) == 100
+    assert set(outcomes) <= {
+        True,
+        "the network is being run already: finish that run, or compile the network once more",
+    }
+    assert True in outcomes
+    np.testing.assert_array_equal(compiled.predict(images), expected)
 
 
 # profiling

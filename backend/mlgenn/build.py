@@ -91,8 +91,6 @@ def build_errors(log: Path, backend: str) -> Iterator[None]:
 @contextmanager
 def load_errors(genn_model: Any) -> Iterator[None]:
     """A model that cannot be loaded becomes a BackendError, and gives back what memory it had got."""
-    if genn_model._loaded:
-        raise BackendError("the network is being run already: finish that run, or compile the network once more")
     try:
         yield
     except BackendError:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ class CompiledGenn(CompiledSpiking):
         apart = apart and backend == "cuda" and options.communicator is None
         kept = options.folder or (private / "shared" if options.workers > 1 or apart else None)
         self._gpu_bytes = 0
+        self._turn = Lock()
         try:
             if apart:
                 self._gpu_bytes = rehearse(network, replace(options, device="gpu", folder=kept), machine, private)
@@ -119,7 +121,7 @@ class CompiledGenn(CompiledSpiking):
         labels = as_labels(self.network, y, len(next(iter(inputs.values()))))
         shown, wanted = ({self.populations[name]: values for name, values in part.items()} for part in (inputs, labels))
         self._require_gpu_memory()
-        with self.mlgenn_compiled:
+        with self._alone(), self.mlgenn_compiled:
             found, recorded = self.mlgenn_compiled.evaluate(shown, wanted, metrics=metrics, callbacks=[*callbacks])
         return {name: found[self.populations[name]] for name in labels}, recorded
 
@@ -142,11 +144,22 @@ class CompiledGenn(CompiledSpiking):
         return [emitted for connection, emitted in pairs if is_constant(self.network, connection)]
 
     def _run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
-        if self._pool.size > 1:
-            yield from self._pool.run(inputs, wanted)
-            return
-        with self.loaded():
-            yield from self.stream(inputs, wanted)
+        with self._alone():
+            if self._pool.size > 1:
+                yield from self._pool.run(inputs, wanted)
+                return
+            with self.loaded():
+                yield from self.stream(inputs, wanted)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """There is one model in memory, or one set of workers, whichever thread asks for it."""
+        if not self._turn.acquire(blocking=False):
+            raise BackendError("the network is being run already: finish that run, or compile the network once more")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
