@@ -50,10 +50,11 @@ from .neurons import (
 )
 from .operators import AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, apply, output_shape
 from .text import arrays_of, parse, summary, to_text
-from .verify import Stage, faults, verify
+from .verify import LARGEST_T, Stage, faults, is_timesteps, verify
 from .windows import NO_PADDING, Padding, Pair, Shape
 
 __all__ = [
+    "LARGEST_T",
     "NO_PADDING",
     "AnalogNeuron",
     "AveragePool2D",
@@ -120,6 +121,7 @@ __all__ = [
     "diff_text",
     "faults",
     "fold",
+    "is_timesteps",
     "load",
     "output_shape",
     "parse",

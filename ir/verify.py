@@ -28,6 +28,7 @@ from .operators import Operator, output_shape
 from .record import Record
 from .windows import Shape
 
+LARGEST_T = 2**20  # beyond which nobody runs a network, and counts and outputs of every step fit no memory
 LARGEST_K = 24  # a few-spike value is a number of k bits, and single precision holds 24
 
 Stage = Literal["analog", "canonical", "spiking"]
@@ -182,8 +183,13 @@ def _timesteps(network: Network) -> Iterator[str]:
         for name, population in network.populations.items():
             if isinstance(population.neuron, SpikingNeuron) and not population.neuron.phased:
                 yield f"population {name!r}: {type(population.neuron).__name__} knows no phases, but others here do"
-    if not isinstance(network.timesteps, int) or network.timesteps < 1:
-        yield f"timesteps is {network.timesteps}; a spiking network runs for at least one"
+    if not is_timesteps(network.timesteps):
+        yield f"timesteps is {network.timesteps!r}; T is a number from 1 to {LARGEST_T:,}"
+
+
+def is_timesteps(value: object) -> bool:
+    """Whether a network can be run for so many steps."""
+    return type(value) is int and 1 <= value <= LARGEST_T
 
 
 def _not_finite(record: Record) -> Iterator[str]:

@@ -130,7 +130,8 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
     """Statistics of every population that receives connections, from batches of activations by population.
 
     Populations are shared out over threads that sleep while they wait, unlike numba's own, which take each other's
-    time on a machine that has other work. Raises DataError, naming layer and image, for activations that are not finite.
+    time on a machine that has other work. Raises DataError, which names layer and image, for activations that are not
+    finite.
     """
 
     def take(name: str) -> None:

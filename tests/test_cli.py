@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -166,3 +167,48 @@ def test_version_and_help(snnc_command):
         code, out, _ = snnc_command(command, "--help")
         assert code == 0
         assert "Usage" in out
+
+
+def header(text: bytes) -> bytes:
+    """An array's file, up to where its numbers begin."""
+    text = text.ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"hello",
+        b"",
+        header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 4), }"),
+        header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1" + b"0" * 30 + b", 4), }"),
+        header(b"{'descr':((((((("),
+        header(b"{'descr': '|O', 'fortran_order': False, 'shape': (4, 4), }") + bytes(128),
+    ],
+    ids=["no-array", "empty", "huge", "overflow", "no-python", "objects"],
+)
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+def test_whatever_a_data_file_holds_it_is_one_line_and_status_1(snn, tmp_path, snnc_command, kind, member):
+    data = tmp_path / f"bad.{kind}"
+    if kind == "npz":
+        with zipfile.ZipFile(data, "w") as file:
+            file.writestr("x_test.npy", member)
+    else:
+        data.write_bytes(member)
+    code, out, err = snnc_command("evaluate", snn / "net.snn", "--data", data)
+    assert code == 1
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert "bad." in err
+
+
+def test_an_encrypted_array_is_one_line_and_status_1(snn, tmp_path, snnc_command):
+    data = tmp_path / "bad.npz"
+    np.savez(data, x_test=IMAGES)
+    content = bytearray(data.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # as if it were: the lowest bit of its flags
+        content[content.index(signature) + flags] |= 1
+    data.write_bytes(content)
+    code, _, err = snnc_command("evaluate", snn / "net.snn", "--data", data)
+    assert code == 1
+    assert "cannot be read" in err

@@ -117,7 +117,7 @@ def test_spiking_networks_must_be_aligned_and_timed():
     )
     assert ir.faults(network, "spiking") == [
         "connection x -> y: delay 0 does not align it, 1 does",
-        "timesteps is None; a spiking network runs for at least one",
+        "timesteps is None; T is a number from 1 to 1,048,576",
     ]
 
 

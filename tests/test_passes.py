@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from networks import residual, weights
 from reference import analog
 
+import snnc
 import snnc.passes.registry as registry_module
 from snnc import ir
 from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine
@@ -367,3 +368,10 @@ def test_faulty_offers_are_refused(offered, entry, message):
     offered(entry)
     with pytest.raises(ir.PipelineError, match=message):
         parse("canonicalise")
+
+
+@pytest.mark.parametrize("timesteps", [0, -3, True, 1.5, "8", 2**20 + 1, 10**30])
+@pytest.mark.parametrize("pipeline", ["data-norm", "spike-norm", "few-spike{k=3}"])
+def test_timesteps_that_are_none_are_refused(timesteps, pipeline):
+    with pytest.raises(ir.PipelineError, match=f"timesteps is {timesteps!r}; T is a number from 1 to 1,048,576"):
+        snnc.convert(residual(), pipeline, calibration=weights(100, 4, 8, 8, 2), timesteps=timesteps)

@@ -84,8 +84,8 @@ def run_pipeline(
     """
     from . import passes
 
-    if timesteps is not None and timesteps < 1:
-        raise ir.PipelineError(f"timesteps is {timesteps}; a network runs for at least one")
+    if timesteps is not None and not ir.is_timesteps(timesteps):
+        raise ir.PipelineError(f"timesteps is {timesteps!r}; T is a number from 1 to {ir.LARGEST_T:,}")
     if calibration is not None:
         calibration = ir.as_inputs(network, calibration, "calibration")
     return passes.run(_parsed(pipeline), network, _context(calibration, timesteps, progress), instruments)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -53,8 +51,8 @@ def _open(path: Path) -> Mapping[str, np.ndarray]:
     try:
         content = np.load(path, allow_pickle=False)
         return {"x": content} if isinstance(content, np.ndarray) else content
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a .npz or .npy file of plain arrays: {error}") from None
+    except Exception as error:  # a damaged file can bring out any, of zipfile, zlib, tokenize or memory
+        raise DataError(f"{path} is not a .npz or .npy file of plain arrays: {_words(error)}") from None
 
 
 def _key(path: Path, arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> str:
@@ -68,9 +66,17 @@ def _key(path: Path, arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -
 def _read(path: Path, arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
     """One array; those of an .npz are read, and found to be damaged, only now."""
     try:
-        return arrays[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: array {key!r} cannot be read: {error}") from None
+        array = arrays[key]
+    except Exception as error:  # as in `_open`
+        raise DataError(f"{path}: array {key!r} cannot be read: {_words(error)}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path}: array {key!r} cannot be read: it is not in numpy's format")
+    return array
+
+
+def _words(error: Exception) -> str:
+    """What an error says, in one line, or its name."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _images(path: Path, arrays: Mapping[str, np.ndarray], key: str, factor: float, limit: int | None) -> np.ndarray:
