@@ -2,12 +2,16 @@
 
 import os
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+if find_spec("pygenn"):  # before TensorFlow, whatever a test imports first
+    import_module("snnc.backend.mlgenn.genn")
 
 
 GOLDEN = Path(__file__).parent / "golden"

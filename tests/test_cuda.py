@@ -56,15 +56,17 @@ def test_random_graphs(network):
 
 
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
-def test_tensorflow_does_not_answer_for_cuda():
-    """Its libraries, if they are there first, have functions of the same names."""
+@pytest.mark.parametrize("late", [False, True])
+def test_tensorflow_does_not_answer_for_cuda(late):
+    """Its libraries, if they are there first, have functions of the same names; who imports pygenn then is told."""
     code = (
-        "import tensorflow, dyadic, snnc; network = dyadic.NETWORKS['few_spike_1']();"
+        f"import tensorflow{', pygenn' if late else ''}, dyadic, snnc; network = dyadic.NETWORKS['few_spike_1']();"
         "compiled = snnc.compile(network, 'mlgenn', device='gpu'); compiled.simulate(dyadic.images(network))"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == late, done.stdout + done.stderr
+    assert late == ("BackendError: pygenn was imported after TensorFlow" in done.stderr)
 
 
 # matrix types

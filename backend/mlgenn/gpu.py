@@ -105,6 +105,8 @@ def complaint(log: str) -> str | None:
 
 
 def _require_backend() -> None:
+    from . import genn  # which need not be installed
+
     try:
         import_module("pygenn.cuda_backend")
     except ModuleNotFoundError:
@@ -120,6 +122,11 @@ def _require_backend() -> None:
             "libcuda": "install NVIDIA's driver and, in a container, give it the GPU (docker run --gpus all)",
         }[library]
         raise BackendError(f"GeNN's CUDA backend cannot be loaded ({error}): {remedy}, {_CPU}") from None
+    if genn.is_overshadowed:
+        raise BackendError(
+            "pygenn was imported after TensorFlow, whose functions it would call in place of CUDA's: "
+            f"import snnc.backend.mlgenn.genn, or pygenn, before TensorFlow, {_CPU}"
+        )
 
 
 def _gpu(driver: ctypes.CDLL, number: int) -> Gpu:
