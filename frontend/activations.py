@@ -7,18 +7,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..ir import Clip, LeakyRelu, LogSoftmax, Relu, Scale, Softmax
-from .affine import Value, merge, per_channel
+from .affine import Term, Value, merge, per_channel
 from .call import Activation, Call, Quantized, Ranking, Result
 from .support import Unsupported
 
 
 @dataclass(frozen=True)
 class _Clamped:
-    """`min(max(inner, low), high)`, either of which may be infinite."""
+    """`min(max(inner, low), high)`, either of which may be infinite.
+
+    `inner` is `offset − turned` where the model has turned a rectifier round.
+    """
 
     inner: Value
     low: float = -np.inf
     high: float = np.inf
+    turned: Value | None = None
+    offset: float = 0.0
 
 
 def relu(call: Call) -> Result:
@@ -90,6 +95,9 @@ def _clamp(x: Value, call: Call, low: float = -np.inf, high: float = np.inf) -> 
     if np.isinf(low):  # high − relu(high − inner)
         return Activation(Relu(), _below(high, inner, layers), lambda output: _below(high, output, layers))
     neuron = Relu() if np.isinf(high) else Clip(high - low)
+    if before.turned is not None and np.isfinite(high):  # the neuron rectifies what the rectifier before it did
+        turned = _raised(before.turned, high - before.offset, layers)
+        return Activation(neuron, turned, lambda output: _below(high, output, layers))
     return Activation(neuron, _raised(inner, -low, layers), lambda output: _raised(output, low, layers))
 
 
@@ -108,8 +116,17 @@ def _clamped(x: Value) -> _Clamped:
         case ():
             return _Clamped(_raised(inner, offset, ()), offset, offset + largest)
         case (Scale(factor),) if (factor == -1).all():
-            return _Clamped(_below(offset, inner, ()), offset - largest, offset)
+            turned = None if all(map(_is_turned, inner.terms)) else inner
+            return _Clamped(_below(offset, inner, ()), offset - largest, offset, turned, offset)
     return _Clamped(x)
+
+
+def _is_turned(term: Term) -> bool:
+    """Whether a term has its sign from `_below`, which is how a value is bounded from above alone."""
+    match term.operators:
+        case (*_, Scale(factor)):
+            return bool((factor == -1).all())
+    return False
 
 
 def _raised(x: Value, by: float, layers: tuple[str, ...]) -> Value:

@@ -15,6 +15,7 @@ import torch_models  # noqa: E402
 from test_exported_files import NAMES, assert_equal  # noqa: E402
 from torch import nn  # noqa: E402
 
+import snnc  # noqa: E402
 from snnc import frontend, ir  # noqa: E402
 
 
@@ -152,3 +153,41 @@ def test_messages():
     with pytest.raises(ir.UnsupportedModelError) as error:
         frontend.load(Unsupported(), np.zeros((1, 4)))
     assert [line.split(":")[0] for line in error.value.problems] == ["blocks.0 (SiLU)", "blocks.1 (GELU)"]
+
+
+class Subtracted(torch.nn.Module):
+    """The trainable clipping layer as it is often written: λ − relu(λ − relu(x))."""
+
+    def __init__(self, bound):
+        super().__init__()
+        self.bound = bound
+
+    def forward(self, x):
+        return self.bound - torch.relu(self.bound - torch.relu(x))
+
+
+class Clamped(Subtracted):
+    def forward(self, x):
+        return torch.clamp(x, 0.0, self.bound)
+
+
+@pytest.mark.parametrize("levels", [2, 4, 8])
+def test_a_clip_that_is_written_with_two_rectifiers_is_one_neuron_with_its_activation(levels):
+    """Not one that says λ − y, which fires all the time for what is silent, and rounds ties to the other side."""
+    linear = torch.nn.Linear(1, 1, bias=False)
+    linear.weight.data.fill_(1.0)
+    x = np.linspace(-0.5, 2.5, 4 * levels + 1, dtype=np.float32)[:, None]
+    spikes = {}
+    for act in (Subtracted(2.0), Clamped(2.0)):
+        model = torch.nn.Sequential(linear, act, torch.nn.Linear(1, 1, bias=False)).eval()
+        model[2].weight.data.fill_(1.0)
+        network = snnc.load(model, inputs=torch.zeros(1, 1), verify=True)
+        (hidden,) = [name for name, p in network.populations.items() if p.neuron == ir.Clip(2.0)]
+        snn = snnc.convert(network, "data-norm", calibration=x, timesteps=levels, progress=False)
+        result = snnc.compile(snn).simulate(x, record=True, progress=False)
+        spikes[type(act)] = result.spike_counts[hidden]
+        np.testing.assert_array_equal(
+            snnc.compile(snn).predict(x, progress=False), result.spike_counts[hidden] * 2 / levels
+        )
+    np.testing.assert_array_equal(spikes[Subtracted], spikes[Clamped])
+    np.testing.assert_array_equal(spikes[Clamped], np.floor(np.clip(x, 0, 2) / 2 * levels + 0.5))
