@@ -27,7 +27,7 @@ from snnc.backend.mlgenn import gpu
 
 try:
     gpu.require()
-except ir.BackendError as fault:
+except (ImportError, ir.BackendError) as fault:
     pytest.skip(f"no GPU that works: {fault}", allow_module_level=True)
 
 from ml_genn.compilers.compiled_network import CompiledNetwork
