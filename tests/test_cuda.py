@@ -49,10 +49,11 @@ def test_every_image_of_every_batch_has_its_own_spikes(build, batch, images):
     run(network, dyadic.images(network, images), batch)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 33], ids=["batch1", "batch3", "batch33"])
 @settings(max_examples=10, derandomize=True, deadline=None, phases=[Phase.generate])  # each is a build of seconds
-@given(dyadic.networks())
-def test_random_graphs(network):
-    run(network, dyadic.images(network), 3)
+@given(network=dyadic.networks())
+def test_random_graphs(batch, network):
+    run(network, dyadic.images(network), batch)
 
 
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
@@ -175,7 +176,7 @@ EXACT = {  # converters whose networks round nothing, and what each neuron is to
 }
 
 
-@pytest.mark.parametrize("batch", [1, 3], ids=["batch1", "batch3"])
+@pytest.mark.parametrize("batch", [1, 3, 33], ids=["batch1", "batch3", "batch33"])
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 @pytest.mark.parametrize("kind", EXACT)
 def test_what_is_converted_computes_the_equations(kind, signed, batch, keras_tests):
@@ -190,7 +191,7 @@ def test_what_is_converted_computes_the_equations(kind, signed, batch, keras_tes
     np.testing.assert_array_equal(predict(keras_tests, converter, model, x, batch), expected)
 
 
-@pytest.mark.parametrize("batch", [1, 3], ids=["batch1", "batch3"])
+@pytest.mark.parametrize("batch", [1, 3, 33], ids=["batch1", "batch3", "batch33"])
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 def test_data_norm_follows_the_model(signed, batch, keras_tests):
     model, x = keras_tests._rich(), keras_tests._images(8, 8, 8, 2)
@@ -200,7 +201,7 @@ def test_data_norm_follows_the_model(signed, batch, keras_tests):
     assert np.corrcoef(found.ravel(), model.predict(x, verbose=0).ravel())[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("batch", [1, 3], ids=["batch1", "batch3"])
+@pytest.mark.parametrize("batch", [1, 3, 33], ids=["batch1", "batch3", "batch33"])
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 def test_the_converters_poisson_spikes_come_at_their_rate(signed, batch, keras_tests):
     """Within five standard deviations of the sum of T draws; no two images of a batch are drawn alike."""
