@@ -164,8 +164,8 @@ class CompiledSpiking(ABC):
             return None
         if self.network.is_phased:
             raise DataError("until_stable: a few-spike network answers once, so there is nothing to wait for")
-        if until_stable < 1 or transient:
-            raise DataError(f"until_stable is a number of steps from 1 on, without a transient; not {until_stable}")
+        if not _is_number(until_stable) or until_stable < 1 or transient:
+            raise DataError(f"until_stable is a number of steps from 1 on, without a transient; not {until_stable!r}")
         if not self.stops_early:
             raise BackendError("until_stable: this backend shows every image for all T steps; use the embedded engine")
         return until_stable
@@ -179,9 +179,9 @@ class CompiledSpiking(ABC):
 
     def _require_shorter(self, transient: int) -> None:
         steps = 1 if self.network.is_phased else self.network.timesteps or 1
-        if not 0 <= transient < steps:
+        if not _is_number(transient) or not 0 <= transient < steps:
             answers = "answers once" if self.network.is_phased else f"runs for {steps} timesteps"
-            raise DataError(f"transient is {transient}, but the network {answers}")
+            raise DataError(f"transient is {transient!r}, but the network {answers}")
 
     def _parts(self, inputs: dict[str, np.ndarray], wanted: Wanted, progress: bool) -> Iterator[Recording]:
         images = len(next(iter(inputs.values())))
@@ -203,6 +203,11 @@ def track(what: str, total: int, progress: bool) -> Iterator[Callable[[float], N
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def _is_number(value: object) -> bool:
+    """Whether steps can be counted so."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _fires(population: Population) -> bool:

@@ -41,7 +41,7 @@ def as_labels(network: Network, y: Any, images: int) -> dict[str, np.ndarray]:
         y = {names[0]: y}
     labels = y if isinstance(y, Mapping) else dict(zip(names, y, strict=False))
     _same_names(labels, names, "labels", "output")
-    return {name: _as_classes(network, name, np.asarray(labels[name]), images) for name in names}
+    return {name: _as_classes(network, name, _array(labels[name], f"labels for {name!r}"), images) for name in names}
 
 
 def _by_name(network: Network, x: Images, what: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def _by_name(network: Network, x: Images, what: str) -> dict[str, Any]:
 
 def _as_images(network: Network, name: str, images: Any, what: str) -> np.ndarray:
     shape = network.populations[name].shape
-    array = np.asarray(images)
+    array = _array(images, f"{what} data for input {name!r}")
     if array.dtype.kind not in "fiub":
         raise DataError(f"{what} data for input {name!r} is of type {array.dtype}, not of numbers")
     if array.shape[1:] != shape:
@@ -76,6 +76,13 @@ def _as_images(network: Network, name: str, images: Any, what: str) -> np.ndarra
             f"{what} data for input {name!r} holds NaN or infinity in {len(bad)} image(s), first in image {bad[0]}"
         )
     return array
+
+
+def _array(values: Any, what: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except Exception as error:  # rows of different length, a tensor that will not be an array, …
+        raise DataError(f"{what}: give an array of numbers; this cannot become one: {error}") from None
 
 
 def _longer_than_one(shape: Shape) -> Shape:

@@ -195,7 +195,7 @@ def is_timesteps(value: object) -> bool:
 def _not_finite(record: Record) -> Iterator[str]:
     for field in fields(record):
         value = getattr(record, field.name)
-        if isinstance(value, (float, np.ndarray)) and not _is_finite(value):
+        if isinstance(value, (int, float, np.ndarray)) and not _is_finite(value):
             yield f"{type(record).__name__}.{field.name} holds numbers that are not finite"
 
 
@@ -204,6 +204,8 @@ _KNOWN_FINITE: WeakValueDictionary[int, np.ndarray] = WeakValueDictionary()
 
 
 def _is_finite(value: float | np.ndarray) -> bool:
+    if isinstance(value, int):
+        return abs(value) < 2**127  # which single precision holds
     if _KNOWN_FINITE.get(id(value)) is value:
         return True
     finite = bool(np.isfinite(value).all())

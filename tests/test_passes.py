@@ -375,3 +375,31 @@ def test_faulty_offers_are_refused(offered, entry, message):
 def test_timesteps_that_are_none_are_refused(timesteps, pipeline):
     with pytest.raises(ir.PipelineError, match=f"timesteps is {timesteps!r}; T is a number from 1 to 1,048,576"):
         snnc.convert(residual(), pipeline, calibration=weights(100, 4, 8, 8, 2), timesteps=timesteps)
+
+
+def test_images_and_labels_that_are_no_arrays_are_refused_as_such():
+    images = weights(100, 4, 8, 8, 2)
+    network = residual()
+    snn = snnc.convert(network, calibration=images, timesteps=4)
+    compiled = snnc.compile(snn)
+    with pytest.raises(ir.DataError, match="calibration data for input 'image': give an array of numbers"):
+        snnc.convert(network, calibration=(images, np.zeros(4)), timesteps=4)
+    with pytest.raises(ir.DataError, match="labels for 'digit': give an array of numbers"):
+        compiled.evaluate(images, [[0], [1, 2], [3], [4]])
+    compiled.predict(images, transient=np.int64(1))
+    for transient in (1.5, "1", True, 4):
+        with pytest.raises(ir.DataError, match=f"transient is {transient!r}"):
+            compiled.predict(images, transient=transient)
+    for steps in ("x", 1.5, True):
+        with pytest.raises(ir.DataError, match=f"until_stable is a number of steps from 1 on.*not {steps!r}"):
+            compiled.evaluate(images, np.zeros(4, int), until_stable=steps)
+    with pytest.raises(ir.BackendError, match="folder is a path, not 5"):
+        snnc.compile(snn, "mlgenn", folder=5)
+
+
+def test_a_number_that_single_precision_does_not_hold_is_a_fault():
+    neuron = ir.IntegrateFire(10**400)
+    populations = [Population("x", (2,), ir.CurrentInput()), Population("y", (2,), neuron)]
+    network = Network(populations, [Connection("x", "y")], ["x"], ["y"], 4)
+    with pytest.raises(ir.VerificationError, match=r"IntegrateFire\.v_thresh holds numbers that are not finite"):
+        ir.verify(network, "spiking")

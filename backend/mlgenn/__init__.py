@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from ...ir import BackendError, Network, SpikingNeuron, verify
@@ -45,6 +46,8 @@ def compile(
     installed, and where GeNN cannot build the network; VerificationError for a network that breaks the rules of its
     stage.
     """
+    if not isinstance(folder, (str, PathLike, NoneType)):
+        raise BackendError(f"folder is a path, not {folder!r}")
     kept = Path(folder) if folder else None
     options = Options(
         device, kept, matrix_type, batch_size, workers, frozenset(record_spikes), kernel_profiling, communicator
