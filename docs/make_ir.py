@@ -37,6 +37,7 @@ EXAMPLES = (
     ir.Input(),
     ir.Relu(),
     ir.Clip(6.0),
+    ir.QuantizedRelu(2.0, 8),
     ir.LeakyRelu(0.1),
     ir.MaxPool2D((8, 8, 16), (2, 2), (2, 2)),
     ir.MaxPoolRelu2D((8, 8, 16), (2, 2), (2, 2)),

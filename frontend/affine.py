@@ -134,7 +134,7 @@ class Value:
         biases = [bias for bias in (first.bias, second.bias) if bias is not None]
         bias = np.sum(biases, axis=0) if biases else None
         history = merge(merge(first.layers, second.layers), layers)
-        terms = tuple(term.then((), layers) for term in first.terms + second.terms)
+        terms = tuple(term.then((), layers) for term in _without_opposites(first.terms + second.terms))
         return replace(first, terms=terms, bias=bias, layers=history)
 
     def transposed(self, order: tuple[int, ...]) -> Value:
@@ -294,6 +294,24 @@ def alike(first: Value, second: Value) -> tuple[Value, Value]:
     if first.is_vector:
         return first.flat(), second.flat()
     raise Unsupported("it adds tensors that are laid out differently")
+
+
+def _without_opposites(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    """The terms without pairs of which one is the other with its sign turned, as in x + (round(x) − x); not none."""
+    left = list(terms)
+    for term in terms:
+        opposite = next((other for other in left if _is_opposite(term, other)), None)
+        if opposite is not None and any(t is term for t in left) and len(left) > 2:
+            left = [other for other in left if other is not term and other is not opposite]
+    return tuple(left)
+
+
+def _is_opposite(term: Term, other: Term) -> bool:
+    if term.source is not other.source or len(other.operators) != len(term.operators) + 1:
+        return False
+    *common, last = other.operators
+    same = all(a is b for a, b in zip(term.operators, common, strict=True))
+    return same and isinstance(last, Scale) and bool((last.factor == -1).all())
 
 
 def merge(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

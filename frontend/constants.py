@@ -12,6 +12,7 @@ import onnx.version_converter
 from onnx.reference import ReferenceEvaluator
 
 from .affine import LARGEST
+from .precision import HALVES
 from .support import Unsupported
 
 _SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
@@ -26,6 +27,8 @@ def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: i
     """
     if node.domain not in ("", "ai.onnx") or node.op_type in _CODE | _RANDOM:
         raise Unsupported(f"{node.op_type} on constants cannot be evaluated")
+    if node.op_type == "Cast" and node.attribute[0].i in HALVES:  # networks keep the precision that weights came in
+        return [np.asarray(inputs[0], np.float32)]
     arrays = {name: array for name, array in zip(node.input, inputs, strict=True) if array is not None}
     model = _model(node, arrays, opset)
     _check_sizes(node, model, arrays)

@@ -15,8 +15,22 @@ from .graph import GraphInput
 from .support import Unsupported
 
 _ELEMENTWISE = {
-    *("Add", "Cast", "Clip", "DequantizeLinear", "Div", "HardSigmoid", "Identity", "LeakyRelu", "Max", "Min", "Mul"),
-    *("PRelu", "Pad", "QuantizeLinear", "Relu", "Sub"),
+    *(
+        "Add",
+        "Cast",
+        "Ceil",
+        "Clip",
+        "DequantizeLinear",
+        "Div",
+        "Floor",
+        "HardSigmoid",
+        "Identity",
+        "LeakyRelu",
+        "Max",
+        "Min",
+        "Mul",
+    ),
+    *("PRelu", "Pad", "QuantizeLinear", "Relu", "Round", "Sub"),
 }
 _ON_CHANNELS_SECOND = {
     *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),

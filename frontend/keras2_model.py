@@ -10,7 +10,7 @@ from ..ir import UnsupportedModelError
 from . import reading, tf_function, tf_graph
 from .keras_calls import Calls, computed, report_untraceable
 from .reading import Reading
-from .tf_graph import ROOM, graph_inputs, translated
+from .tf_graph import ROOM, coarsest, graph_inputs, translated
 
 
 def read(model: Any) -> Reading:
@@ -37,7 +37,7 @@ def read(model: Any) -> Reading:
         report_untraceable(title, calls, error)
     trace = tf_function.trace_of(function, function.graph.as_graph_def(), title, calls)
     whole = {spec.name for spec in specs if spec.dtype.is_integer}
-    run = functools.partial(computed, called, calls, trace, dtypes)
+    run = functools.partial(computed, called, calls, trace, dtypes, coarsest(trace.graph))
     return reading.read(translated(trace), run, calls.ends, frozenset(whole))
 
 

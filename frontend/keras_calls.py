@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 from ..ir import Shape, UnsupportedModelError
-from .reading import Arrays
+from .reading import Arrays, Computed
 from .support import Layer, first_line, kind, refusal
 from .tf_graph import Trace, packages
 
@@ -121,9 +121,10 @@ def computed(
     calls: Calls,
     trace: Trace,
     dtypes: Sequence[Any],
+    eps: float,
     inputs: Arrays,
     wanted: Sequence[str],
-) -> Arrays:
+) -> Computed:
     """What Keras computes for one image: the outputs of the trace, and tensors within the model if wanted."""
     tf, _ = packages()
     returned: list[Any] = []
@@ -144,7 +145,7 @@ def computed(
     # The calls end in the order of the trace, so that their tensors come in the order of its names.
     within = dict(zip(calls.ends, returned, strict=True)) if returned else {}
     found = {**within, **dict(zip(trace.outputs, given, strict=True))}
-    return {name: found[name].numpy() for name in wanted}
+    return Computed({name: found[name].numpy() for name in wanted}, "Keras", eps)
 
 
 def _output_specs(operation: Any, args: Any, kwargs: Any) -> Any:
@@ -196,6 +197,24 @@ def _keeps_size(operation: Any, args: Any) -> bool:
 
 def _activation(operation: Any) -> str | None:
     return getattr(getattr(operation, "activation", None), "__name__", None)
+
+
+@contextmanager
+def in_single_precision(layers: Sequence[Any]) -> Iterator[None]:
+    """Within this context, layers of Keras 3 that compute in half precision do so in single."""
+    import keras
+
+    halves = [layer for layer in layers if getattr(layer, "compute_dtype", None) in ("float16", "bfloat16")]
+    policies = [layer.dtype_policy for layer in halves]
+    try:
+        for layer in halves:
+            policy = keras.DTypePolicy("float32")
+            policy._variable_dtype = layer.variable_dtype  # so that its weights are cast when they are used
+            layer.dtype_policy = policy
+        yield
+    finally:
+        for layer, policy in zip(halves, policies, strict=True):
+            layer.dtype_policy = policy
 
 
 @contextmanager

@@ -20,8 +20,9 @@ import numpy as np
 
 from ..ir import ModelFileError, Refusal, SnncError, UnsupportedModelError, load, save
 from . import tf_graph
+from .keras_calls import in_single_precision
 from .keras_model import called
-from .reading import Arrays, Reading
+from .reading import Arrays, Computed, Reading
 
 _REBUILT = (
     "its class is not part of Keras, so that TensorFlow cannot rebuild it; run Python with KERAS_BACKEND=tensorflow"
@@ -99,7 +100,7 @@ def _raise_reported(report: Mapping[str, Any], in_memory: bool) -> None:
     raise UnsupportedModelError(report["title"], problems, report["layers"], report["unread"])
 
 
-def _computed(model: Any, inputs: Arrays, wanted: Sequence[str]) -> Arrays:
+def _computed(model: Any, inputs: Arrays, wanted: Sequence[str]) -> Computed:
     """What Keras computes for one image on its own backend: the outputs."""
     import keras
 
@@ -109,9 +110,10 @@ def _computed(model: Any, inputs: Arrays, wanted: Sequence[str]) -> Arrays:
         model = keras_file.loaded(model, str(model))
     shapes = [tensor.shape[1:] for tensor in model.inputs]
     arrays = [array.reshape(1, *shape) for array, shape in zip(inputs.values(), shapes, strict=True)]
-    given = called(model, [keras.ops.convert_to_tensor(array) for array in arrays])
-    found = {str(position): keras.ops.convert_to_numpy(tensor) for position, tensor in enumerate(given)}
-    return {name: np.asarray(found[name]) for name in wanted}
+    with in_single_precision(model._flatten_layers()):
+        given = called(model, [keras.ops.convert_to_tensor(array) for array in arrays])
+    found = {str(position): np.asarray(keras.ops.convert_to_numpy(tensor)) for position, tensor in enumerate(given)}
+    return Computed({name: found[name] for name in wanted}, f"Keras on {keras.backend.backend()}")
 
 
 def _main(path: str, output: str, title: str) -> None:

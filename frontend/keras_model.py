@@ -15,7 +15,8 @@ from typing import Any
 from ..ir import ModelFileError, UnsupportedModelError
 from . import reading, tf_graph
 from .graph import GraphInput
-from .keras_calls import Calls, computed, report_untraceable
+from .keras_calls import Calls, computed, in_single_precision, report_untraceable
+from .precision import EPS
 from .reading import Reading
 from .tf_graph import ROOM, Trace, graph_inputs, translated
 
@@ -43,7 +44,8 @@ def read(model: Any, title: str | None = None) -> Reading:
     inputs = _inputs(model, title)
     calls = Calls(_operations(model), tf.compat.v1.placeholder)
     trace = _traced(model, inputs, title, calls)
-    run = functools.partial(computed, functools.partial(called, model), calls, trace, _dtypes(model))
+    single = functools.partial(_called_in_single_precision, model, calls.operations)
+    run = functools.partial(computed, single, calls, trace, _dtypes(model), EPS["float32"])
     whole = {given.name for given, dtype in zip(inputs, _dtypes(model), strict=True) if "int" in dtype}
     return reading.read(translated(trace), run, calls.ends, frozenset(whole))
 
@@ -56,7 +58,7 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
     graph.name_scope = functools.partial(_scope, graph.name_scope)
     tf.config.run_functions_eagerly(True)  # inlines the functions that Keras compiles, as for grouped convolutions
     try:
-        with graph.as_default(), calls.recorded():
+        with graph.as_default(), calls.recorded(), in_single_precision([model, *calls.operations]):
             sized = zip(_dtypes(model), inputs, strict=True)
             tensors = [tf.compat.v1.placeholder(dtype, given.dims) for dtype, given in sized]
             variables = [*model.trainable_variables, *model.non_trainable_variables]
@@ -102,6 +104,11 @@ def _inputs(model: Any, title: str) -> list[GraphInput]:
 def _dtypes(model: Any) -> list[str]:
     """The types of the model's inputs."""
     return [tensor.dtype for tensor in getattr(model, "inputs", None) or ()] or ["float32"]
+
+
+def _called_in_single_precision(model: Any, layers: list[Any], tensors: list[Any]) -> list[Any]:
+    with in_single_precision([model, *layers]):
+        return called(model, tensors)
 
 
 def called(model: Any, tensors: list[Any]) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from ..ir import (
     Connection,
     Identity,
     Input,
-    ModelWarning,
     Network,
     Origin,
     Population,
+    QuantizedRelu,
     Shape,
     ShapeError,
     Softmax,
@@ -29,9 +28,11 @@ from ..ir import (
 )
 from . import operators
 from .affine import Layout, Source, Value, as_tensor, merge, per_channel
+from .bounds import affine
 from .call import Activation, Argument, Call, Quantized, Ranking
 from .constants import evaluate
 from .graph import Graph
+from .rounding import UNBOUNDED, Rounded
 from .support import SHAPE_KEEPING, Layer, Unsupported, first_line
 
 _LAST = 2**31  # the rank of readouts: after every layer
@@ -39,16 +40,12 @@ _LAST = 2**31  # the rank of readouts: after every layer
 
 @dataclass(frozen=True)
 class Lowered:
-    """The network of a graph, and the graph's tensors in terms of its populations.
-
-    `exact` says whether the network computes what the graph does; one without rounding comes close only.
-    """
+    """The network of a graph, and the graph's tensors in terms of its populations."""
 
     network: Network
     values: Mapping[str, Argument]
     readouts: Mapping[str, Value]
     names: Mapping[Source, str]
-    exact: bool = True
 
     def tensor(self, name: str, activations: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """A tensor of the graph as it follows from the populations' activations; None if the network has no part in it.
@@ -63,6 +60,18 @@ class Lowered:
         for term in value.terms:
             total = total + apply(term.operators, activations[self.names[term.source]])
         return as_tensor(total, value.layout)
+
+    def rounded(self, tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
+        """Those of the graph's tensors that are what a population rounds: its name, and its activation, (1, *shape)."""
+        activations: dict[str, tuple[str, np.ndarray]] = {}
+        for name, array in tensors.items():
+            value = self.values.get(name)
+            found = affine(value) if isinstance(value, Value) else None
+            if found and found.source in self.names and isinstance(found.source.neuron, QuantizedRelu):
+                assert isinstance(value, Value)
+                activation = (value.arranged(array)[None] - found.offset) / found.factor
+                activations[name] = self.names[found.source], activation.astype(np.float32)
+        return activations
 
 
 def lower(graph: Graph) -> Network:
@@ -94,7 +103,6 @@ class _Lowering:
         self.readouts: dict[str, Value] = {}
         self.unread: set[Layer] = set()
         self.wanted = {*graph.outputs, *graph.probes, *(name for node in graph.nodes for name in node.input)}
-        self.rounded: list[Layer] = []
 
     def lowered(self) -> Lowered:
         inputs = {}
@@ -113,13 +121,12 @@ class _Lowering:
             self._read_out(tensor, value, position, outputs)
         sources = _reaching([*inputs.values(), *outputs])
         self._refuse_inner_softmax(sources)
+        self._refuse_unbounded_rounding(sources)
         if self.refused:
             self._report()
-        if self.rounded:
-            self._warn_of_rounding()
         names = _names(sources)
         network = _assembled(names, list(inputs.values()), outputs)
-        return Lowered(network, self.values, self.readouts, names, exact=not self.rounded)
+        return Lowered(network, self.values, self.readouts, names)
 
     def _visit(self, node: onnx.NodeProto) -> None:
         layer = self._layer(node)
@@ -170,8 +177,6 @@ class _Lowering:
             dims = call.value().dims
             return [np.array(dims[call.attributes.get("start", 0) : call.attributes.get("end", len(dims))], np.int64)]
         result = operators.apply(call)
-        if node.op_type == "QuantizeLinear":
-            self.rounded.append(layer)
         if isinstance(result, Activation):
             return [result.finish(_population(result, layer))]
         return [*result] if isinstance(result, tuple) else [result]
@@ -217,14 +222,10 @@ class _Lowering:
                     reason = "softmax is supported at the outputs only, because it needs all activations at once"
                     self.refused.setdefault(term.source.layer, reason)
 
-    def _warn_of_rounding(self) -> None:
-        names = ", ".join(dict.fromkeys(layer.path for layer in self.rounded))
-        warnings.warn(
-            f"{self.graph.title}: quantised activations are read as bounded by their range and not rounded, which the "
-            f"spikes do in their own way; layers: {names}",
-            ModelWarning,
-            stacklevel=2,
-        )
+    def _refuse_unbounded_rounding(self, sources: Iterable[Source]) -> None:
+        for source in sources:
+            if isinstance(source.neuron, Rounded):
+                self.refused.setdefault(source.layer, UNBOUNDED)
 
     def _report(self) -> None:
         first: dict[str, str] = {}

@@ -12,14 +12,16 @@ import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+from onnx.reference import ReferenceEvaluator
 
 from ..ir import ModelFileError
 from . import reading
 from .affine import as_tensor
 from .graph import Graph, GraphInput
 from .inputs import inputs_of
+from .precision import widened
 from .provenance import absorbed, layers
-from .reading import Arrays, Reading
+from .reading import Arrays, Computed, Reading
 from .support import first_line
 from .weights import check_locations, constants_of, in_nodes, tensors
 
@@ -50,7 +52,7 @@ def read_proto(model: onnx.ModelProto) -> Reading:
     return reading_of(current, title, functools.partial(computed, current))
 
 
-Run = Callable[[Mapping[str, GraphInput], Arrays, Sequence[str]], Arrays]
+Run = Callable[[Mapping[str, GraphInput], Arrays, Sequence[str]], Computed]
 
 
 def reading_of(model: onnx.ModelProto, title: str, run: Run, folder: Path | None = None) -> Reading:
@@ -62,33 +64,51 @@ def reading_of(model: onnx.ModelProto, title: str, run: Run, folder: Path | None
     return reading.read(graph, functools.partial(run, graph.inputs), ends, frozenset(whole))
 
 
-def _computed(path: Path, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Arrays:
+def _computed(path: Path, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Computed:
     """What onnxruntime computes for one image with the model of a file, which is read again: its weights are large."""
     model = _read(path)
     load_external_data_for_model(model, str(path.parent))
     return computed(model, given, inputs, wanted)
 
 
-def computed(model: onnx.ModelProto, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Arrays:
-    """What onnxruntime computes for one image; where batches have a fixed size, for a batch that repeats it."""
-    import onnxruntime  # needed only to compare
+def computed(
+    model: onnx.ModelProto, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]
+) -> Computed:
+    """What onnxruntime computes for one image; where batches have a fixed size, for a batch that repeats it.
 
-    seen = onnx.ModelProto()
-    seen.CopyFrom(model)
+    In single precision, also what the model computes in half. What onnxruntime has no kernel for, as for dilated
+    convolutions of automatic padding, onnx's own evaluator computes.
+    """
+    seen = widened(model)
+    for node in seen.graph.node:
+        node.ClearField("name")  # onnxruntime refuses nodes of equal names, which files may hold
     known = {output.name for output in model.graph.output}
     seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(seen.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    kinds = _input_types(model)
+    kinds = _input_types(seen)
     firsts = [entry.type.tensor_type.shape.dim[0] for entry in model.graph.input if entry.name in given]
     batch = max([1, *(dim.dim_value for dim in firsts)])
     fed = {
         tensor: np.repeat(as_tensor(inputs[entry.name], entry.layout), batch, axis=0).astype(kinds[tensor])
         for tensor, entry in given.items()
     }
-    found = dict(zip(wanted, map(_as_array, session.run(list(wanted), fed)), strict=True))
-    return {name: array[: len(array) // batch] if batch > 1 else array for name, array in found.items()}
+    try:
+        arrays, tool = _by_onnxruntime(seen, fed, wanted), "onnxruntime"
+    except Exception:  # of a dozen kinds, for whatever it cannot run
+        arrays, tool = ReferenceEvaluator(seen).run(list(wanted), fed), "onnx's reference evaluator"
+    found = dict(zip(wanted, map(_as_array, arrays), strict=True))
+    single = {name: array[: len(array) // batch] if batch > 1 else array for name, array in found.items()}
+    return Computed(single, tool)
+
+
+def _by_onnxruntime(model: onnx.ModelProto, fed: Arrays, wanted: Sequence[str]) -> list[Any]:
+    import onnxruntime  # needed only to compare
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Else it computes with integers between a DequantizeLinear and the next QuantizeLinear, and rounds weights for it.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(list(wanted), dict(fed))
 
 
 def _as_array(given: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from ..ir import Conv2D, Dense, Pad
-from . import activations, images
+from . import activations, images, rounding
 from .affine import Value, concatenated
 from .call import Call, Quantized, Ranking, Result
 from .support import Unsupported, operator_refusal
@@ -83,7 +83,7 @@ def _divide(call: Call) -> Value:
 
 def _batch_normalization(call: Call) -> Value:
     x = call.value()
-    if call.attributes.get("training_mode", 0):
+    if call.attributes.get("training_mode", 0) or any(call.node.output[1:]):  # as older opsets say it
         raise Unsupported("it normalises by statistics of each batch; export the model in inference mode")
     scale, offset, mean, variance = (call.weight(i).astype(np.float64) for i in (1, 2, 3, 4))
     factor = scale / np.sqrt(variance + call.attributes.get("epsilon", 1e-5))
@@ -282,14 +282,16 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "BatchNormalization": _batch_normalization,
     "Cast": _cast,
     "CastLike": _cast_like,
+    "Ceil": rounding.ceil,
     "Clip": activations.clip,
     "Concat": _concat,
     "Conv": images.conv,
-    "DequantizeLinear": activations.dequantize,
+    "DequantizeLinear": rounding.dequantize,
     "Div": _divide,
     "Dropout": _dropout,
     "Expand": _expand,
     "Flatten": _flatten,
+    "Floor": rounding.floor,
     "Gather": _gather,
     "Gemm": _gemm,
     "GlobalAveragePool": images.global_average_pool,
@@ -307,12 +309,13 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Neg": _negate,
     "PRelu": activations.prelu,
     "Pad": _pad,
-    "QuantizeLinear": activations.quantize,
+    "QuantizeLinear": rounding.quantize,
     "ReduceMax": images.reduce_max,
     "ReduceMean": images.reduce_mean,
     "ReduceSum": images.reduce_sum,
     "Relu": activations.relu,
     "Reshape": _reshape,
+    "Round": rounding.round_half_even,
     "Slice": _slice,
     "Softmax": activations.softmax,
     "Split": _split,

@@ -16,31 +16,40 @@ Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
+class Computed:
+    """Tensors of a model as they were computed by `tool`, with a relative rounding of `eps` in each operation."""
+
+    arrays: Arrays
+    tool: str
+    eps: float = 2.0**-23
+
+
+@dataclass(frozen=True)
 class Reading:
     """The analog network of a model, and how the model itself computes the same tensors.
 
     `run(inputs, tensors)` has the source framework compute tensors for one image; `inputs` are by name of the
     network's input, (1, *shape). `outputs` are the tensors that the model gives. `ends` says which layer each tensor
     within the model comes out of, in the order in which they run; it is empty where only outputs can be seen.
-    `integers` are the inputs that take whole numbers. `layers` are the paths of all layers. `exact` is False where the
-    network is known to come close only.
+    `integers` are the inputs that take whole numbers. `layers` are the paths of all layers. `rounded`
+    finds, among tensors of the model, those that a population rounds: with its name, and its activation.
     """
 
     title: str
     network: Network
-    run: Callable[[Arrays, Sequence[str]], Arrays]
+    run: Callable[[Arrays, Sequence[str]], Computed]
     tensor: Callable[[str, Arrays], np.ndarray | None]
     outputs: Sequence[str]
     parameters: int
     layers: Sequence[str]
     ends: Mapping[str, Layer] = field(default_factory=dict)
     integers: frozenset[str] = frozenset()
-    exact: bool = True
+    rounded: Callable[[Arrays], Mapping[str, tuple[str, np.ndarray]]] = field(default=lambda tensors: {})
 
 
 def read(
     graph: Graph,
-    run: Callable[[Arrays, Sequence[str]], Arrays],
+    run: Callable[[Arrays, Sequence[str]], Computed],
     ends: Mapping[str, Layer],
     integers: frozenset[str] = frozenset(),
 ) -> Reading:
@@ -58,5 +67,5 @@ def read(
         layers,
         ends,
         integers,
-        lowered.exact,
+        lowered.rounded,
     )

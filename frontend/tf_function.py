@@ -16,9 +16,9 @@ import numpy as np
 from ..ir import UnsupportedModelError
 from . import reading, tf_graph
 from .keras_calls import Calls
-from .reading import Arrays, Reading
+from .reading import Arrays, Computed, Reading
 from .support import Layer, first_line
-from .tf_graph import Trace, graph_inputs, translated
+from .tf_graph import Trace, coarsest, graph_inputs, translated
 
 _SMALL = 16  # numbers in a constant; up to this size it may be a shape, which tf2onnx wants to see
 _INLINED = ("StatefulPartitionedCall", "PartitionedCall")  # what inlining a function puts before its names
@@ -156,16 +156,18 @@ def _size(tensor: Any) -> int:
     return int(np.prod([dim.size for dim in tensor.tensor_shape.dim]))
 
 
-def _computed(function: Any, trace: Trace, inputs: Arrays, wanted: Sequence[str]) -> Arrays:
+def _computed(function: Any, trace: Trace, inputs: Arrays, wanted: Sequence[str]) -> Computed:
     """What TensorFlow computes for one image: outputs by the function itself, others by the marked graph."""
     tf, _ = tf_graph.packages()
     tensors = {name: inputs[entry.name].reshape(entry.dims) for name, entry in trace.inputs.items()}
     if set(wanted) <= set(trace.outputs):
         given = [tf.constant(tensors[tensor.name], tensor.dtype) for tensor in function.inputs]
         found = dict(zip(trace.outputs, tf.nest.flatten(function(*given)), strict=True))
-        return {name: found[name].numpy() for name in wanted}
-    with tf.compat.v1.Session(graph=trace.graph) as session:
-        return dict(zip(wanted, session.run(list(wanted), {**tensors, **trace.weights}), strict=True))
+        arrays = {name: found[name].numpy() for name in wanted}
+    else:
+        with tf.compat.v1.Session(graph=trace.graph) as session:
+            arrays = dict(zip(wanted, session.run(list(wanted), {**tensors, **trace.weights}), strict=True))
+    return Computed(arrays, "TensorFlow", coarsest(trace.graph))
 
 
 def concrete(function: Any, inputs: Any, title: str) -> Any:

@@ -17,6 +17,7 @@ from ..ir import ModelFileError, Shape, UnsupportedModelError
 from .affine import CHANNELS_LAST, FLAT, SERIES_LAST
 from .constants import LARGEST
 from .graph import Graph, GraphInput
+from .precision import EPS
 from .support import Layer, first_line
 
 _OPSET = 18
@@ -97,6 +98,12 @@ def view(tensor: Any) -> np.ndarray:
     array = np.asarray(tensorflow.convert_to_tensor(tensor))
     array.flags.writeable = False
     return array
+
+
+def coarsest(graph: Any) -> float:
+    """How far apart the numbers next to 1 are in the coarsest type that a graph computes in."""
+    kinds = {tensor.dtype.name for operation in graph.get_operations() for tensor in operation.outputs}
+    return max(EPS.get(kind, EPS["float32"]) for kind in ("float32", *kinds))
 
 
 def _layers(graph: Any, layer: Callable[[str], Layer | None]) -> dict[str, Layer]:

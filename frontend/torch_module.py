@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import io
 import logging
@@ -17,8 +18,11 @@ from ..ir import ModelFileError, UnsupportedModelError
 from . import onnx_file
 from .affine import as_tensor
 from .graph import GraphInput
-from .reading import Arrays, Reading
+from .precision import coarsest
+from .reading import Arrays, Computed, Reading
 from .support import first_line
+
+_HALVES = {torch.float16, torch.bfloat16}
 
 
 def read(module: torch.nn.Module, inputs: Any) -> Reading:
@@ -44,17 +48,27 @@ def _computed(
     given: Mapping[str, GraphInput],
     inputs: Arrays,
     wanted: Sequence[str],
-) -> Arrays:
-    """What the module computes for one image: its outputs; onnxruntime, the tensors within what was exported."""
+) -> Computed:
+    """What the module computes for one image: its outputs; onnxruntime, the tensors within what was exported.
+
+    A module of half precision is compared as a copy in single precision.
+    """
     outputs = [output.name for output in program.graph.output]
     if not set(wanted) <= set(outputs):
         return onnx_file.computed(program, given, inputs, wanted)
+    if any(tensor.dtype in _HALVES for tensor in (*module.parameters(), *examples)):
+        module = copy.deepcopy(module).float()
     arrays = [as_tensor(inputs[entry.name], entry.layout) for entry in given.values()]
     fed = zip(arrays, examples, strict=True)
-    tensors = [torch.from_numpy(array.copy()).to(example.device, example.dtype) for array, example in fed]
+    tensors = [torch.from_numpy(array.copy()).to(example.device, _single(example.dtype)) for array, example in fed]
     with _inference(module):
         returned = torch.utils._pytree.tree_leaves(module(*tensors))
-    return {name: tensor.float().cpu().numpy() for name, tensor in zip(outputs, returned, strict=True)}
+    found = {name: tensor.float().cpu().numpy() for name, tensor in zip(outputs, returned, strict=True)}
+    return Computed(found, "PyTorch", coarsest(program))
+
+
+def _single(kind: torch.dtype) -> torch.dtype:
+    return torch.float32 if kind in _HALVES else kind
 
 
 def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title: str) -> Any:

@@ -69,6 +69,10 @@ class MismatchError(SnncError):
         super().__init__(message)
 
 
+class UncomparableError(SnncError):
+    """A network cannot be compared with the model that it was read from: nothing here runs the model."""
+
+
 class ModelWarning(UserWarning):
     """A model was read, but a part of it computes something that the network only comes close to."""
 

@@ -67,6 +67,27 @@ class Clip(AnalogNeuron):
 
 
 @dataclass(frozen=True, eq=False)
+class QuantizedRelu(AnalogNeuron):
+    """`y = q · min(max(round(x / q), 0), levels)` with the quantum `q = max / levels`: a clipped, rounding rectifier.
+
+    As in quantised networks, and in networks trained for conversion [Bu 2022,
+    https://openreview.net/forum?id=7B3IJMM1k_M]. `ties` says where x goes that lies halfway between two multiples of q:
+    `up`, as an integrate-and-fire neuron has it, or to the `even` or the `odd` one. Rounding
+    down is rounding `x − q/2`.
+    """
+
+    max: float
+    levels: int
+    ties: Literal["up", "even", "odd"] = "up"
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        steps = x / np.asarray(self.max / self.levels, x.dtype)
+        odd = self.ties == "odd"
+        rounded = np.floor(steps + x.dtype.type(0.5)) if self.ties == "up" else np.rint(steps + odd) - odd
+        return np.clip(rounded, 0, self.levels) * np.asarray(self.max / self.levels, x.dtype)
+
+
+@dataclass(frozen=True, eq=False)
 class LeakyRelu(AnalogNeuron):
     """`y = max(x, 0) + slope · min(x, 0)`.
 
@@ -298,9 +319,9 @@ class FewSpikeNeuron(PhasedNeuron):
 
     `spike if V >= alpha · 2^−k;  on a spike V −= alpha · 2^−k`.
 
-    So x is decoded as `q · clip(floor((x + v_init) / q), 0, 2^k − 1)` with the quantum `q = alpha · 2^−k`:
+    So x is decoded as `q · clip(floor((x + v_init) / q), 0, levels)` with the quantum `q = alpha · 2^−k`:
     rounded if `v_init` is q / 2, truncated if it is 0. `alpha` and `v_init` are in units of the ANN's activations: a
-    number, or one per channel, (C,). `k` is at most the phase's length.
+    number, or one per channel, (C,). `k` is at most the phase's length. There are `2^k − 1` levels.
     """
 
     fires: ClassVar[bool] = True
@@ -312,6 +333,11 @@ class FewSpikeNeuron(PhasedNeuron):
     @property
     def amplitude(self) -> float | np.ndarray:
         return self.alpha
+
+    @property
+    def levels(self) -> int:
+        """The largest number of quanta that a phase says."""
+        return 2**self.k - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,10 +353,21 @@ class FewSpikeInput(FewSpikeNeuron):
 class FewSpike(FewSpikeNeuron):
     """Few-spike rectifier: x is the sum over the incoming phases plus the bias, or with `pool` its largest in a window.
 
-    The maximum is taken of whole phases, so pooling is exact.
+    The maximum is taken of whole phases, so pooling is exact. With a `limit` there are so many levels instead of
+    `2^k − 1`: V then starts at `largest_v = (limit + 1/2) · q` at most.
     """
 
     pool: MaxPool2D | None = None
+    limit: int = 0
+
+    @property
+    def levels(self) -> int:
+        return self.limit or super().levels
+
+    @property
+    def largest_v(self) -> float | np.ndarray:
+        """Where V starts at most; infinity where nothing but k limits what is said."""
+        return np.float32(self.limit + 0.5) * (self.alpha * np.float32(2.0**-self.k)) if self.limit else np.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,6 +396,7 @@ NEURONS: dict[str, type[Neuron]] = {
         MaxPool2D,
         MaxPoolRelu2D,
         PoissonInput,
+        QuantizedRelu,
         Relu,
         Softmax,
         SpikeInput,

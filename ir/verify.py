@@ -23,7 +23,7 @@ import numpy as np
 from .errors import ShapeError, VerificationError
 from .folding import fold
 from .network import Connection, Network, Population
-from .neurons import FewSpikeNeuron, LeakyRelu, Neuron, SpikingNeuron
+from .neurons import FewSpike, FewSpikeNeuron, LeakyRelu, Neuron, QuantizedRelu, SpikingNeuron
 from .operators import Operator, output_shape
 from .record import Record
 from .windows import Shape
@@ -88,6 +88,8 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
         yield "has no incoming connections"
     yield from _neuron_shape(population)
     yield from _not_finite(neuron)
+    if isinstance(neuron, QuantizedRelu) and not (neuron.max > 0 and 0 < neuron.levels < 2**LARGEST_K):
+        yield f"max is {neuron.max} and levels {neuron.levels}; both are positive, levels below {2**LARGEST_K}"
     if isinstance(neuron, LeakyRelu) and np.shape(neuron.slope) not in ((), shape[-1:], shape):
         yield f"slope has shape {np.shape(neuron.slope)}; expected a number, or {shape[-1:]} or {shape}"
     if population.bias is not None:
@@ -121,6 +123,8 @@ def _spiking_fields(neuron: SpikingNeuron, shape: Shape, timesteps: int | None) 
             yield f"{name} {getattr(neuron, name)!r} is neither {known[0]!r} nor {known[1]!r}"
     if isinstance(neuron, FewSpikeNeuron) and timesteps and not 1 <= neuron.k <= min(timesteps, LARGEST_K):
         yield f"k is {neuron.k}; a phase of {timesteps} steps has room for 1 to {min(timesteps, LARGEST_K)}"
+    elif isinstance(neuron, FewSpike) and not 0 <= neuron.limit < 2**neuron.k:
+        yield f"limit is {neuron.limit}; {neuron.k} bits say at most {2**neuron.k - 1}"
 
 
 def _edges(network: Network) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -15,10 +16,12 @@ from ..ir import (
     Input,
     MaxPool2D,
     MaxPoolRelu2D,
+    ModelWarning,
     Network,
     Neuron,
     PipelineError,
     Population,
+    QuantizedRelu,
     Relu,
     Softmax,
     Stage,
@@ -28,7 +31,7 @@ from ..ir import (
 from .calibration import Statistics
 from .manager import Context, Pass
 
-_CONVERTIBLE = (Input, Relu, Clip, MaxPoolRelu2D, Identity, Softmax)
+_CONVERTIBLE = (Input, Relu, Clip, QuantizedRelu, MaxPoolRelu2D, Identity, Softmax)
 _LOWERED_BY = {"MaxPool2D": "lower-max-pool", "LeakyRelu": "lower-leaky-relu"}
 
 
@@ -63,6 +66,24 @@ class Conversion(Pass):
         ]
         return network.replace(populations=populations, timesteps=timesteps)
 
+    def warn_of_levels(self, network: Network, says: Callable[[str, QuantizedRelu], bool]) -> None:
+        """Warn of quantised populations whose levels the spikes do not say."""
+        populations = network.populations.values()
+        others = [p for p in populations if isinstance(p.neuron, QuantizedRelu) and not says(p.name, p.neuron)]
+        if not others:
+            return
+        levels = sorted({p.neuron.levels for p in others if isinstance(p.neuron, QuantizedRelu)})
+        layers = dict.fromkeys(
+            layer for population in others for layer in population.origin.layers or (population.name,)
+        )
+        exact = f"timesteps={levels[-1]}, or few-spike{{k={levels[-1].bit_length()}}}"
+        warnings.warn(
+            f"{self.name}: activations quantised to {', '.join(map(str, levels))} levels are only come close to; "
+            f"{exact} says what the model computes; layers: {', '.join(layers)}",
+            ModelWarning,
+            stacklevel=2,
+        )
+
     def input_statistics(self, population: Population, network: Network, context: Context, signed: bool) -> Statistics:
         """The distribution of an input's magnitude over the calibration images."""
         if context.calibration is None:
@@ -89,9 +110,17 @@ def positive(balanced: np.ndarray, largest: np.ndarray) -> np.ndarray:
     return np.where(balanced > 0, balanced, balanced.max())
 
 
-def clipped(balanced: np.ndarray, neuron: Neuron) -> np.ndarray:
-    """λ of a population whose analog `neuron` may saturate: a neuron says no more than λ, so λ itself is the clip."""
-    return np.minimum(balanced, neuron.max) if isinstance(neuron, Clip) else balanced
+def clipped(balanced: np.ndarray, neuron: Neuron, levels: int) -> np.ndarray:
+    """λ of a population whose analog `neuron` may saturate: a neuron says no more than λ, so λ itself is the clip.
+
+    Where the spikes have as many `levels` as a quantised neuron, λ is its largest value and they say just what it does.
+    """
+    match neuron:
+        case QuantizedRelu(maximum, own) if own == levels:
+            return np.full_like(balanced, maximum)
+        case QuantizedRelu(maximum) | Clip(maximum):
+            return np.minimum(balanced, maximum)
+    return balanced
 
 
 def pooling(neuron: Neuron) -> MaxPool2D | None:

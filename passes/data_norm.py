@@ -41,6 +41,7 @@ class DataNorm(RateConversion):
     def run(self, network: Network, context: Context) -> Network:
         timesteps = self.require_timesteps(context)
         self.require_convertible(network)
+        self.warn_of_levels(network, lambda _, neuron: neuron.levels == timesteps)
         statistics = context.statistics(network)
 
         def neuron(population: Population) -> Neuron:
@@ -48,7 +49,7 @@ class DataNorm(RateConversion):
             if unbalanced is not None:
                 return unbalanced
             balanced = self._balance(network, population, statistics[population.name], timesteps)
-            return self.integrate_fire(balanced, population.neuron)
+            return self.integrate_fire(balanced, population.neuron, timesteps)
 
         return self.converted(network, timesteps, neuron)
 

@@ -20,6 +20,7 @@ from ..ir import (
     Origin,
     PipelineError,
     Population,
+    QuantizedRelu,
     Softmax,
 )
 from ..ir.verify import LARGEST_K
@@ -68,6 +69,7 @@ class FewSpikeConversion(Conversion):
     def run(self, network: Network, context: Context) -> Network:
         self.require_convertible(network)
         k = self._k_by_population(network)
+        self.warn_of_levels(network, lambda name, neuron: neuron.levels < 2 ** k[name])
         statistics = context.statistics(network)
 
         def neuron(population: Population) -> Neuron:
@@ -76,18 +78,25 @@ class FewSpikeConversion(Conversion):
                     return GradedInput()
                 case Input():
                     magnitudes = self.input_statistics(population, network, context, self.signed)
-                    return FewSpikeInput(*self._code(k[population.name], magnitudes, population), self.signed)
+                    return FewSpikeInput(*self._code(k[population.name], magnitudes, population.neuron), self.signed)
                 case Identity() | Softmax():
                     return FewSpikeReadout()
-            code = self._code(k[population.name], statistics[population.name], population)
-            return FewSpike(*code, pool=pooling(population.neuron))
+            return self._few_spike(k[population.name], statistics[population.name], population)
 
         converted = self.converted(network, max(k.values()), neuron)
         connections = [replace(c, delay=converted.aligned(c.source, c.target)) for c in network.connections]
         return converted.replace(connections=connections)
 
+    def _few_spike(self, k: int, statistics: Statistics, population: Population) -> FewSpike:
+        """The neuron in place of an analog one, which may clip, round or pool."""
+        neuron, pool = population.neuron, pooling(population.neuron)
+        if isinstance(neuron, QuantizedRelu) and neuron.levels < 2**k:  # the same levels, so that nothing is lost
+            quantum = neuron.max / neuron.levels
+            return FewSpike(k, quantum * 2**k, 0.5 * quantum, pool, limit=neuron.levels % (2**k - 1))
+        return FewSpike(*self._code(k, statistics, neuron), pool)
+
     def _code(
-        self, k: int, statistics: Statistics, population: Population
+        self, k: int, statistics: Statistics, neuron: Neuron
     ) -> tuple[int, float | np.ndarray, float | np.ndarray]:
         """k, α and initial potential."""
         levels = 2**k - 1
@@ -95,7 +104,7 @@ class FewSpikeConversion(Conversion):
             largest = statistics.least_error(levels, 0.5 if self.rounding else 0.0, self.per_channel)
         else:
             largest = statistics.percentile(100, self.per_channel)
-        largest = clipped(positive(largest, statistics.maximum), population.neuron)
+        largest = clipped(positive(largest, statistics.maximum), neuron, levels)
         quantum = per_layer_or_channel(largest / np.float32(levels), self.per_channel)
         return k, quantum * 2**k, 0.5 * quantum if self.rounding else 0.0
 

@@ -76,9 +76,9 @@ class RateConversion(Conversion):
                 return Integrate()
         return None
 
-    def integrate_fire(self, v_thresh: np.ndarray, analog: Neuron) -> IntegrateFire:
-        """The neuron with thresholds λ, (C,) or (1,), in place of an `analog` one, which may clip or pool."""
-        threshold = per_layer_or_channel(clipped(v_thresh, analog), self.per_channel)
+    def integrate_fire(self, v_thresh: np.ndarray, analog: Neuron, timesteps: int) -> IntegrateFire:
+        """The neuron with thresholds λ, (C,) or (1,), in place of an `analog` one, which may clip, round or pool."""
+        threshold = per_layer_or_channel(clipped(v_thresh, analog, timesteps), self.per_channel)
         return IntegrateFire(threshold, self.v_init * threshold, self.reset, pool=pooling(analog))
 
     def of_distribution(self, statistics: Statistics) -> np.ndarray:

@@ -39,16 +39,18 @@ class SpikeNorm(RateConversion):
     def run(self, network: Network, context: Context) -> Network:
         timesteps = self.require_timesteps(context)
         self.require_convertible(network)
+        self.warn_of_levels(network, lambda _, neuron: neuron.levels == timesteps)
 
         def neuron(population: Population) -> Neuron:
-            until_its_turn = self.integrate_fire(np.ones(population.shape[-1], np.float32), population.neuron)
+            ones = np.ones(population.shape[-1], np.float32)
+            until_its_turn = self.integrate_fire(ones, population.neuron, timesteps)
             return self.unbalanced(population, network, context) or until_its_turn
 
         def balance(population: Population, drive: Drive) -> Population:
             if not isinstance(population.neuron, IntegrateFire):
                 return population
             analog = network.populations[population.name].neuron
-            return replace(population, neuron=self.integrate_fire(self._balance(population, drive), analog))
+            return replace(population, neuron=self.integrate_fire(self._balance(population, drive), analog, timesteps))
 
         return context.adjusted(self.converted(network, timesteps, neuron), balance)
 

@@ -337,7 +337,12 @@ def _neurons(channels: int) -> st.SearchStrategy[ir.SpikingNeuron]:
 
 def _few_spike_neurons(timesteps: int, channels: int) -> st.SearchStrategy[ir.SpikingNeuron]:
     each = partial(_one_or_each, channels=channels)
-    return st.builds(FewSpike, st.integers(1, timesteps), each(THRESHOLDS), each(POTENTIALS))
+
+    def of(k: int) -> st.SearchStrategy[ir.SpikingNeuron]:
+        limits = st.integers(0, 2**k - 1)
+        return st.builds(FewSpike, st.just(k), each(THRESHOLDS), each(POTENTIALS), st.none(), limits)
+
+    return st.integers(1, timesteps).flatmap(of)
 
 
 def _one_or_each(values: st.SearchStrategy[float], channels: int) -> st.SearchStrategy[float | np.ndarray]:

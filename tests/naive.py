@@ -40,7 +40,7 @@ def _simulate_one(network, image):
                 continue
             drive, sign = _drive(population, image.get(name))
             if t == 0 or not phased:
-                v[name] = v[name] + _pooled(population.neuron, x[name] + drive)
+                v[name] = np.minimum(v[name] + _pooled(population.neuron, x[name] + drive), _largest(population.neuron))
                 x[name] = 0
             if name in trains:
                 spikes = _fire(population.neuron, v[name], drive, t)
@@ -76,6 +76,11 @@ def _drive(population, x):
 
 def _pooled(neuron, x):
     return neuron.pooling.apply(x[None])[0] if neuron.pooling else x
+
+
+def _largest(neuron):
+    """Where the potential of a few-spike neuron starts at most."""
+    return (neuron.limit + 0.5) * neuron.alpha * 2.0**-neuron.k if getattr(neuron, "limit", 0) else np.inf
 
 
 def _unit(neuron, t):

@@ -35,7 +35,7 @@ VARIABLES = {
     "Sum": ("scalar",),  # of the values of those spikes
     "Input": ("scalar", VarAccess.READ_ONLY_DUPLICATE),
 }
-FIELDS = {"VThresh": "v_thresh", "VInit": "v_init", "Alpha": "alpha"}
+FIELDS = {"VThresh": "v_thresh", "VInit": "v_init", "Alpha": "alpha", "Largest": "largest_v"}
 STEADY = "Steady"  # the input through which constant currents arrive, besides Isyn
 SIGN = "(Input < 0.0 ? -1.0 : 1.0)"
 
@@ -151,8 +151,9 @@ def _rate(neuron: SpikingNeuron, start: str = "", step: str = "", condition: str
 def _few_spike(neuron: ir.FewSpikeNeuron) -> Code:
     """A spike counts as 2^−k in step k. What arrives up to the first step of the window is for this window."""
     sign = SIGN if _is_signed(neuron) else "1.0"
+    start = "fmin(Arrived + Bias + VInit, Largest)" if getattr(neuron, "limit", 0) else "Arrived + Bias + VInit"
     return Code(
-        f"V = Arrived + Bias + VInit; Arrived = 0.0; Count = 0; Sum = 0.0; Value = {sign};",
+        f"V = {start}; Arrived = 0.0; Count = 0; Sum = 0.0; Value = {sign};",
         "Value *= 0.5;",
         "V >= Alpha * fabs(Value)",
         "V -= Alpha * fabs(Value); Count++; Sum += Value;",

@@ -33,6 +33,7 @@ from ...ir import (
     Pad,
     Padding,
     Pick,
+    QuantizedRelu,
     Relu,
     Scale,
     Shape,
@@ -151,6 +152,8 @@ def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Sh
         case Clip(maximum):
             limits = [graph.array(np.array(limit, np.float32)) for limit in (0.0, maximum)]
             return graph.node("Clip", [value, *limits])
+        case QuantizedRelu():
+            return _emit_quantized(graph, value, neuron)
         case LeakyRelu(slope):
             slopes = np.atleast_1d(np.asarray(slope, np.float32))
             return graph.node("PRelu", [value, graph.array(_broadcastable(slopes, shape))])
@@ -165,6 +168,19 @@ def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Sh
         case Identity():
             return value
     raise BackendError(f"the onnxruntime backend does not know the neuron {type(neuron).__name__}")
+
+
+def _emit_quantized(graph: GraphBuilder, value: str, neuron: QuantizedRelu) -> str:
+    quantum, half, one = (graph.array(np.array(number, np.float32)) for number in (neuron.max / neuron.levels, 0.5, 1))
+    steps = graph.node("Div", [value, quantum])
+    if neuron.ties == "up":
+        rounded = graph.node("Floor", [graph.node("Add", [steps, half])])
+    elif neuron.ties == "even":
+        rounded = graph.node("Round", [steps])
+    else:
+        rounded = graph.node("Sub", [graph.node("Round", [graph.node("Add", [steps, one])]), one])
+    limits = [graph.array(np.array(limit, np.float32)) for limit in (0, neuron.levels)]
+    return graph.node("Mul", [graph.node("Clip", [rounded, *limits]), quantum])
 
 
 def emit_max_pool(graph: GraphBuilder, value: str, pool: MaxPool2D) -> str:

@@ -60,15 +60,17 @@ def few_spike(
     constant: np.ndarray,
     alpha: np.ndarray,
     v_init: np.ndarray,
+    largest: np.ndarray,
     k: int,
     v: np.ndarray,
     counts: np.ndarray,
 ) -> None:
     """Fire few-spike neurons for a whole phase: `current` holds the input and, on return, Σ 2^−step over the spikes.
 
-    `v` becomes what is left of the potential. The spikes are the bits of a whole number of quanta, so they come without
-    a loop over steps: subtracting a height from a potential below twice the height rounds nothing, so it is the number
-    of quanta that fit in. A division finds it to within one, and what is left, rounded only once, has the right sign.
+    Potentials start at `largest` at most. `v` becomes what is left of the potential. The spikes are the bits of a whole
+    number of quanta, so they come without a loop over steps: subtracting a height from a potential below twice the
+    height rounds nothing, so it is the number of quanta that fit in. A division finds it to within one, and what is
+    left, rounded only once, has the right sign.
     """
     images, neurons = current.shape
     share = np.float32(0.5) ** np.float32(k)
@@ -80,6 +82,7 @@ def few_spike(
         left, counted = v[image % len(v)], counts[image % len(counts)]
         for i in range(neurons):
             potential = v_init[i] + (now[i] + steady[i])
+            potential = potential if potential < largest[i] else largest[i]
             quotient = potential * inverse[i]
             quotient = quotient if quotient > np.float32(0.0) else np.float32(0.0)
             number = np.floor(quotient if quotient < most else most)

@@ -137,6 +137,10 @@ class Layer:
         return self.layout.per_position(self.neuron.amplitude, self.population.shape)
 
     @cached_property
+    def _largest_v(self) -> np.ndarray:
+        return self.layout.per_position(getattr(self.neuron, "largest_v", np.inf), self.population.shape)
+
+    @cached_property
     def _bias(self) -> np.ndarray:
         bias = 0.0 if self.population.bias is None else self.population.bias
         return self.layout.per_position(bias, self.population.input_shape)[None]
@@ -237,7 +241,8 @@ class Layer:
                 result[:] = seen = constant != 0
                 state.counts += steps * (seen if len(state.counts) == len(seen) else seen.sum(0))
             case FewSpikeNeuron():
-                kernels.few_spike(result[0], constant, self._amplitude, self._v_init, neuron.k, state.v, state.counts)
+                alpha, v_init, largest = self._amplitude, self._v_init, self._largest_v
+                kernels.few_spike(result[0], constant, alpha, v_init, largest, neuron.k, state.v, state.counts)
             case PhasedNeuron():  # a readout
                 state.v += result[0] + constant
                 result[0] = state.v

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+LONGEST_DEFAULT = 64  # timesteps
 LOWERING = "lower-max-pool,lower-leaky-relu"
 DEFAULT_PIPELINE = f"{LOWERING},data-norm{{percentile=99.9,per-channel=true}}"
 
@@ -48,20 +49,33 @@ def convert(
     pipeline: str | Sequence[Pass] = DEFAULT_PIPELINE,
     *,
     calibration: Images | None = None,
-    timesteps: int = 64,
+    timesteps: int | None = None,
     instruments: Sequence[Instrument] = (),
     progress: bool = True,
 ) -> Network:
     """Make a spiking network of an analog one: canonicalise it, then run `pipeline`.
 
-    The arguments and errors are those of `run_pipeline`.
+    Without `timesteps`, T is that of `default_timesteps`. The other arguments and the errors are those of
+    `run_pipeline`.
     """
     from . import passes
 
+    if timesteps is None:
+        timesteps = default_timesteps(network)
     steps = (passes.Canonicalise(), *_parsed(pipeline))
     return run_pipeline(
         network, steps, calibration=calibration, timesteps=timesteps, instruments=instruments, progress=progress
     )
+
+
+def default_timesteps(network: Network) -> int:
+    """T where nobody says: 64, or as many as the levels that the network's activations are quantised to, if fewer.
+
+    With the most levels of any layer, spikes say all that the quantised model computes there.
+    """
+    neurons = [population.neuron for population in network.populations.values()]
+    levels = [neuron.levels for neuron in neurons if isinstance(neuron, ir.QuantizedRelu)]
+    return min(max(levels, default=LONGEST_DEFAULT), LONGEST_DEFAULT)
 
 
 def run_pipeline(
@@ -120,6 +134,7 @@ __all__ = [
     "SnncError",
     "compile",
     "convert",
+    "default_timesteps",
     "load",
     "run_pipeline",
     "save",

@@ -176,7 +176,7 @@ def _said(magnitude: np.ndarray, neuron: SpikingNeuron, timesteps: int) -> tuple
         case FewSpikeNeuron():
             quantum = amplitude * 2.0**-neuron.k
             quanta = np.floor((magnitude + np.asarray(neuron.v_init, np.float64)) / quantum)
-            return np.minimum(magnitude, amplitude - quantum), quantum * np.clip(quanta, 0, 2**neuron.k - 1)
+            return np.minimum(magnitude, neuron.levels * quantum), quantum * np.clip(quanta, 0, neuron.levels)
         case PoissonInput():
             average = -amplitude * np.expm1(-magnitude / amplitude)
             return average, average

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import ir
-from .ir import MismatchError, Network
+from .ir import (
+    Input,
+    MismatchError,
+    ModelWarning,
+    Network,
+    Population,
+    QuantizedRelu,
+    SnncError,
+    UncomparableError,
+)
 
 if TYPE_CHECKING:
-    from .frontend.reading import Reading
+    from .frontend.reading import Computed, Reading
+    from .frontend.support import Layer
 
 LARGEST_ERROR = 1e-4  # of the largest output: what single precision gives, with room for deep networks
+STRAYS = 0.01  # of the numbers of a layer that rounds, or two: they lie between two steps, and the last bit decides
 LARGEST_MODEL = 100_000_000  # parameters; the command line proves models up to here without being asked
 _SEED = 0
 
@@ -26,41 +38,136 @@ Arrays = Mapping[str, np.ndarray]
 def load(model: str | PathLike[str] | Any, inputs: Any = None, verify: bool | None = False) -> Network:
     """The network of a model, compared with the model if `verify` says so; None: if the model is not very large.
 
-    A network file holds no model to compare with, so that `verify` changes nothing there.
+    A network file holds no model to compare with, so that `verify` changes nothing there. Where nothing can run the
+    model, True raises UncomparableError, and None leaves it at a ModelWarning.
     """
     if isinstance(model, (str, PathLike)) and Path(model).suffix.lower() == ".snn":
         return ir.load(model)
     from . import frontend
 
     reading = frontend.read(model, inputs)
-    if wanted(reading, verify):
-        prove(reading)
+    compared(reading, verify)
     return reading.network
 
 
-def wanted(reading: Reading, verify: bool | None) -> bool:
-    """Whether to compare: as told, or else if the network should be exact and the model is not very large."""
-    return reading.exact and reading.parameters < LARGEST_MODEL if verify is None else verify
+def compared(reading: Reading, verify: bool | None) -> float | None:
+    """The largest relative error, as `prove` gives it; None where it was not wanted, or could not be compared."""
+    if not (reading.parameters < LARGEST_MODEL if verify is None else verify):
+        return None
+    try:
+        return prove(reading)
+    except UncomparableError as error:
+        if verify:
+            raise
+        warnings.warn(str(error), ModelWarning, stacklevel=3)
+        return None
 
 
 def prove(reading: Reading) -> float:
     """The largest relative error of the network's outputs, on an image of normal noise and one of bytes.
 
-    Raises MismatchError with the first layer that differs where it is above LARGEST_ERROR.
+    Where activations are rounded, the last bit of a sum can move a number by a whole step: there, every layer is given
+    what the model has before it, and up to a hundredth of its numbers are left out. Raises MismatchError with the first
+    layer that differs where the error is above LARGEST_ERROR, or above what the model's own precision allows, and
+    UncomparableError where the model cannot be run.
     """
-    from .backend.onnxruntime import CompiledAnalog
-
-    compiled, largest = CompiledAnalog(reading.network), 0.0
+    largest = 0.0
     for image in _images(reading):
-        (activations,) = compiled.activations(dict(image), progress=False)
-        given = [tensor for tensor in reading.outputs if reading.tensor(tensor, activations) is not None]
-        tensors = given or list(reading.ends)  # where the network gives something else, as scores in place of a class
-        expected = reading.run(image, tensors)
-        errors = [_error(reading, tensor, expected[tensor], activations) for tensor in tensors]
-        if any(error is not None and not error <= LARGEST_ERROR for error in errors):
-            raise _mismatch(reading, image, activations)
-        largest = max(largest, *(error or 0.0 for error in errors))
+        trial = _Trial.of(reading, image)
+        outputs = [tensor for tensor in reading.outputs if trial.tensor(tensor) is not None]
+        within = not outputs or trial.known  # or where the network gives scores in place of a class
+        found = trial.differences((within and list(reading.ends)) or outputs)
+        if any(difference.matters for difference in found.values()):
+            raise _mismatch(trial)
+        largest = max(largest, *(difference.error for difference in found.values()))
     return largest
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A network and its model on one image.
+
+    `activations` are those of all populations. `known` has, of populations that round, what the model has in their
+    place, which is what the layers behind them were given; `rounded` are the tensors that say so.
+    """
+
+    reading: Reading
+    image: Arrays
+    activations: Arrays
+    known: Arrays
+    rounded: frozenset[str]
+
+    @classmethod
+    def of(cls, reading: Reading, image: Arrays) -> _Trial:
+        from .backend.onnxruntime import CompiledAnalog
+
+        rounds = any(isinstance(p.neuron, QuantizedRelu) for p in reading.network.populations.values())
+        rounded = reading.rounded(_run(reading, image, list(reading.ends)).arrays) if rounds else {}
+        known = dict(rounded.values())
+        given = {**image, **{_stand_in(name): activation for name, activation in known.items()}}
+        (activations,) = CompiledAnalog(_cut(reading.network, known)).activations(given, progress=False)
+        return cls(reading, image, activations, known, frozenset(rounded))
+
+    def tensor(self, name: str) -> np.ndarray | None:
+        """A tensor of the model as the network has it; None where it has none."""
+        given = {} if name in self.rounded else self.known
+        return self.reading.tensor(name, {**self.activations, **given})
+
+    def differences(self, tensors: Sequence[str]) -> Mapping[str, _Difference]:
+        """How far apart those of the tensors are that the network has."""
+        computed = _run(self.reading, self.image, tensors)
+        found = {tensor: self.tensor(tensor) for tensor in tensors}
+        return {
+            tensor: _Difference.of(computed.arrays[tensor], array, computed, bool(self.known))
+            for tensor, array in found.items()
+            if array is not None
+        }
+
+
+def _cut(network: Network, known: Arrays) -> Network:
+    """The network with inputs in place of some populations, for those that read them."""
+    inputs = [Population(_stand_in(name), network.populations[name].shape, Input()) for name in known]
+    connections = [
+        replace(edge, source=_stand_in(edge.source)) if edge.source in known else edge for edge in network.connections
+    ]
+    return network.replace(
+        populations=[*network.populations.values(), *inputs],
+        connections=connections,
+        inputs=[*network.inputs, *(population.name for population in inputs)],
+    )
+
+
+def _stand_in(name: str) -> str:
+    return f"{name} as the model has it"
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """How far apart a tensor is in model and network: `error` of its largest number, and above `limit` too far."""
+
+    error: float
+    limit: float
+    tool: str
+    said: str
+
+    @classmethod
+    def of(cls, expected: np.ndarray, found: np.ndarray, by: Computed, rounds: bool) -> _Difference:
+        limit = max(LARGEST_ERROR, 16 * by.eps)
+        if found.size != expected.size:
+            return cls(np.inf, limit, by.tool, f"as {by.tool} gives {expected.shape} and the network {found.shape}")
+        found = found.reshape(expected.shape)
+        with np.errstate(invalid="ignore"):  # infinities give no number, which is no agreement
+            difference = np.abs(found - expected) / max(np.abs(expected).max(), np.finfo(np.float32).tiny)
+        difference = np.nan_to_num(difference, nan=np.inf)
+        strays = min(max(2, int(STRAYS * difference.size)), difference.size - 1) if rounds else 0
+        place = np.unravel_index(np.argsort(difference, axis=None)[-1 - strays], expected.shape)
+        error, where = float(difference[place]), ", ".join(map(str, place))
+        values = f"{by.tool} computes {expected[place]:.6g} where the network has {found[place]:.6g}"
+        return cls(error, limit, by.tool, f"by {error:.1e} of its largest number: at ({where}) {values}")
+
+    @property
+    def matters(self) -> bool:
+        return not self.error <= self.limit
 
 
 def _images(reading: Reading) -> list[Arrays]:
@@ -72,32 +179,49 @@ def _images(reading: Reading) -> list[Arrays]:
     return [{**noise, **{name: numbers[name] for name in reading.integers}}, numbers]
 
 
-def _error(reading: Reading, tensor: str, expected: np.ndarray, activations: Arrays) -> float | None:
-    """The largest difference of a tensor, relative to its largest number; None if the network has no such tensor."""
-    found = reading.tensor(tensor, activations)
-    if found is None:
-        return None
-    if found.size != expected.size:
-        return math.inf
-    with np.errstate(invalid="ignore"):  # infinities give no number, which is no agreement
-        difference = np.abs(found.reshape(-1) - expected.reshape(-1)).max()
-    return float(difference / max(np.abs(expected).max(), np.finfo(np.float32).tiny))
+def _run(reading: Reading, image: Arrays, tensors: Sequence[str]) -> Computed:
+    """Tensors as the model itself computes them."""
+    try:
+        return reading.run(image, tensors)
+    except SnncError:
+        raise
+    except Exception as error:  # of whatever runs the model
+        from .frontend.support import first_line
+
+        message = f"{reading.title} was read, but could not be compared with the model, which cannot be run here"
+        raise UncomparableError(f"{message}: {first_line(error)}") from None
 
 
-def _mismatch(reading: Reading, image: Arrays, activations: Arrays) -> MismatchError:
+def _mismatch(trial: _Trial) -> MismatchError:
     """What to say of a network that differs, from where it differs first."""
+    reading = trial.reading
     title = f"{reading.title}: the network that was read does not compute what the model does"
     report = "this is a mistake of snnc's: please report it, with the model"
-    expected = reading.run(image, [*reading.ends, *(name for name in reading.outputs if name not in reading.ends)])
-    compared = 0
-    for tensor, layer in reading.ends.items():
-        if not np.isfinite(expected[tensor]).all():
-            return MismatchError(f"{title}: {layer.path} ({layer.kind}) gives numbers that are not finite", layer.path)
-        error = _error(reading, tensor, expected[tensor], activations)
-        if error is not None and not error <= LARGEST_ERROR:
-            where = f"the first layer that differs is {layer.path} ({layer.kind}), by {error:.1e} of its largest output"
-            return MismatchError(f"{title}: {where}; {compared} layer outputs before it agree; {report}", layer.path)
-        compared += error is not None
-    if compared:
-        return MismatchError(f"{title}: its outputs differ, although all {compared} layers within agree; {report}")
-    return MismatchError(f"{title}; only its outputs could be compared, so that no layer can be named; {report}")
+    overflow = _overflow(reading, trial.image)
+    within = trial.differences(list(reading.ends)) if reading.ends else {}
+    for position, (tensor, difference) in enumerate(within.items()):
+        layer = reading.ends[tensor]
+        if layer == overflow:
+            break
+        if difference.matters:
+            where = f"the first layer that differs is {layer.path} ({layer.kind}), {difference.said}"
+            return MismatchError(f"{title}: {where}; {position} layer outputs before it agree; {report}", layer.path)
+    if overflow is not None:
+        where = f"{overflow.path} ({overflow.kind}) gives numbers that are not finite"
+        return MismatchError(f"{title}: {where}", overflow.path)
+    outputs = trial.differences(reading.outputs)
+    wrong = next(difference for difference in outputs.values() if difference.matters)
+    if not within:
+        return MismatchError(f"{title}; only its outputs could be compared, and differ {wrong.said}; {report}")
+    agree = f"{title}: its outputs differ {wrong.said}; all {len(within)} layers within agree"
+    tool = next(iter(within.values())).tool
+    if tool != wrong.tool:
+        reason = f"with what {tool} computes of the ONNX model that the exporter of {wrong.tool} wrote"
+        return MismatchError(f"{agree} {reason}: it is the exporter's mistake; export it in another way, and give that")
+    return MismatchError(f"{agree}; {report}")
+
+
+def _overflow(reading: Reading, image: Arrays) -> Layer | None:
+    """The first layer that gives numbers that are not finite."""
+    computed = _run(reading, image, list(reading.ends)).arrays if reading.ends else {}
+    return next((layer for tensor, layer in reading.ends.items() if not np.isfinite(computed[tensor]).all()), None)

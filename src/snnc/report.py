@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 from . import frontend, proof
-from .ir import Clip, LeakyRelu, MaxPool2D, Network, Neuron, Refusal, Softmax, UnsupportedModelError
+from .ir import Clip, LeakyRelu, MaxPool2D, Network, Neuron, QuantizedRelu, Refusal, Softmax, UnsupportedModelError
 
 # What a conversion does about the neurons that are not plain rectifiers: what they are, why it matters, what to do.
 _NOTES: dict[type[Neuron], tuple[str, str, str]] = {
@@ -26,6 +26,11 @@ _NOTES: dict[type[Neuron], tuple[str, str, str]] = {
         "clipped ReLU",
         "neurons saturate at λ",
         "nothing to do; or run `clip`, which makes rectifiers of it exactly",
+    ),
+    QuantizedRelu: (
+        "quantised ReLU",
+        "it has so many levels, and spikes have them at as many timesteps only",
+        "nothing to do for up to 64 levels: T is their number by default; beyond, use few-spike",
     ),
     Softmax: (
         "softmax",
@@ -84,7 +89,7 @@ def check(model: str | PathLike[str] | Any, inputs: Any = None, verify: bool | N
         reading = frontend.read(model, inputs)
     except UnsupportedModelError as refusal:
         return Report(str(refusal).splitlines()[0], refusal.layers, grouped(refusal.problems), refusal.unread)
-    error = proof.prove(reading) if proof.wanted(reading, verify) else None
+    error = proof.compared(reading, verify)
     return Report(reading.title, tuple(reading.layers), (), notes=_notes(reading.network), error=error)
 
 

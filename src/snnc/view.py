@@ -30,6 +30,7 @@ from .ir import (
     Origin,
     Pair,
     Population,
+    QuantizedRelu,
     summary,
     verify,
 )
@@ -154,6 +155,8 @@ def _note(population: Population) -> str:
             return f"λ {v_thresh:.3g}" if isinstance(v_thresh, float) else f"λ ~{np.median(v_thresh):.3g}"
         case Clip(maximum):
             return f"Clip {maximum:g}"
+        case QuantizedRelu(maximum, levels):
+            return f"Clip {maximum:g}, {levels} levels"
     return type(population.neuron).__name__
 
 

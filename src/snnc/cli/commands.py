@@ -56,7 +56,16 @@ def convert(
         ),
     ] = None,
     pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="Passes and their options.")] = DEFAULT_PIPELINE,
-    timesteps: Annotated[int, typer.Option("--timesteps", "-t", min=1, help="T: how long an image is shown.")] = 64,
+    timesteps: Annotated[
+        int | None,
+        typer.Option(
+            "--timesteps",
+            "-t",
+            min=1,
+            help="T: how long an image is shown. [default: 64, or the number of levels if activations are quantised]",
+            show_default=False,
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="Calibrate with at most this many images.")] = 512,
     scale: Scale = "1",
     verify: Verify = None,
@@ -76,6 +85,10 @@ def convert(
     network = snnc.load(model, verify=verify)
     data = read_images(calibration, network, ("x_train", "x"), scale, images) if calibration else None
     note_bytes(data, scale)
+    if timesteps is None:
+        timesteps = snnc.default_timesteps(network)
+        if timesteps < snnc.LONGEST_DEFAULT:
+            err.print(f"note: activations are quantised, so T = {timesteps}, their number of levels", highlight=False)
     snn = snnc.convert(network, pipeline, calibration=data, timesteps=timesteps)
     snnc.save(snn, output)
     err.print(f"{output}: {summary(snn)}", highlight=False, soft_wrap=True)

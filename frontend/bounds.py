@@ -1,0 +1,99 @@
+"""What a value is made of, as far as its one term tells: a population, stretched and shifted, or one that clamps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..ir import Clip, Relu, Scale
+from .affine import Source, Term, Value, merge
+from .support import Unsupported
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`factor · source + offset`, everywhere the same."""
+
+    source: Source
+    factor: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Clamped:
+    """`min(max(inner, low), high)`, either of which may be infinite.
+
+    `inner` is `offset − turned` where the model has turned a rectifier round.
+    """
+
+    inner: Value
+    low: float = -np.inf
+    high: float = np.inf
+    turned: Value | None = None
+    offset: float = 0.0
+
+
+def affine(x: Value) -> Affine | None:
+    """The one population that a value is a multiple of, if it is one."""
+    offset = 0.0 if x.bias is None else float(x.bias.flat[0])
+    if len(x.terms) != 1 or (x.bias is not None and (x.bias != offset).any()):
+        return None
+    factors = [_uniform(operator) for operator in x.terms[0].operators]
+    if not all(factors):
+        return None
+    return Affine(x.terms[0].source, math.prod(factor for factor in factors if factor), offset)
+
+
+def clamped(x: Value, turned_only: bool = False) -> Clamped:
+    """What a value clamps, a multiple of a rectifier plus a number; or else itself, between no bounds.
+
+    With `turned_only` the multiple is 1 or −1.
+    """
+    found = affine(x)
+    if found is None or found.source.summed is None or not isinstance(found.source.neuron, (Relu, Clip)):
+        return Clamped(x)
+    if turned_only and abs(found.factor) != 1:
+        return Clamped(x)
+    source, factor, offset = found.source, found.factor, found.offset
+    layers = merge(source.summed.layers, (source.layer.path, *x.layers))
+    rectified = replace(source.summed, layers=layers, layout=x.layout)
+    largest = source.neuron.max if isinstance(source.neuron, Clip) else np.inf
+    inner = raised(rectified if factor == 1 else rectified.scaled(np.array(factor), ()), offset, ())
+    low, high = sorted((offset, offset + factor * largest))
+    turned = rectified if factor == -1 and not all(map(_is_turned, rectified.terms)) else None
+    return Clamped(inner, low, high, turned, offset)
+
+
+def raised(x: Value, by: float, layers: tuple[str, ...]) -> Value:
+    """`x + by`."""
+    return x.shifted(np.array(by), layers) if by else x
+
+
+def below(bound: float, x: Value, layers: tuple[str, ...]) -> Value:
+    """`bound − x`."""
+    return raised(x.scaled(np.array(-1.0), layers), bound, layers)
+
+
+def number(bound: np.ndarray) -> float:
+    """A bound, infinite if it is no bound in single precision."""
+    if not bound.size or (bound != bound.flat[0]).any():
+        raise Unsupported("activations can be clipped at one number only, the same for all of them")
+    found = float(bound.flat[0])
+    return found if abs(found) < np.finfo(np.float32).max else float(np.copysign(np.inf, found))
+
+
+def _uniform(operator: object) -> float | None:
+    """The factor of a scale that is the same for all; None for other operators, and for 0."""
+    if isinstance(operator, Scale) and (operator.factor == operator.factor.flat[0]).all():
+        return float(operator.factor.flat[0])
+    return None
+
+
+def _is_turned(term: Term) -> bool:
+    """Whether a term has its sign from `below`, which is how a value is bounded from above alone."""
+    match term.operators:
+        case (*_, Scale(factor)):
+            return bool((factor == -1).all())
+    return False
