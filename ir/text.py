@@ -2,7 +2,8 @@
 
 Lines are in topological order, ties by name, so that the same network always prints the same text; a
 network that breaks the rules prints too. Arrays appear as type, shape and a hash of their bytes, and names
-as they are, or quoted as in JSON if they hold more than letters, digits and `_./#@+-`. `parse` reads it all back.
+as they are, or quoted as in JSON if they hold more than letters, digits and `_./#@+-`, of any script. `parse` reads it
+all back.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from .neurons import NEURONS, Neuron
 from .operators import OPERATORS, Operator
 from .record import Record
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./#@+-]+")
+_PLAIN = re.compile(r"[\w./#@+-]+")
 _TOKEN = re.compile(
     rf"""\s*(?:(?P<array>\w+\[[\d,]*\]\#[0-9a-f]{{8}}) | (?P<arrow>->) | (?P<word>{_PLAIN.pattern})
     | (?P<quoted>"(?:[^"\\]|\\.)*") | (?P<mark>[()\[\],:=]) | (?P<end>$) | (?P<other>.))""",
-    re.VERBOSE | re.ASCII,
+    re.VERBOSE,
 )
 
 
@@ -73,8 +74,8 @@ def origin_text(origin: Origin) -> str:
 
 
 def name_text(name: str) -> str:
-    """A name as the text form prints it: quoted, and in ASCII, unless it is of the usual kind."""
-    return name if _PLAIN.fullmatch(name) else json.dumps(name)
+    """A name as the text form prints it: quoted unless it is of the usual kind."""
+    return name if _PLAIN.fullmatch(name) else _quoted(name)
 
 
 def value_text(value: Any) -> str:
@@ -90,8 +91,13 @@ def value_text(value: Any) -> str:
     if isinstance(value, tuple):
         return f"({','.join(map(value_text, value))})"
     if isinstance(value, str):  # quoted where it could be taken for a number or None
-        return value if _PLAIN.fullmatch(value) and _constant(value) == value else json.dumps(value)
+        return value if _PLAIN.fullmatch(value) and _constant(value) == value else _quoted(value)
     return str(value)
+
+
+def _quoted(text: str) -> str:
+    """A string as in JSON; what cannot be seen, ends a line or turns it round is escaped."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(text, ensure_ascii=False))
 
 
 def _is_default(value: Any, default: Any) -> bool:

@@ -103,7 +103,7 @@ class Dump(Instrument):
         path = Path(self.folder) / f"{number:03d}-{name}.snn"
         save(network, path)
         try:
-            path.with_suffix(".txt").write_text(str(network))
+            path.with_suffix(".txt").write_text(str(network), "utf-8")
         except OSError as error:
             raise PipelineError(f"cannot dump into {path.parent}: {error.strerror or error}") from None
 

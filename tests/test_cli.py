@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from networks import residual, weights
 
 import snnc
+from snnc import ir
 
 IMAGES = weights(100, 40, 8, 8, 2)
 
@@ -212,3 +215,12 @@ def test_an_encrypted_array_is_one_line_and_status_1(snn, tmp_path, snnc_command
     code, _, err = snnc_command("evaluate", snn / "net.snn", "--data", data)
     assert code == 1
     assert "cannot be read" in err
+
+
+def test_names_that_the_terminal_has_no_signs_for(tmp_path):
+    ends = [ir.Population("höhe", (2,), ir.Input()), ir.Population("y", (2,), ir.Identity())]
+    network = ir.Network(ends, [ir.Connection("höhe", "y")], ["höhe"], ["y"])
+    snnc.save(network, tmp_path / "net.snn")
+    command = [sys.executable, "-c", "from snnc.cli import main; main()", "show", tmp_path / "net.snn"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[1]) == (0, r"  h\xf6he [2] Input()")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ def main() -> None:
     """The `snnc` command: errors that snnc raises on purpose are printed, not traced."""
     from ..ir import SnncError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what the terminal has no sign for
     try:
         app()
     except SnncError as error:
