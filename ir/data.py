@@ -18,10 +18,11 @@ def as_inputs(network: Network, x: Images, what: str = "input") -> dict[str, np.
     """`x` as a float32 array of shape (images, *population shape) for each of the network's inputs.
 
     `x` is one array for a network with one input; else a mapping from input names, or a sequence in the
-    order of `network.inputs`. Raises DataError for wrong shapes, unequal lengths, no images, or numbers
-    that are not finite.
+    order of `network.inputs`. Raises DataError for what is no array (a generator, a DataLoader, a path), wrong shapes,
+    unequal lengths, no images, or numbers that are not finite.
     """
-    arrays = {name: _as_images(network, name, array, what) for name, array in _by_name(network, x, what).items()}
+    by_name = _by_name(network.inputs, x, f"{what} data", "input")
+    arrays = {name: _as_images(network, name, array, what) for name, array in by_name.items()}
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"{what} data: the inputs differ in their number of images: {lengths}")
@@ -33,56 +34,65 @@ def as_inputs(network: Network, x: Images, what: str = "input") -> dict[str, np.
 def as_labels(network: Network, y: Any, images: int) -> dict[str, np.ndarray]:
     """`y` as an int64 array of shape (images,) for each of the network's outputs.
 
-    `y` holds class numbers, or one row per image whose largest entry is the class (one-hot); one array for a
-    network with one output, else a mapping or sequence as in `as_inputs`. Raises DataError.
+    `y` holds class numbers, or a row per image whose largest entry is the class: shares of one, as one-hot rows,
+    smoothed labels and probabilities are. Other rows have no class, be they targets of a regression, several labels at
+    once or logits: of these, whoever means it gives `y.argmax(-1)`. It is one array for a network with one
+    output, else a mapping or sequence as in `as_inputs`. Raises DataError.
     """
-    names = network.outputs
-    if len(names) == 1 and not isinstance(y, Mapping):
-        y = {names[0]: y}
-    labels = y if isinstance(y, Mapping) else dict(zip(names, y, strict=False))
-    _same_names(labels, names, "labels", "output")
-    return {name: _as_classes(network, name, _array(labels[name], f"labels for {name!r}"), images) for name in names}
+    if len(network.outputs) > 1 and isinstance(y, np.ndarray) and y.ndim:
+        y = list(y)
+    by_name = _by_name(network.outputs, y, "labels", "output")
+    return {name: _as_classes(network, name, labels, images) for name, labels in by_name.items()}
 
 
-def _by_name(network: Network, x: Images, what: str) -> dict[str, Any]:
-    names = network.inputs
-    if isinstance(x, Mapping):
-        _same_names(x, names, f"{what} data", "input")
-        return {name: x[name] for name in names}
-    if len(names) == 1 and not (isinstance(x, (list, tuple)) and len(x) == 1 and np.ndim(x[0]) > 1):
-        return {names[0]: x}
-    if not isinstance(x, (list, tuple)) or len(x) != len(names):
-        raise DataError(
-            f"{what} data: the network has inputs {', '.join(names)}; give a mapping with an array for each"
-        )
-    return dict(zip(names, x, strict=True))
+def _by_name(names: Sequence[str], given: Any, what: str, kind: str) -> dict[str, Any]:
+    """What is given for each input or output."""
+    if isinstance(given, Mapping):
+        if set(given) != set(names):
+            there = ", ".join(map(str, given)) or "nothing"
+            raise DataError(f"{what}: given for {there}; the network's {kind}s are {', '.join(names)}")
+        return {name: given[name] for name in names}
+    listed = isinstance(given, (list, tuple))
+    if len(names) == 1 and not (listed and len(given) == 1 and _array(given[0], what).ndim > 1):
+        return {names[0]: given}
+    if not listed or len(given) != len(names):
+        raise DataError(f"{what}: the network has {kind}s {', '.join(names)}; give a mapping with an array for each")
+    return dict(zip(names, given, strict=True))
 
 
 def _as_images(network: Network, name: str, images: Any, what: str) -> np.ndarray:
     shape = network.populations[name].shape
-    array = _array(images, f"{what} data for input {name!r}")
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"{what} data for input {name!r} is of type {array.dtype}, not of numbers")
+    what = f"{what} data for input {name!r}"
+    array = _array(images, what)
     if array.shape[1:] != shape:
         if not array.shape or _longer_than_one(array.shape[1:]) != _longer_than_one(shape):
-            raise DataError(f"{what} data for input {name!r} has shape {array.shape}; expected (images, *{shape})")
+            raise DataError(f"{what} has shape {array.shape}; expected (images, *{shape})")
         array = array.reshape(
             len(array), *shape
         )  # grey images are commonly stored without their one channel, series flat
-    array = np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))
         raise DataError(
-            f"{what} data for input {name!r} holds NaN or infinity in {len(bad)} image(s), first in image {bad[0]}"
+            f"{what} holds NaN or infinity in {len(bad)} image(s), first in image {bad[0]}, in single precision"
         )
     return array
 
 
 def _array(values: Any, what: str) -> np.ndarray:
+    """`values` as an array of real numbers."""
+    given = f"{what}: give an array of numbers, not a {type(values).__name__}"
     try:
-        return np.asarray(values)
+        array = np.asarray(values)
+        masked = np.ma.is_masked(values)
     except Exception as error:  # rows of different length, a tensor that will not be an array, …
-        raise DataError(f"{what}: give an array of numbers; this cannot become one: {error}") from None
+        raise DataError(f"{given} that cannot become one: {' '.join(str(error).split())}") from None
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{given} of type {array.dtype}" if array.ndim else given)
+    if masked:
+        raise DataError(f"{given} of which a part is masked: fill it or leave it out")
+    return array
 
 
 def _longer_than_one(shape: Shape) -> Shape:
@@ -90,25 +100,34 @@ def _longer_than_one(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1)
 
 
-def _as_classes(network: Network, name: str, labels: np.ndarray, images: int) -> np.ndarray:
+def _as_classes(network: Network, name: str, given: Any, images: int) -> np.ndarray:
     classes = network.populations[name].shape[-1]
+    labels = _array(given, f"labels for {name!r}")
+    expected = f"{images} class numbers, or one-hot rows of {classes}"
     if labels.shape == (images, classes) and classes > 1:
-        labels = labels.argmax(-1)
+        labels = _largest(name, labels, expected)
     if labels.shape == (images, 1):
         labels = labels[:, 0]
-    if labels.shape != (images,) or labels.dtype.kind not in "fiub" or not np.array_equal(labels, np.round(labels)):
+    if labels.shape != (images,):
+        raise DataError(f"labels for output {name!r} have shape {labels.shape}; expected {expected}")
+    # before they become integers of a size that some do not fit into
+    bad = np.flatnonzero(~((labels >= 0) & (labels < classes) & (labels == np.round(labels))))
+    if len(bad):
         raise DataError(
-            f"labels for output {name!r} have shape {labels.shape} and type {labels.dtype}; "
-            f"expected {images} class numbers, or one-hot rows of {classes}"
+            f"labels for output {name!r} are no class in {len(bad)} image(s), first {labels[bad[0]]} in image "
+            f"{bad[0]}; it has {classes} classes, numbered from 0"
         )
-    labels = labels.astype(np.int64)
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"labels for output {name!r} reach from {labels.min()} to {labels.max()}; it has {classes} classes"
-        )
-    return labels
+    return labels.astype(np.int64)
 
 
-def _same_names(given: Mapping[str, Any], names: Sequence[str], what: str, kind: str) -> None:
-    if set(given) != set(names):
-        raise DataError(f"{what}: given for {', '.join(map(str, given))}; the network's {kind}s are {', '.join(names)}")
+def _largest(name: str, rows: np.ndarray, expected: str) -> np.ndarray:
+    """The class of each row of shares, which are positive and add up to one, if only as half precision adds them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = rows.sum(-1, dtype=np.float64)
+    bad = np.flatnonzero(~((rows >= 0).all(-1) & (np.abs(total - 1) < 1e-2)))
+    if len(bad):
+        raise DataError(
+            f"labels for output {name!r} are rows of numbers, but no shares of one in {len(bad)} image(s), first in "
+            f"image {bad[0]}; expected {expected}; if the largest of a row is its class, give y.argmax(-1)"
+        )
+    return rows.argmax(-1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 
 import numpy as np
 import pytest
@@ -193,9 +194,12 @@ def test_missing_and_foreign_files(tmp_path):
         (np.zeros((3, 8, 8)), "has shape"),
         (np.zeros((3, 8, 8, 1)), "has shape"),
         (np.zeros((0, 8, 8, 2)), "no images"),
-        (np.array([["a"]]), "not of numbers"),
+        (np.array([["a"]]), "input data for input 'image': give an array of numbers, not a ndarray of type <U1"),
         ({"other": np.zeros((3, 8, 8, 2))}, "inputs are image"),
         (np.full((3, 8, 8, 2), np.nan), "NaN or infinity in 3 image"),
+        (np.full((3, 8, 8, 2), 1e300), "NaN or infinity in 3 image.*, in single precision"),
+        (np.ma.masked_greater(weights(0, 3, 8, 8, 2), 0), "not a MaskedArray of which a part is masked"),
+        ([[[0], [0, 1]]], "not a list that cannot become one"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(x, message):
@@ -203,11 +207,82 @@ def test_data_that_does_not_fit_is_refused(x, message):
         ir.as_inputs(residual(), x)
 
 
-def test_labels_may_be_classes_or_one_hot():
+def test_what_gives_images_but_is_no_array_is_named(tmp_path):
+    """What Keras and PyTorch train on; nothing is taken from it, as an error must not use it up."""
+    tensorflow, torch = pytest.importorskip("tensorflow"), pytest.importorskip("torch")
+    images = weights(0, 4, 8, 8, 2)
+    given = {
+        "generator": (image for image in images),
+        "map": map(np.asarray, images),
+        "DataLoader": torch.utils.data.DataLoader(torch.tensor(images)),
+        "TensorDataset": torch.utils.data.TensorDataset(torch.tensor(images), torch.arange(4)),
+        "_TensorSliceDataset": tensorflow.data.Dataset.from_tensor_slices(images),
+        "str": "images.npy",
+        type(tmp_path).__name__: tmp_path / "images.npy",
+        "NoneType": None,
+    }
+    for kind, x in given.items():
+        with pytest.raises(ir.DataError, match=f"^calibration data.*: give an array of numbers, not a {kind}[^\n]*$"):
+            ir.as_inputs(residual(), x, "calibration")
+        with pytest.raises(ir.DataError, match=f"^labels.*: give an array of numbers, not a {kind}[^\n]*$"):
+            ir.as_labels(residual(), x, 4)
+    assert next(given["generator"]) is not None
+
+
+def test_labels_may_be_classes_or_shares_of_one():
     classes = np.array([0, 4, 2])
-    for given_labels in (classes, classes[:, None], np.eye(5)[classes], {"digit": classes}):
+    one_hot = np.eye(5)[classes]
+    smoothed, uneven = 0.9 * one_hot + 0.02, (one_hot + 0.3331) / 2.6655
+    rows = (one_hot, one_hot.astype(bool), one_hot.tolist(), smoothed, uneven.astype(np.float16))
+    for given_labels in (classes, classes[:, None], classes.astype(float), *rows, [one_hot], {"digit": classes}):
         np.testing.assert_array_equal(ir.as_labels(residual(), given_labels, 3)["digit"], classes)
-    with pytest.raises(ir.DataError, match="5 classes"):
-        ir.as_labels(residual(), [0, 5, 2], 3)
     with pytest.raises(ir.DataError, match="shape"):
         ir.as_labels(residual(), [0, 1], 3)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        weights(0, 3, 5),
+        np.eye(5)[:3] * 255,
+        np.ones((3, 5)),
+        np.full((3, 5), np.nan),
+        np.array([[2, -1, 0, 0, 0]] * 3),
+        np.array([[np.inf, -np.inf, 0, 0, 1]] * 3),
+        np.log(np.eye(5)[:3] + 0.01),
+    ],
+    ids=["regression", "bytes", "several-labels", "nan", "negative", "infinite", "logits"],
+)
+def test_rows_that_have_no_class_are_no_labels(rows):
+    with pytest.raises(ir.DataError, match=r"'digit' are rows of numbers, but no shares .* give y\.argmax\(-1\)"):
+        ir.as_labels(residual(), rows, 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "first"),
+    [
+        (np.array([0, 2**64 - 1, 1], np.uint64), "1 image(s), first 18446744073709551615 in image 1"),
+        (np.array([0.0, 1.0, 1e300]), "1 image(s), first 1e+300 in image 2"),
+        ([np.nan, 1, np.nan], "2 image(s), first nan in image 0"),
+        ([0, np.inf, 1], "1 image(s), first inf in image 1"),
+        ([0, 0.5, -1], "2 image(s), first 0.5 in image 1"),
+        ([1, 5, 5], "2 image(s), first 5 in image 1"),
+        (np.array([-1, 0, 0], np.int8), "1 image(s), first -1 in image 0"),
+    ],
+)
+def test_labels_that_are_no_class_are_told_as_they_are(labels, first):
+    with pytest.raises(ir.DataError, match=re.escape(f"are no class in {first}; it has 5 classes")):
+        ir.as_labels(residual(), labels, 3)
+
+
+def test_labels_of_several_outputs_come_by_name_or_in_order():
+    network = residual().replace(outputs=("merged", "digit"))
+    merged, digit = np.array([0, 7]), np.array([4, 1])
+    for given_labels in ({"digit": digit, "merged": merged}, [merged, digit], np.array([merged, digit])):
+        found = ir.as_labels(network, given_labels, 2)
+        np.testing.assert_array_equal([found["merged"], found["digit"]], [merged, digit])
+    for wrong in ([merged], [merged, digit, digit], 5, None, iter([merged, digit])):
+        with pytest.raises(ir.DataError, match="the network has outputs merged, digit; give a mapping"):
+            ir.as_labels(network, wrong, 2)
+    with pytest.raises(ir.DataError, match="labels: given for nothing; the network's outputs are merged, digit"):
+        ir.as_labels(network, {}, 2)
