@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class SnncError(Exception):
@@ -17,8 +18,11 @@ class VerificationError(SnncError):
     """A network breaks the rules of its stage; `faults` holds every one of them."""
 
     def __init__(self, title: str, faults: Sequence[str]):
-        self.faults = tuple(faults)
+        self.title, self.faults = title, tuple(faults)
         super().__init__("\n".join([title, *(f"  - {fault}" for fault in self.faults)]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.title, self.faults)
 
 
 class NetworkFileError(SnncError):
@@ -45,6 +49,9 @@ class Refusal(str):
         line.layer, line.kind, line.reason = layer, kind, reason
         return line
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.layer, self.kind, self.reason)
+
 
 class UnsupportedModelError(SnncError):
     """A model holds layers that have no spiking counterpart; `problems` names every one of them.
@@ -54,8 +61,12 @@ class UnsupportedModelError(SnncError):
     """
 
     def __init__(self, title: str, problems: Sequence[str], layers: Sequence[str] = (), unread: Sequence[str] = ()):
-        self.problems, self.layers, self.unread = tuple(problems), tuple(layers), tuple(unread)
+        self.title, self.problems = title, tuple(problems)
+        self.layers, self.unread = tuple(layers), tuple(unread)
         super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.title, self.problems, self.layers, self.unread)
 
 
 class MismatchError(SnncError):

@@ -123,6 +123,10 @@ class Network(Record):
         object.__setattr__(self, "outputs", tuple(outputs))
         object.__setattr__(self, "timesteps", timesteps)
 
+    def _arguments(self) -> tuple[Any, ...]:
+        _, *others = super()._arguments()
+        return tuple(self.populations.values()), *others  # the mapping itself cannot be pickled
+
     def replace(self, **changes: Any) -> Network:
         """A copy with some of the fields changed."""
         return replace(self, **changes)

@@ -26,6 +26,13 @@ class Record:
             return NotImplemented
         return all(_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled are the fields alone; what is made of them holds its arrays read-only again."""
+        return type(self), self._arguments()
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self))
+
     def __hash__(self) -> int:
         raise TypeError(f"{type(self).__name__} holds arrays and cannot be hashed; use its name as a key")
 

@@ -1,14 +1,19 @@
 """The IR: operators and their algebra, rules, text and files."""
 
+import copy
 import dataclasses
 import os
+import pickle
 import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from networks import operator_chains, residual, weights
 
+import snnc
 from snnc import ir
 from snnc.ir import Connection, Network, Population
 from snnc.passes import Canonicalise, Context
@@ -51,6 +56,69 @@ def test_records_compare_by_value_and_hold_arrays_read_only():
         a.weight[0] = 0
     with pytest.raises(dataclasses.FrozenInstanceError):
         a.weight = b.weight
+
+
+def _converted() -> Network:
+    images = weights(100, 40, 8, 8, 2, scale=3.0)
+    return snnc.convert(residual(), "data-norm{per-channel=true}", calibration=images, timesteps=8, progress=False)
+
+
+@pytest.mark.parametrize("build", [residual, _converted])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, *(lambda x, p=p: pickle.loads(pickle.dumps(x, p)) for p in range(6))]
+)
+def test_networks_are_copied_and_pickled_whole_and_read_only(build, copied):
+    network = build()
+    size = len(pickle.dumps(network))
+    assert network.depth["digit"]  # … and other properties that are cached
+    again = copied(network)
+    assert set(vars(again)) == {field.name for field in dataclasses.fields(Network)}
+    assert len(pickle.dumps(network)) == size
+    assert again == network
+    assert str(again) == str(network)
+    assert again.order == network.order
+    assert again.populations["stem"].origin == network.populations["stem"].origin
+    with pytest.raises(TypeError):
+        again.populations["more"] = again.populations["stem"]
+    weight = again.connections[0].operators[-1].weight
+    for array in (weight, again.populations["stem"].bias):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+    changed = again.replace(connections=again.connections[1:])
+    assert changed != network
+    for part in (*network.populations.values(), *network.connections, *network.connections[0].operators):
+        assert copied(part) == part
+        assert copied(part) is not part
+    for population in network.populations.values():
+        assert copied(population.neuron) == population.neuron
+
+
+def test_a_spawned_process_is_given_a_network_and_gives_one_back():
+    network, images = _converted(), weights(7, 3, 8, 8, 2)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        converted = pool.submit(snnc.run_pipeline, residual(), "canonicalise")
+        predicted = pool.submit(_predicted, network, images)
+        refused = pool.submit(ir.verify, network.replace(outputs=["nothing"]))
+        assert converted.result(120) == snnc.run_pipeline(residual(), "canonicalise")
+        np.testing.assert_array_equal(predicted.result(120), _predicted(network, images))
+        with pytest.raises(ir.VerificationError, match="output 'nothing' is not a population") as raised:
+            refused.result(120)
+        assert len(raised.value.faults) == 1
+
+
+def _predicted(network, images):
+    return snnc.compile(network).predict(images)
+
+
+def test_errors_are_pickled_whole():
+    refusal = ir.Refusal("conv", "Conv3D", "it has three axes")
+    unsupported = ir.UnsupportedModelError("no", [refusal], ["conv", "dense"], ["dense"])
+    for error in (ir.VerificationError("faulty:", ["a", "b"]), unsupported, ir.MismatchError("differs", "conv")):
+        again = pickle.loads(pickle.dumps(error))
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
+    assert again.layer == "conv"
+    assert pickle.loads(pickle.dumps(unsupported)).problems[0].reason == refusal.reason
 
 
 def test_a_valid_network_has_no_faults():
