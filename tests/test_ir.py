@@ -80,7 +80,7 @@ def test_networks_are_copied_and_pickled_whole_and_read_only(build, copied):
     assert again.populations["stem"].origin == network.populations["stem"].origin
     with pytest.raises(TypeError):
         again.populations["more"] = again.populations["stem"]
-    weight = again.connections[0].operators[-1].weight
+    (weight,) = (operator.weight for operator in again.connections[0].operators if isinstance(operator, ir.Conv2D))
     for array in (weight, again.populations["stem"].bias):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
