@@ -11,11 +11,11 @@ from . import rounding
 from .affine import Value, per_channel
 from .bounds import below, clamped, number, raised
 from .call import Activation, Call, Ranking, Result
-from .support import Unsupported
+from .support import JUMP, Unsupported
 
 
 def relu(call: Call) -> Result:
-    return _clamp(call.value(), call, low=0)
+    return clamp(call.value(), call, low=0)
 
 
 def clip(call: Call) -> Result:
@@ -23,7 +23,7 @@ def clip(call: Call) -> Result:
         default if bound is None else number(bound)
         for bound, default in ((call.option(1, "min"), -np.inf), (call.option(2, "max"), np.inf))
     )
-    return _clamp(call.value(), call, low, high)
+    return clamp(call.value(), call, low, high)
 
 
 def maximum(call: Call) -> Result:
@@ -33,7 +33,7 @@ def maximum(call: Call) -> Result:
         case (Value() as x, Value() as y):  # x + relu(y − x)
             return Activation(Relu(), _minus(y, x, call), lambda over: x.plus(over, call.layers))
     x, low = _with_bound(call)
-    return _clamp(x, call, low=low)
+    return clamp(x, call, low=low)
 
 
 def minimum(call: Call) -> Result:
@@ -43,12 +43,12 @@ def minimum(call: Call) -> Result:
         case (Value() as x, Value() as y):  # x − relu(x − y)
             return Activation(Relu(), _minus(x, y, call), lambda over: _minus(x, over, call))
     x, high = _with_bound(call)
-    return _clamp(x, call, high=high)
+    return clamp(x, call, high=high)
 
 
 def hard_sigmoid(call: Call) -> Result:
     alpha, beta = (np.array(call.attributes.get(name, default)) for name, default in (("alpha", 0.2), ("beta", 0.5)))
-    return _clamp(call.value().scaled(alpha, call.layers).shifted(beta, call.layers), call, 0, 1)
+    return clamp(call.value().scaled(alpha, call.layers).shifted(beta, call.layers), call, 0, 1)
 
 
 def _with_bound(call: Call) -> tuple[Value, float]:
@@ -62,7 +62,7 @@ def _minus(x: Value, y: Value, call: Call) -> Value:
     return x.plus(y.scaled(np.array(-1.0), call.layers), call.layers)
 
 
-def _clamp(x: Value, call: Call, low: float = -np.inf, high: float = np.inf) -> Result:
+def clamp(x: Value, call: Call, low: float = -np.inf, high: float = np.inf) -> Result:
     """`min(max(x, low), high)`. Where x is clamped or rounded already, one population does both."""
     low = min(low, high)  # as ONNX has it
     stepped = rounding.clamp(x, low, high, call.layers)
@@ -84,21 +84,36 @@ def _clamp(x: Value, call: Call, low: float = -np.inf, high: float = np.inf) -> 
     return Activation(neuron, raised(inner, -low, layers), lambda output: raised(output, low, layers))
 
 
+def absolute(call: Call) -> Result:
+    """`|x| = 2 · relu(x) − x`."""
+    x = call.value()
+    if clamped(x, turned_only=True).low >= 0:
+        return x
+    return Activation(Relu(), x, lambda output: _minus(output.scaled(np.array(2.0), call.layers), x, call))
+
+
+def thresholded_relu(call: Call) -> Result:
+    if call.attributes.get("alpha", 1.0) != 0:
+        raise Unsupported(JUMP)
+    return clamp(call.value(), call, low=0)
+
+
 def leaky_relu(call: Call) -> Result:
-    return _leaky(call.value(), np.array(call.attributes.get("alpha", 0.01)), call)
+    return leaky(call.value(), np.array(call.attributes.get("alpha", 0.01)), call)
 
 
 def prelu(call: Call) -> Result:
-    return _leaky(call.value(), call.weight(1), call)
+    return leaky(call.value(), call.weight(1), call)
 
 
-def _leaky(x: Value, slope: np.ndarray, call: Call) -> Result:
+def leaky(x: Value, slope: np.ndarray, call: Call) -> Result:
+    """`max(x, 0) + slope · min(x, 0)`."""
     x = x.settled()
     if clamped(x, turned_only=True).low >= 0:
         return x
     slopes = per_channel(x.arranged(slope))
     if not slopes.any():
-        return _clamp(x, call, low=0)
+        return clamp(x, call, low=0)
     return Activation(LeakyRelu(float(slopes.flat[0]) if (slopes == slopes.flat[0]).all() else slopes), x)
 
 

@@ -29,6 +29,8 @@ SERIES_FIRST: Layout = ((), (2,), (0, 1))
 
 LARGEST = 2**26  # numbers in one tensor for an image: half a gigabyte in double precision, as biases are kept
 
+NOT_FOLDED = "populations can be flattened, but not folded into another shape"
+
 _T = TypeVar("_T")
 
 
@@ -137,6 +139,17 @@ class Value:
         terms = tuple(term.then((), layers) for term in _without_opposites(first.terms + second.terms))
         return replace(first, terms=terms, bias=bias, layers=history)
 
+    def constant(self, array: np.ndarray, axis: int) -> Value:
+        """A constant laid out as this value is, which may have another size along an ONNX axis."""
+        if array.ndim != len(self.dims) or array.shape[0] < 1 or axis == 0:
+            raise Unsupported(f"it combines a tensor of shape {self.dims} with a constant of shape {array.shape}")
+        if (array != array[:1]).any():
+            raise Unsupported(f"it combines each image of a batch with another part of a constant, {array.shape}")
+        where, shape = self.axis(axis), list(self.shape)
+        shape[where] = array.shape[axis]
+        empty = Value((), None, tuple(shape), self.layout)
+        return replace(empty, bias=empty.arranged(array[:1]).astype(np.float64))
+
     def transposed(self, order: tuple[int, ...]) -> Value:
         """The value with its ONNX axes in another order."""
         return replace(self, layout=tuple(self.layout[axis] for axis in order))
@@ -145,8 +158,7 @@ class Value:
         """The value reshaped to ONNX dimensions `dims`; axes can be merged, taken apart again and gain size 1."""
         layout = _split([axis for part in self.layout for axis in part], self.shape, dims)
         if layout is None:
-            advice = "populations can be flattened, but not folded into another shape"
-            raise Unsupported(f"it reshapes {self.dims[1:]} to {dims[1:]}; {advice}")
+            raise Unsupported(f"it reshapes {self.dims[1:]} to {dims[1:]}; {NOT_FOLDED}")
         terms = tuple(term.then((), layers) for term in self.terms)
         return replace(self, terms=terms, layout=layout, layers=merge(self.layers, layers))
 

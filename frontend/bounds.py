@@ -40,7 +40,7 @@ def affine(x: Value) -> Affine | None:
     offset = 0.0 if x.bias is None else float(x.bias.flat[0])
     if len(x.terms) != 1 or (x.bias is not None and (x.bias != offset).any()):
         return None
-    factors = [_uniform(operator) for operator in x.terms[0].operators]
+    factors = [uniform(operator) for operator in x.terms[0].operators]
     if not all(factors):
         return None
     return Affine(x.terms[0].source, math.prod(factor for factor in factors if factor), offset)
@@ -84,7 +84,7 @@ def number(bound: np.ndarray) -> float:
     return found if abs(found) < np.finfo(np.float32).max else float(np.copysign(np.inf, found))
 
 
-def _uniform(operator: object) -> float | None:
+def uniform(operator: object) -> float | None:
     """The factor of a scale that is the same for all; None for other operators, and for 0."""
     if isinstance(operator, Scale) and (operator.factor == operator.factor.flat[0]).all():
         return float(operator.factor.flat[0])

@@ -31,7 +31,25 @@ class Quantized:
     zero: int
 
 
-Argument = Value | np.ndarray | Ranking | Quantized | None
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """What a comparison gives: where `value` lies above `bound`, or below."""
+
+    value: Value
+    bound: float
+    above: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Regrouped:
+    """A tensor of the numbers of `value` in places of their own: `positions` in its ONNX tensor, since `layer`."""
+
+    value: Value
+    positions: np.ndarray
+    layer: str
+
+
+Argument = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | None
 
 
 def _unchanged(output: Value) -> Value:
@@ -47,7 +65,7 @@ class Activation:
     finish: Callable[[Value], Any] = _unchanged
 
 
-Result = Value | np.ndarray | Ranking | Quantized | Activation | tuple[Value, ...]
+Result = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | Activation | tuple[Value, ...]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnx
 import onnx.version_converter
 from onnx.reference import ReferenceEvaluator
 
+from ..ir import Shape
 from .affine import LARGEST
 from .precision import HALVES
 from .support import Unsupported
@@ -38,6 +39,35 @@ def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: i
         raise Unsupported(f"{node.op_type} on constants cannot be evaluated: {error}") from None
 
 
+def inferred(node: onnx.NodeProto, known: Mapping[str, tuple[int, ...] | np.ndarray], opset: int) -> list[Shape | None]:
+    """The shapes that ONNX itself says a node's outputs have, given constants and the shapes of activations."""
+    make = onnx.helper.make_tensor_value_info
+    arrays = {name: given for name, given in known.items() if isinstance(given, np.ndarray)}
+    inputs = [make(name, onnx.TensorProto.FLOAT, given) for name, given in known.items() if isinstance(given, tuple)]
+    outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+    held = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items() if array.size <= _SMALL]
+    inputs += [make(name, _type(array), array.shape) for name, array in arrays.items() if array.size > _SMALL]
+    graph = onnx.helper.make_graph([node], "refused", inputs, outputs, held)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    try:
+        found = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
+    except Exception:  # of operators that no schema is known of, or operands that do not fit
+        return [None] * len(outputs)
+    return [_dims(output) for output in found]
+
+
+def _dims(tensor: onnx.ValueInfoProto) -> Shape | None:
+    """The shape of a tensor, where it is known."""
+    if not tensor.type.tensor_type.HasField("shape"):
+        return None
+    dims = tuple(dim.dim_value for dim in tensor.type.tensor_type.shape.dim)
+    return dims if all(dims) else None
+
+
+def _type(array: np.ndarray) -> int:
+    return onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+
+
 def _run(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> Any:
     """By onnx's own evaluator; where it lacks an old version of an operator, by the newest that says the same."""
     try:
@@ -49,8 +79,7 @@ def _run(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> Any:
 
 def _model(node: onnx.NodeProto, arrays: dict[str, np.ndarray], opset: int) -> onnx.ModelProto:
     make = onnx.helper.make_tensor_value_info
-    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in arrays.items()}
-    inputs = [make(name, kinds[name], array.shape) for name, array in arrays.items()]
+    inputs = [make(name, _type(array), array.shape) for name, array in arrays.items()]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
     graph = onnx.helper.make_graph([node], "constant", inputs, outputs)
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])

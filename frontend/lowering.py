@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,15 +26,27 @@ from ..ir import (
     verify,
 )
 from . import operators
-from .affine import Layout, Source, Value, as_tensor, merge, per_channel
+from .affine import (
+    CHANNELS_FIRST,
+    FLAT,
+    SERIES_FIRST,
+    Layout,
+    Source,
+    Value,
+    as_tensor,
+    merge,
+    per_channel,
+)
 from .bounds import affine
-from .call import Activation, Argument, Call, Quantized, Ranking
-from .constants import evaluate
+from .call import Activation, Argument, Call, Quantized, Ranking, Regrouped
+from .constants import evaluate, inferred
 from .graph import Graph
+from .regrouping import refused
 from .rounding import UNBOUNDED, Rounded
-from .support import SHAPE_KEEPING, Layer, Unsupported, first_line
+from .support import Layer, Unsupported, first_line, module_refusal
 
 _LAST = 2**31  # the rank of readouts: after every layer
+_LAYOUTS: dict[int, Layout] = {2: FLAT, 3: SERIES_FIRST, 4: CHANNELS_FIRST}  # by the rank of an ONNX tensor
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,8 @@ def lower_with_tensors(graph: Graph) -> Lowered:
 class _Lowering:
     """One walk through a graph. A tensor without an entry in `values` comes from a layer that was refused.
 
-    What a refused layer gives is replaced by an input of the same shape where that is known: so that one report
-    names the layers behind it too.
+    What a refused layer gives is replaced by an input of the same shape where that is known, from the file or from
+    ONNX's own rules: so that one report names the layers behind it too.
     """
 
     def __init__(self, graph: Graph):
@@ -102,6 +113,7 @@ class _Lowering:
         graph.constants.clear()  # weights are large: each is let go after its last use
         self.readouts: dict[str, Value] = {}
         self.unread: set[Layer] = set()
+        self.lost: set[str] = set()
         self.wanted = {*graph.outputs, *graph.probes, *(name for node in graph.nodes for name in node.input)}
 
     def lowered(self) -> Lowered:
@@ -132,12 +144,14 @@ class _Lowering:
         layer = self._layer(node)
         if any(name and name not in self.values for name in node.input):
             self.unread.add(layer)
+            self.values.update(self._stand_ins(node))
             return
         try:
             results = self._results(node, layer)
         except (Unsupported, ShapeError) as error:
-            self._refuse(node, str(error))
-            results = self._stand_ins(node)
+            self._refuse(node, str(error), getattr(error, "layer", None))
+            self.values.update(self._stand_ins(node))
+            return
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of a file that fits no schema
             self._refuse(node, f"its attributes or operands do not fit together: {first_line(error)}")
             return
@@ -152,19 +166,45 @@ class _Lowering:
             if not uses[name] and isinstance(self.values.get(name), np.ndarray) and name not in self.graph.outputs:
                 del self.values[name]
 
-    def _refuse(self, node: onnx.NodeProto, reason: str) -> None:
-        self.refused.setdefault(self._layer(node), reason)
+    def _refuse(self, node: onnx.NodeProto, reason: str, path: str | None = None) -> None:
+        """Refuse the layer of a node, or the last one before it that has this path."""
+        layer = self._layer(node)
+        if path is not None:
+            earlier = [known for known in self.graph.layers.values() if known.path == path and known.rank <= layer.rank]
+            layer = max(earlier, key=lambda known: known.rank, default=layer)
+        self.refused.setdefault(layer, module_refusal(layer.kind, *self._sizes(layer)) or reason)
+
+    def _sizes(self, layer: Layer) -> tuple[Shape, Shape]:
+        """The ONNX dimensions of a layer's first input and last output, empty where they are not known."""
+        own = [node for node in self.graph.nodes if self._layer(node).path == layer.path]
+        made = {name for node in own for name in node.output}
+        given = [self.values[name] for node in own for name in node.input if name in self.values and name not in made]
+        gives = [self.graph.shapes[name] for node in own for name in node.output if name in self.graph.shapes]
+        return next((value.dims for value in given if isinstance(value, Value)), ()), gives[-1] if gives else ()
 
     def _layer(self, node: onnx.NodeProto) -> Layer:
         return self.graph.layers.get(node.name) or Layer(node.name, node.op_type, _LAST)
 
-    def _stand_ins(self, node: onnx.NodeProto) -> list[Argument]:
-        """In place of the output of a refused node, if its shape is sure."""
-        values = [value for value in map(self.values.get, node.input) if isinstance(value, Value)]
-        if not values or node.op_type not in SHAPE_KEEPING:
-            return []
-        largest = max(values, key=lambda value: math.prod(value.shape))
-        return [_stand_in(largest.shape, largest.layout)]
+    def _stand_ins(self, node: onnx.NodeProto) -> dict[str, Value]:
+        """In place of the outputs of a node that is not read, those whose shapes are known."""
+        given = [value for value in map(self.values.get, node.input) if isinstance(value, Value)]
+        if all(name in self.lost or isinstance(self.values.get(name), np.ndarray) for name in filter(None, node.input)):
+            self.lost.update(node.output)  # constants: nothing stands for them
+            return {}
+        known = {name: self._known(name) for name in node.input if self._known(name) is not None}
+        dims = dict(zip(filter(None, node.output), inferred(node, known, self.graph.opset), strict=False))
+        dims |= {name: self.graph.shapes[name] for name in node.output if name in self.graph.shapes}
+        stand_ins = {name: _stand_in_like(found, given) for name, found in dims.items() if found is not None}
+        return {name: value for name, value in stand_ins.items() if value is not None}
+
+    def _known(self, name: str) -> np.ndarray | Shape | None:
+        """What shape inference is told of a tensor: a constant, or the shape of activations."""
+        value = self.values.get(name)
+        if isinstance(value, np.ndarray):
+            return value
+        if isinstance(value, Regrouped):
+            return value.positions.shape
+        return value.dims if isinstance(value, Value) else self.graph.shapes.get(name)
 
     def _results(self, node: onnx.NodeProto, layer: Layer) -> list[Argument]:
         inputs = tuple(self.values[name] if name else None for name in node.input)
@@ -195,6 +235,10 @@ class _Lowering:
         """Add the population that gives an output of the model: the tensor's own if there is one, else a readout."""
         if value is None:
             self._refuse_unless_known(tensor)
+            return
+        if isinstance(value, Regrouped):
+            node = next(node for node in self.graph.nodes if tensor in node.output)
+            self._refuse(node, str(refused(value)), value.layer)
             return
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
@@ -237,6 +281,26 @@ class _Lowering:
         unread = [path for path in layers if path in behind]
         title = f"{self.graph.title}: {count} no spiking counterpart"
         raise UnsupportedModelError(title, list(first.values()), layers, unread)
+
+
+def _stand_in_like(dims: Shape, given: Sequence[Value]) -> Value | None:
+    """A stand-in of ONNX dimensions `dims`, laid out as what the node was given is, or else channels first."""
+    if len(dims) not in _LAYOUTS or dims[0] != 1:
+        return None
+    layouts = [value.layout for value in given if value.dims == dims]
+    plain = [
+        value.layout for value in given if len(value.dims) == len(dims) and sorted(map(len, value.layout))[-1] == 1
+    ]
+    layout = next(iter([*layouts, *plain]), _LAYOUTS[len(dims)])
+    shape = next((value.shape for value in given if value.dims == dims), None) or _arranged(dims, layout)
+    return _stand_in(shape, layout)
+
+
+def _arranged(dims: Shape, layout: Layout) -> Shape:
+    """The shape of an image that has these ONNX dimensions; an axis that several are merged in takes it all."""
+    sizes = {part[0]: dim for part, dim in zip(layout, dims, strict=True) if part}
+    axes = 1 + max(axis for part in layout for axis in part)
+    return tuple(sizes.get(axis, 1) for axis in range(axes))
 
 
 def _stand_in(shape: Shape, layout: Layout) -> Value:

@@ -143,7 +143,14 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> 
         opset,
         layers(nodes, constants, model.producer_name),
         absorbed=absorbed(nodes),
+        shapes=_shapes(graph),
     )
+
+
+def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes of tensors within, for a batch of one, where all but the batch is known."""
+    dims = {entry.name: [dim.dim_value for dim in entry.type.tensor_type.shape.dim] for entry in graph.value_info}
+    return {name: (1, *sizes[1:]) for name, sizes in dims.items() if sizes and all(sizes[1:])}
 
 
 def _open_batch(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray]) -> None:

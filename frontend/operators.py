@@ -6,16 +6,18 @@ Windows and bends have modules of their own; here are arithmetic, matrices, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from ..ir import Conv2D, Dense, Pad
-from . import activations, images, rounding
+from . import activations, images, masks, rounding
 from .affine import Value, concatenated
-from .call import Call, Quantized, Ranking, Result
-from .support import Unsupported, operator_refusal
+from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
+from .regrouping import MOVING, regrouped
+from .support import JUMP, Unsupported, operator_refusal
 
 _TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
 
@@ -27,10 +29,20 @@ def apply(call: Call) -> Result:
             return _renamed(argument, call)
         if isinstance(argument, Quantized) and call.node.op_type != "DequantizeLinear":
             raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
+        if isinstance(argument, Mask) and call.node.op_type not in _CHOOSING:
+            raise Unsupported(JUMP)
+        if isinstance(argument, Regrouped):
+            return regrouped(call)
     known = {"": _HANDLERS, "ai.onnx": _HANDLERS, "ai.onnx.ml": _LEARNED}.get(call.node.domain, {})
     if call.node.op_type not in known:
         raise Unsupported(operator_refusal(call.node.op_type))
-    return known[call.node.op_type](call)
+    try:
+        return known[call.node.op_type](call)
+    except Unsupported as error:
+        if call.node.op_type in MOVING and isinstance(call.inputs[0], Value):
+            with suppress(Unsupported):
+                return regrouped(call)
+        raise error
 
 
 def _renamed(ranking: Ranking, call: Call) -> Ranking:
@@ -68,8 +80,11 @@ def _mean(call: Call) -> Value:
     return _add(call).scaled(np.array(1 / len(call.inputs)), call.layers)
 
 
-def _multiply(call: Call) -> Value:
+def _multiply(call: Call) -> Result:
     first, second = call.inputs
+    match call.inputs:
+        case (Value() as x, Mask() as mask) | (Mask() as mask, Value() as x):
+            return masks.times(x, mask, call)
     if isinstance(first, Value) and isinstance(second, Value):
         raise Unsupported("it multiplies activations with each other, which spikes cannot; add them instead")
     if isinstance(first, Value):
@@ -160,8 +175,14 @@ def _pad(call: Call) -> Value:
 
 
 def _concat(call: Call) -> Value:
-    values = [call.value(index) for index in range(len(call.inputs))]
-    return concatenated(values, call.attributes["axis"], call.layers)
+    """Constants among the operands are parts of the bias."""
+    like = next(argument for argument in call.inputs if isinstance(argument, Value))
+    axis = call.attributes["axis"] % len(like.dims)
+    values = [
+        call.value(index) if isinstance(argument, Value) else like.constant(call.weight(index), axis)
+        for index, argument in enumerate(call.inputs)
+    ]
+    return concatenated(values, axis, call.layers)
 
 
 def _slice(call: Call) -> Value:
@@ -207,8 +228,8 @@ def _gather(call: Call) -> Value:
 # Views: nothing moves.
 
 
-def _same(call: Call) -> Value:
-    return call.value()
+def _same(call: Call) -> Result:
+    return call.inputs[0] if isinstance(call.inputs[0], Mask) else call.value()
 
 
 def _dropout(call: Call) -> Value:
@@ -225,7 +246,9 @@ def _expand(call: Call) -> Value:
     return x
 
 
-def _cast(call: Call) -> Value:
+def _cast(call: Call) -> Result:
+    if isinstance(call.inputs[0], Mask):
+        return call.inputs[0]
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
     if call.attributes["to"] not in floats:
         raise Unsupported("it turns activations into integers")
@@ -234,6 +257,8 @@ def _cast(call: Call) -> Value:
 
 def _cast_like(call: Call) -> Result:
     constant = call.inputs[0]
+    if isinstance(constant, Mask):
+        return constant
     return np.asarray(constant, np.float32) if isinstance(constant, np.ndarray) else call.value()
 
 
@@ -276,6 +301,7 @@ def _unsqueeze(call: Call) -> Value:
 
 
 _HANDLERS: dict[str, Callable[[Call], Result]] = {
+    "Abs": activations.absolute,
     "Add": _add,
     "ArgMax": activations.arg_max,
     "AveragePool": images.average_pool,
@@ -288,17 +314,23 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Conv": images.conv,
     "DequantizeLinear": rounding.dequantize,
     "Div": _divide,
+    "DepthToSpace": regrouped,
     "Dropout": _dropout,
     "Expand": _expand,
     "Flatten": _flatten,
     "Floor": rounding.floor,
     "Gather": _gather,
+    "GatherND": regrouped,
     "Gemm": _gemm,
     "GlobalAveragePool": images.global_average_pool,
     "GlobalMaxPool": images.global_max_pool,
+    "Greater": masks.compare,
+    "GreaterOrEqual": masks.compare,
     "HardSigmoid": activations.hard_sigmoid,
     "Identity": _same,
     "LeakyRelu": activations.leaky_relu,
+    "Less": masks.compare,
+    "LessOrEqual": masks.compare,
     "LogSoftmax": activations.log_softmax,
     "MatMul": _matmul,
     "Max": activations.maximum,
@@ -307,6 +339,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Min": activations.minimum,
     "Mul": _multiply,
     "Neg": _negate,
+    "Not": masks.negate,
     "PRelu": activations.prelu,
     "Pad": _pad,
     "QuantizeLinear": rounding.quantize,
@@ -318,16 +351,22 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Round": rounding.round_half_even,
     "Slice": _slice,
     "Softmax": activations.softmax,
+    "SpaceToDepth": regrouped,
     "Split": _split,
     "Squeeze": _squeeze,
     "Sub": _subtract,
     "Sum": _add,
+    "ThresholdedRelu": activations.thresholded_relu,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Where": masks.where,
 }
 
 # Operators of classical machine learning, as scikit-learn's converter writes them around a network.
 _LEARNED: dict[str, Callable[[Call], Result]] = {"Scaler": _scaler, "ZipMap": _same}
+
+# What may follow a comparison.
+_CHOOSING = {"Cast", "CastLike", "Identity", "Mul", "Not", "Where"}
 
 # What may follow ArgMax: the class is looked up or cast, and stays the class of the largest score.
 _RENAMING = {"ArrayFeatureExtractor", "Cast", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..ir import Refusal
@@ -27,7 +27,14 @@ class Layer:
 
 
 class Unsupported(Exception):
-    """A layer cannot be lowered; the text says why. Collected by the lowering, never seen by the user."""
+    """A layer cannot be lowered; the text says why. Collected by the lowering, never seen by the user.
+
+    `layer` is the path of the layer that is to blame, if it is not the one at hand.
+    """
+
+    def __init__(self, reason: str, layer: str | None = None):
+        self.layer = layer
+        super().__init__(reason)
 
 
 _USE_RELU = "use ReLU there and fine-tune"
@@ -39,7 +46,10 @@ _NORM = "it normalises by statistics of each image, which spikes cannot; use Bat
 _VOLUME = "only images (H, W, C), series (L, C) and vectors (N,) are supported; use the 2D layer"
 _TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
 _RESIZED = "it resamples images, which is not supported; resize them before the network, or use strides and pooling"
-_JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
+JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
+_BATCH = "it normalises by statistics of each batch; keep running statistics in training (track_running_stats=True)"
+_SHUFFLED = "it moves channels into space, or space into channels; use strides and pooling, or a larger kernel"
+_TABLE = "it looks its input up in a table; feed the embedded vectors instead"
 _LAMBDA = "arbitrary Python code cannot be compiled; express it with Keras layers"
 
 # By Keras class, base classes included.
@@ -63,7 +73,7 @@ _LAYERS = {
     "RMSNormalization": _NORM,
     "UnitNormalization": _NORM,
     "Lambda": _LAMBDA,
-    "Embedding": "it looks its input up in a table; feed the embedded vectors instead",
+    "Embedding": _TABLE,
     "Conv3D": _VOLUME,
     "Conv1DTranspose": _TRANSPOSED,
     "Conv2DTranspose": _TRANSPOSED,
@@ -100,16 +110,25 @@ _OPERATORS = {
     "ConvTranspose": _TRANSPOSED,
     "Resize": _RESIZED,
     "Upsample": _RESIZED,
-    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), _JUMP),
+    **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), JUMP),
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _SHUFFLED),
     "LogSoftmax": _ACTIVATIONS["log_softmax"],
 }
 
 
-# Operators whose output has the shape of their largest operand: where one is refused, reading can go on after it.
-SHAPE_KEEPING = frozenset(
-    {*_ELEMENTWISE, "Abs", "Clip", "Div", "HardSigmoid", "LRN", "LayerNormalization", "LogSoftmax", "Max", "Min", "Mul"}
-    | {"InstanceNormalization", "GroupNormalization", "PRelu", "Pow", "Softmax", "ThresholdedRelu"}
-)
+# By class of torch.nn: what it does says more than the operators that it is exported as.
+_MODULES = {
+    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"), _BATCH),
+    **dict.fromkeys(("GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm"), _NORM),
+    **dict.fromkeys(("LocalResponseNorm", "CrossMapLRN2d", "RMSNorm"), _NORM),
+    **dict.fromkeys(("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"), _RESIZED),
+    **dict.fromkeys(("PixelShuffle", "PixelUnshuffle"), _SHUFFLED),
+    **dict.fromkeys(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"), _RECURRENT),
+    "MultiheadAttention": _ATTENTION,
+    "Embedding": _TABLE,
+    "RReLU": "its slope is drawn at random in training; use LeakyReLU with the mean of its two slopes",
+    "Threshold": JUMP,
+}
 
 
 def refusal(classes: Iterable[str], activation: str | None, data_format: str | None) -> str | None:
@@ -124,6 +143,26 @@ def refusal(classes: Iterable[str], activation: str | None, data_format: str | N
     if data_format == "channels_first":
         return "channels_first is not supported; rebuild the model with data_format='channels_last'"
     return None
+
+
+def module_refusal(kind: str, given: Sequence[int], gives: Sequence[int]) -> str | None:
+    """Why a module of torch.nn cannot be lowered, by its class; None where its operators say it.
+
+    `given` and `gives` are the ONNX dimensions of its input and output, empty where they are not known.
+    """
+    if re.fullmatch(r"Adaptive\w+Pool\dd", kind) and len(given) == len(gives) > 2:
+        return adaptive_refusal(given[2:], gives[2:])
+    return _MODULES.get(kind)
+
+
+def adaptive_refusal(given: Sequence[int], gives: Sequence[int]) -> str:
+    """Why pooling to a size that does not divide the input's cannot be lowered."""
+    near = [
+        max(d for d in range(1, size + 1) if size % d == 0 and d <= max(to, 1))
+        for size, to in zip(given, gives, strict=True)
+    ]
+    sizes = ["×".join(map(str, size)) for size in (given, gives, near)]
+    return f"from {sizes[0]} to {sizes[1]} its windows differ in size; pool to a size that divides it, as {sizes[2]}"
 
 
 def kind(class_name: str, activation: str | None) -> str:

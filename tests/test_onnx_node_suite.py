@@ -11,6 +11,7 @@ CASES = node_suite.cases()
 MEASURED = "1.23"
 # How many tests agree; the others are refused. `python benchmarks/onnx_node_suite.py --reasons` says why.
 AGREE = {
+    "Abs": 1,
     "Add": 2,
     "ArgMax": 8,
     "AveragePool": 14,
