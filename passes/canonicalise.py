@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import networkx as nx
 
-from ..ir import Connection, Conv2D, Dense, Network, Operator, Stage, fold
+from ..ir import Connection, Conv2D, Dense, Network, Operator, Scale, Stage, fold
 from .manager import Context, Pass
 
 
@@ -38,24 +38,31 @@ class Canonicalise(Pass):
 
 
 def _append(connections: list[Connection], connection: Connection, by: str) -> None:
-    """Add a connection to the list; where a parallel one differs in nothing but its weight, add the weights."""
+    """Add a connection to the list; where a parallel one differs in nothing but its weight or last factor, add them."""
     for place, other in enumerate(connections):
         if (other.source, other.target) == (connection.source, connection.target):
             total = _added(other.operators, connection.operators)
             if total is not None:
                 origin = other.origin.merge(connection.origin).by(by)
-                connections[place] = replace(other, operators=(total,), origin=origin)
+                connections[place] = replace(other, operators=total, origin=origin)
                 return
     connections.append(connection)
 
 
-def _added(first: tuple[Operator, ...], second: tuple[Operator, ...]) -> Operator | None:
+def _added(first: tuple[Operator, ...], second: tuple[Operator, ...]) -> tuple[Operator, ...] | None:
+    """What two connections do that differ at most in the weight or factor of their last operator."""
     match first, second:
-        case (Dense(a),), (Dense(b),):
-            return Dense(a + b)
-        case (Conv2D(a) as conv,), (Conv2D(b) as other,) if a.shape == b.shape:
-            return replace(conv, weight=a + b) if replace(other, weight=a) == conv else None
-    return None
+        case (*before, Dense(a)), (*others, Dense(b)) if a.shape == b.shape:
+            total: Operator = Dense(a + b)
+        case (*before, Scale(a)), (*others, Scale(b)) if a.shape == b.shape:
+            total = Scale(a + b)
+        case (*before, Conv2D(a) as conv), (*others, Conv2D(b) as other) if a.shape == b.shape:
+            if replace(other, weight=a) != conv:
+                return None
+            total = replace(conv, weight=a + b)
+        case _:
+            return None
+    return (*before, total) if before == others else None
 
 
 def _without_dead_ends(network: Network) -> Network:

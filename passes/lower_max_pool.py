@@ -15,16 +15,19 @@ from ..ir import (
     Clip,
     Connection,
     Conv2D,
+    Dense,
     Flatten,
     MaxPool2D,
     MaxPoolRelu2D,
     Network,
     Neuron,
+    Operator,
     Pad,
     Pick,
     Population,
+    QuantizedRelu,
     Relu,
-    UnsupportedModelError,
+    Scale,
 )
 from .canonicalise import Canonicalise
 from .manager import Context
@@ -37,8 +40,8 @@ class LowerMaxPool(Lowering):
 
     Exact in the analog network. A window of n positions becomes n − 1 populations, in log₂ n layers; the maximum is
     the sum of one position and one rectifier per layer, so whoever read the pooling population now reads those.
-    Positions in the padding count as zero, which never wins against a rectified activation; pooling of
-    anything else is refused if it pads.
+    Positions in the padding count as zero next to a rectifier, before or behind, where zero never wins. Elsewhere
+    another position of the same window stands in for them, which costs an edge more per population.
 
     - before-neuron: where a plain rectifier stands right before or behind the pooling, make one population of both,
       whose neurons integrate the largest current of their window. Exact for few-spike; under rate codes, whose
@@ -52,7 +55,6 @@ class LowerMaxPool(Lowering):
 
     def run(self, network: Network, context: Context) -> Network:
         joined = _joined(network, self.name) if self.before_neuron else network
-        _require_lowerable(joined)
         lowered = super().run(joined, context)
         return Canonicalise().run(lowered, context) if lowered is joined is not network else lowered
 
@@ -60,7 +62,7 @@ class LowerMaxPool(Lowering):
         return super().applies(neuron) and not (self.before_neuron and isinstance(neuron, MaxPoolRelu2D))
 
     def lowered(self, rewrite: Rewrite) -> Sum:
-        elements = [rewrite.summed.then(tap) for tap in _taps(rewrite.old)]
+        elements = _elements(rewrite)
         names = (f"{rewrite.old.name}/max{number}" for number in count(1))
         while len(elements) > 1:
             halves = zip(elements[::2], elements[1::2], strict=False)
@@ -121,6 +123,28 @@ def _one(network: Network, first: Population, second: Population, name: str, by:
     return network.replace(populations=[*kept, joined], connections=connections)
 
 
+def _elements(rewrite: Rewrite) -> list[Sum]:
+    """What lies at each position of the window. Zero stands for the padding, or where it might win, a position within.
+
+    Repeating a number changes no maximum. What stands in is taken from as few positions as there can be: mostly from
+    one, which no window has in the padding.
+    """
+    taps = list(_taps(rewrite.old))
+    elements = [rewrite.summed.then(tap) for tap in taps]
+    if _zero_never_wins(rewrite.before, rewrite.old):
+        return elements
+    ones = np.ones((1, *rewrite.summed.shape), np.float32)
+    inside = [tap.apply(ones)[0] for tap in taps]
+    left = np.ones_like(inside[0])  # where no position stands in yet
+    for place in sorted(range(len(taps)), key=lambda place: -inside[place].sum()):
+        here, left = left * inside[place], left * (1 - inside[place])
+        stand_in = rewrite.summed.then(taps[place])
+        for other, lies in enumerate(inside):
+            if (missing := here * (1 - lies)).any():
+                elements[other] = elements[other].plus(stand_in.scaled(missing))
+    return elements
+
+
 def _taps(pool: Population) -> Iterator[Conv2D]:
     """For each position of the window the convolution that picks what lies there."""
     assert isinstance(pool.neuron, MaxPool2D)
@@ -131,31 +155,49 @@ def _taps(pool: Population) -> Iterator[Conv2D]:
         yield Conv2D(weight, pool.neuron.strides, pool.neuron.padding, groups=channels)
 
 
-def _require_lowerable(network: Network) -> None:
-    problems = [
-        f"{name} (MaxPool2D, from {', '.join(population.origin.layers) or 'no known layer'}): it pads, and may pool "
-        "negative numbers; put the ReLU before the pooling, where it changes nothing"
-        for name, population in network.populations.items()
-        if isinstance(population.neuron, MaxPool2D)
-        and not isinstance(population.neuron, MaxPoolRelu2D)
-        and any(map(any, population.neuron.padding))
-        and not _is_rectified(network, population)
-    ]
-    if problems:
-        raise UnsupportedModelError("lower-max-pool cannot lower these populations:", problems)
+def _zero_never_wins(network: Network, pool: Population) -> bool:
+    """Whether zeros in the padding change nothing, as far as the structure tells."""
+    assert isinstance(pool.neuron, MaxPool2D)
+    pads = any(map(any, pool.neuron.padding))
+    return not pads or isinstance(pool.neuron, MaxPoolRelu2D) or _is_rectified(network, pool) or _is_cut(network, pool)
+
+
+def _is_cut(network: Network, pool: Population) -> bool:
+    """Whether all that reads the pooling takes negative numbers for zero."""
+    return pool.name not in network.outputs and all(
+        not edge.operators
+        and len(network.incoming(edge.target)) == 1
+        and isinstance(network.populations[edge.target].neuron, (Relu, Clip, QuantizedRelu))
+        and _holds_no_positive(network.populations[edge.target].bias)
+        for edge in network.outgoing(pool.name)
+    )
 
 
 def _is_rectified(network: Network, population: Population) -> bool:
     """Whether the summed input is never negative, as far as the structure tells."""
-    keeps_sign = (AveragePool2D, Flatten, Pad, Pick)
-    return (population.bias is None or bool((population.bias >= 0).all())) and all(
-        _gives_no_negative(network, c.source) and all(isinstance(o, keeps_sign) for o in c.operators)
+    return _holds_no_negative(population.bias) and all(
+        _gives_no_negative(network, c.source) and all(map(_keeps_sign, c.operators))
         for c in network.incoming(population.name)
     )
+
+
+def _keeps_sign(operator: Operator) -> bool:
+    match operator:
+        case Conv2D(weight) | Dense(weight) | Scale(weight):
+            return _holds_no_negative(weight)
+    return isinstance(operator, (AveragePool2D, Flatten, Pad, Pick))
+
+
+def _holds_no_negative(array: np.ndarray | None) -> bool:
+    return array is None or bool((array >= 0).all())
+
+
+def _holds_no_positive(array: np.ndarray | None) -> bool:
+    return array is None or bool((array <= 0).all())
 
 
 def _gives_no_negative(network: Network, name: str) -> bool:
     population = network.populations[name]
     if type(population.neuron) is MaxPool2D:
         return _is_rectified(network, population)
-    return isinstance(population.neuron, (Relu, Clip, MaxPoolRelu2D))
+    return isinstance(population.neuron, (Relu, Clip, QuantizedRelu, MaxPoolRelu2D))

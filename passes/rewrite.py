@@ -93,14 +93,14 @@ class Sum:
 
 
 class Rewrite:
-    """A network in which the population `old` is about to give way to a sum of others; `by` is the pass's name.
+    """The network `before`, in which the population `old` is to give way to a sum of others; `by` is the pass's name.
 
     What it makes must be canonicalised: delays are not set.
     """
 
     def __init__(self, network: Network, old: Population, by: str):
+        self.before = network
         self.old = old
-        self._network = network
         self._by = by
         self._origin = old.origin.by(by)
         self._populations = {name: p for name, p in network.populations.items() if name != old.name}
@@ -109,12 +109,12 @@ class Rewrite:
     @property
     def summed(self) -> Sum:
         """What the old population's neuron is applied to."""
-        terms = tuple(self._network.incoming(self.old.name))
+        terms = tuple(self.before.incoming(self.old.name))
         return Sum(terms, self.old.bias, self.old.input_shape, self._origin)
 
     def heir(self, suffix: str) -> str:
         """The old population's own name, so that profiles join by it; with `suffix` where the readout will need it."""
-        return f"{self.old.name}/{suffix}" if self.old.name in self._network.outputs else self.old.name
+        return f"{self.old.name}/{suffix}" if self.old.name in self.before.outputs else self.old.name
 
     def population(self, name: str, neuron: AnalogNeuron, summed: Sum) -> Sum:
         """The output of a new population, called `name` unless that is taken."""
@@ -126,16 +126,16 @@ class Rewrite:
 
     def network(self, total: Sum) -> Network:
         """The network in which `total` stands for the old population, which stays on only as an output."""
-        for read in self._network.outgoing(self.old.name):
+        for read in self.before.outgoing(self.old.name):
             sent = replace(total, origin=read.origin.by(self._by)).then(*read.operators)
             target = self._populations[read.target]
             self._populations[read.target] = replace(target, bias=_added(target.bias, sent.bias))
             self._connect(sent, read.target)
-        if self.old.name in self._network.outputs:
+        if self.old.name in self.before.outputs:
             readout = Population(self.old.name, total.shape, Identity(), total.bias, self._origin)
             self._populations[self.old.name] = readout
             self._connect(total, self.old.name)
-        return self._network.replace(populations=self._populations, connections=self._connections)
+        return self.before.replace(populations=self._populations, connections=self._connections)
 
     def _connect(self, summed: Sum, target: str) -> None:
         for term in summed.terms:

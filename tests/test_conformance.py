@@ -4,6 +4,7 @@ The networks are dyadic, so nothing is rounded and the comparison is exact; seve
 nothing may leak from one into the next.
 """
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import dyadic
@@ -18,6 +19,7 @@ from scipy.stats import binom
 import snnc
 from snnc import ir
 from snnc.backend.compiled import Recording
+from snnc.passes import Canonicalise, Context, LowerMaxPool, run
 
 needs_genn = pytest.mark.skipif(not (find_spec("pygenn") and find_spec("ml_genn")), reason="pygenn is not installed")
 BACKENDS = ["onnxruntime", pytest.param("mlgenn", marks=needs_genn)]
@@ -94,6 +96,35 @@ def test_the_engine_pools_before_the_neuron(phased):
     )
     images = dyadic.images(network)
     assert_same(snnc.compile(network).simulate(images, record=True), naive.simulate(network, images))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_padded_pooling_of_signed_numbers_as_rectifiers(backend):
+    """Where the padding lies, another number of the window stands in: by a factor for each position."""
+    pool = ir.MaxPool2D((5, 4, 3), (3, 2), (2, 1), ((1, 1), (1, 1)))
+    analog = ir.Network(
+        [
+            ir.Population("x", (5, 4, 2), ir.Input()),
+            ir.Population("first", (5, 4, 3), ir.Relu()),
+            ir.Population("pooled", pool.output_shape((5, 4, 3)), pool, dyadic.dyadic(1, 3, limit=0.25)),
+            ir.Population("y", (3,), ir.Identity()),
+        ],
+        [
+            ir.Connection("x", "first", (ir.Conv2D(dyadic.dyadic(2, 1, 1, 2, 3)),)),
+            ir.Connection("first", "pooled", (ir.Conv2D(dyadic.dyadic(3, 3, 3, 3, 3), padding=dyadic.SAME_3X3),)),
+            ir.Connection("pooled", "y", (ir.Flatten(), ir.Dense(dyadic.dyadic(4, 45, 3)))),
+        ],
+        ["x"],
+        ["y"],
+    )
+    lowered = run([Canonicalise(), LowerMaxPool()], analog, Context())
+    neurons = {ir.Input: ir.CurrentInput(), ir.Relu: ir.IntegrateFire(0.5, 0.25), ir.Identity: ir.Integrate()}
+    network = lowered.replace(
+        populations=[replace(p, neuron=neurons[type(p.neuron)]) for p in lowered.populations.values()], timesteps=9
+    )
+    assert any(isinstance(o, ir.Scale) and o.factor.ndim == 3 for c in network.connections for o in c.operators)
+    images = dyadic.images(network)
+    assert_same(snnc.compile(network, backend).simulate(images, record=True), naive.simulate(network, images))
 
 
 @needs_genn

@@ -11,6 +11,7 @@ from snnc.ir import Connection, Network, Origin, Population
 from snnc.passes import Canonicalise, Context, LowerMaxPool, run
 
 IMAGES = weights(3, 6, 7, 6, 2)
+RAISING = weights(2, 3)  # a bias, of both signs
 
 
 def pooled(size=(2, 2), strides=(2, 2), padding=ir.NO_PADDING, rectified=True, bias=None) -> Network:
@@ -74,10 +75,36 @@ def test_negative_inputs_and_biases(bias):
     assert_same_function(pooled((3, 2), (2, 2), rectified=False, bias=bias))
 
 
-def test_padding_is_zero_where_nothing_is_negative():
-    assert_same_function(pooled((3, 3), (2, 2), ((1, 1), (0, 1))))
-    with pytest.raises(ir.UnsupportedModelError, match=r"pool \(MaxPool2D, from max_pooling\): it pads"):
-        lowered(pooled((3, 3), (2, 2), ((1, 1), (0, 1)), rectified=False))
+PADDINGS = [((3, 3), (2, 2), ((1, 1), (0, 1))), ((3, 2), (1, 1), ((2, 2), (1, 1))), ((2, 2), (3, 2), ((1, 1), (1, 0)))]
+
+
+@pytest.mark.parametrize("bias", [None, weights(6, 3), weights(7, 7, 6, 3)])
+@pytest.mark.parametrize("window", PADDINGS)
+def test_padding_never_wins_whatever_the_sign(window, bias):
+    network = assert_same_function(pooled(*window, rectified=False, bias=bias))
+    positions = window[0][0] * window[0][1]
+    assert len(network.populations) == 3 + positions - 1
+
+
+@pytest.mark.parametrize("window", PADDINGS)
+def test_padding_is_zero_next_to_a_rectifier(window):
+    for network in (pooled(*window), pool_then_relu(window[0], window[2], bias=np.float32([-1, 0, -0.5]))):
+        rectifiers = assert_same_function(network)
+        assert not [
+            o for c in rectifiers.connections for o in c.operators if isinstance(o, ir.Scale) and o.factor.ndim > 1
+        ]
+
+
+def test_a_rectifier_that_raises_negative_numbers_above_zero_is_none():
+    assert_same_function(pool_then_relu((3, 2), ((1, 1), (0, 1))))
+
+
+@pytest.mark.parametrize("size", [(3, 3), (2, 2)])
+def test_what_stands_in_for_padding_is_one_edge_more_at_most(size):
+    network = lowered(pooled(size, (2, 2), ((1, 1), (1, 1)), rectified=False))
+    for name in (name for name in network.populations if name.startswith("pool/")):
+        edges = [c for c in network.incoming(name) if c.source == "x"]
+        assert len(edges) <= (2 if size == (3, 3) else 5)
 
 
 def test_pooling_of_pooling_and_pooling_as_an_output():
@@ -195,7 +222,7 @@ def test_genn_refuses_to_pool_before_the_neuron_and_says_what_to_do():
         snnc.compile(snn, "mlgenn")
 
 
-def pool_then_relu(size, padding) -> Network:
+def pool_then_relu(size, padding, bias=RAISING) -> Network:
     """A linear convolution, max pooling, a rectifier with a bias, and a readout."""
     pool = ir.MaxPool2D((7, 6, 3), size, (2, 2), padding)
     shape = pool.output_shape((7, 6, 3))
@@ -204,7 +231,7 @@ def pool_then_relu(size, padding) -> Network:
         [
             Population("x", (7, 6, 2), ir.Input()),
             Population("max", shape, pool, weights(1, 3)),
-            Population("pool", shape, ir.Relu(), weights(2, 3)),
+            Population("pool", shape, ir.Relu(), bias),
             Population("y", (3,), ir.Identity()),
         ],
         [

@@ -236,8 +236,9 @@ def test_a_network_without_them_is_handed_on():
     assert run([LowerLeakyRelu(), LowerClip()], network, Context()) is network
 
 
-@pytest.mark.parametrize(("neuron", "fits"), [(LeakyRelu(0.1), False), (Clip(1.0), True)])
-def test_padded_max_pooling_knows_which_give_no_negative(neuron, fits):
+@pytest.mark.parametrize(("neuron", "keeps_zero"), [(LeakyRelu(0.1), False), (Clip(1.0), True)])
+@pytest.mark.parametrize("pool_first", [True, False])
+def test_padded_max_pooling_knows_which_give_no_negative(neuron, keeps_zero, pool_first):
     pool = ir.MaxPool2D((4, 4, 2), (3, 3), (2, 2), ((1, 1), (1, 1)))
     network = Network(
         [
@@ -249,15 +250,12 @@ def test_padded_max_pooling_knows_which_give_no_negative(neuron, fits):
         ["x"],
         ["pool"],
     )
-    passes = [Canonicalise(), LowerMaxPool(), LowerClip(), LowerLeakyRelu()]
-    if fits:
-        x = {"x": weights(0, 3, 4, 4, 2, scale=2)}
-        found = analog(run(passes, network, Context()), x)["pool"]
-        np.testing.assert_allclose(found, analog(network, x)["pool"], atol=1e-6)
-        return
-    for pipeline in (passes, passes[:1] + passes[:0:-1]):  # before and after lowering the leaky rectifier
-        with pytest.raises(ir.UnsupportedModelError, match="it pads, and may pool negative numbers"):
-            run(pipeline, network, Context())
+    passes = [LowerMaxPool(), LowerClip(), LowerLeakyRelu()]
+    changed = run([Canonicalise(), *(passes if pool_first else passes[::-1])], network, Context())
+    x = {"x": weights(0, 3, 4, 4, 2, scale=2)}
+    np.testing.assert_allclose(analog(changed, x)["pool"], analog(network, x)["pool"], atol=1e-6)
+    factors = [o.factor for c in changed.connections for o in c.operators if isinstance(o, ir.Scale)]
+    assert all(factor.ndim == 1 for factor in factors) == (keeps_zero and pool_first)
 
 
 # To spikes.
