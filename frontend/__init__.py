@@ -50,6 +50,10 @@ def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
         from . import torch_module
 
         return torch_module.read(model, inputs)
+    if _is_a(model, "torch", "export.ExportedProgram"):
+        from . import torch_module
+
+        return torch_module.read_program(model, inputs)
     if _is_a(model, "tensorflow", "types.experimental.Callable"):
         from . import tf_function
 

@@ -33,11 +33,12 @@ class Quantized:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """What a comparison gives: where `value` lies above `bound`, or below."""
+    """What a comparison gives: where `value` lies above `bound`, or below; `layer` compares."""
 
     value: Value
     bound: float
     above: bool
+    layer: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,11 @@ from typing import Any
 from ..ir import ModelFileError, UnsupportedModelError
 from . import keras_model, keras_weights
 from .reading import Reading
-from .support import Layer, kind, refusal
+from .support import Layer, first_line, kind, refusal
 
 _MODELS = {"Functional", "Model", "Sequential"}
 FOREIGN = "its class is not part of Keras, and code is not run from files; load it in Python and give the model itself"
+_WRAPPERS = {"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper"}  # layers of Keras that hold code
 _FUNCTION = "it refers to Python code, which is not run from files; load it in Python and give the model itself"
 
 
@@ -74,13 +75,24 @@ def _attached(path: Path, copy: Path) -> Any:
     import h5py
 
     with h5py.File(copy, "r") as file:
-        config = file.attrs.get("model_config")
+        config, version = file.attrs.get("model_config"), _text(file.attrs.get("keras_version"))
+    if version.startswith(("0.", "1.")):
+        raise ModelFileError(
+            f"{path} was written by Keras {version}, whose layers no later Keras knows: "
+            "rebuild the model in Keras 3, load its weights, and give that"
+        )
     if config is None:
         raise ModelFileError(f"{path} holds no model, at most its weights; save the whole model")
     try:
         return json.loads(config)
     except (ValueError, TypeError, RecursionError):
         raise ModelFileError(f"{path} is an HDF5 file, but not a model saved by Keras") from None
+
+
+def _text(attribute: Any) -> str:
+    """An attribute of an HDF5 file that should be text, in one line."""
+    given = attribute.decode("utf-8", "replace") if isinstance(attribute, bytes) else attribute
+    return first_line(ValueError(given)) if isinstance(given, str) else ""
 
 
 def _problems(value: Any, outer: str, owner: Layer | None = None) -> Iterator[tuple[Layer, str, bool]]:
@@ -91,9 +103,13 @@ def _problems(value: Any, outer: str, owner: Layer | None = None) -> Iterator[tu
     match value:
         case {"class_name": str(name), "config": config} if not name.startswith("__") or name == "__lambda__":
             yield from _entry_problems(value, name, config, outer, owner)
+        case {"value": [str(), _, _]} if owner and len(value) == 1:  # a lambda as Keras writes it for an activation
+            yield owner, _FUNCTION, True
         case dict():
             for key, item in value.items():
-                if key != "compile_config":  # optimizers and losses are not loaded
+                if owner and key.endswith("activation") and isinstance(item, str) and not _is_activation(item):
+                    yield owner, _FUNCTION, True  # as Keras 2 writes functions: by their names alone
+                elif key != "compile_config":  # optimizers and losses are not loaded
                     yield from _problems(item, outer, owner)
         case list():
             for item in value:
@@ -113,7 +129,7 @@ def _entry_problems(
     foreign = _is_foreign(entry)
     reason = FOREIGN if foreign else refusal([name], activation, config.get("data_format"))
     inside = list(_problems(config, f"{path}/" if owner and name in _MODELS else outer, layer))
-    code = foreign or name == "Lambda" or any(code for *_, code in inside)
+    code = foreign or name in _WRAPPERS or any(code for *_, code in inside)
     if reason is not None:
         yield layer, reason, code
     elif name in _MODELS or not inside:
@@ -132,3 +148,14 @@ def _is_foreign(entry: dict[str, Any]) -> bool:
     known = (keras.layers, keras.models, keras.initializers, keras.regularizers, keras.constraints)
     name = entry["class_name"]
     return name not in _MODELS and not any(hasattr(namespace, name) for namespace in known)
+
+
+def _is_activation(name: str) -> bool:
+    """Whether an activation is one of Keras's own."""
+    import keras
+
+    try:
+        keras.activations.get(name)
+    except ValueError:
+        return False
+    return True

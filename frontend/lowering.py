@@ -114,6 +114,7 @@ class _Lowering:
         self.readouts: dict[str, Value] = {}
         self.unread: set[Layer] = set()
         self.lost: set[str] = set()
+        self.constant: dict[Layer, float] = {}  # layers that say the same whatever they are given
         self.wanted = {*graph.outputs, *graph.probes, *(name for node in graph.nodes for name in node.input)}
 
     def lowered(self) -> Lowered:
@@ -155,6 +156,8 @@ class _Lowering:
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of a file that fits no schema
             self._refuse(node, f"its attributes or operands do not fit together: {first_line(error)}")
             return
+        if isinstance(results[0], np.ndarray) and any(isinstance(self.values.get(name), Value) for name in node.input):
+            self.constant[layer] = float(results[0].flat[0])
         self.values.update(zip(node.output, results, strict=False))
         for extra in node.output[len(results) :]:
             if extra in self.wanted:
@@ -235,6 +238,13 @@ class _Lowering:
         """Add the population that gives an output of the model: the tensor's own if there is one, else a readout."""
         if value is None:
             self._refuse_unless_known(tensor)
+            return
+        if isinstance(value, np.ndarray) and self.constant:
+            layer, number = next(reversed(self.constant.items()))
+            reason = (
+                f"it gives {number:g} whatever it is given, as it clips above its upper bound; λ has to be positive"
+            )
+            self.refused.setdefault(layer, reason)
             return
         if isinstance(value, Regrouped):
             node = next(node for node in self.graph.nodes if tensor in node.output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,16 +19,16 @@ def compare(call: Call) -> Mask:
     above = call.node.op_type.startswith("Greater")
     match call.inputs:
         case (Value() as x, np.ndarray() as bound):
-            return Mask(x, number(bound), above)
+            return Mask(x, number(bound), above, call.layers[-1])
         case (np.ndarray() as bound, Value() as x):
-            return Mask(x, number(bound), not above)
+            return Mask(x, number(bound), not above, call.layers[-1])
     raise Unsupported(JUMP)
 
 
 def negate(call: Call) -> Mask:
     mask = call.inputs[0]
     assert isinstance(mask, Mask)
-    return Mask(mask.value, mask.bound, not mask.above)
+    return replace(mask, above=not mask.above)
 
 
 def where(call: Call) -> Result:

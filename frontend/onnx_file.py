@@ -149,7 +149,8 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> 
 
 def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     """The shapes of tensors within, for a batch of one, where all but the batch is known."""
-    dims = {entry.name: [dim.dim_value for dim in entry.type.tensor_type.shape.dim] for entry in graph.value_info}
+    entries = (*graph.value_info, *graph.output)
+    dims = {entry.name: [dim.dim_value for dim in entry.type.tensor_type.shape.dim] for entry in entries}
     return {name: (1, *sizes[1:]) for name, sizes in dims.items() if sizes and all(sizes[1:])}
 
 

@@ -30,7 +30,7 @@ def apply(call: Call) -> Result:
         if isinstance(argument, Quantized) and call.node.op_type != "DequantizeLinear":
             raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
         if isinstance(argument, Mask) and call.node.op_type not in _CHOOSING:
-            raise Unsupported(JUMP)
+            raise Unsupported(JUMP, argument.layer)
         if isinstance(argument, Regrouped):
             return regrouped(call)
     known = {"": _HANDLERS, "ai.onnx": _HANDLERS, "ai.onnx.ml": _LEARNED}.get(call.node.domain, {})

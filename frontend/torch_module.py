@@ -7,6 +7,7 @@ import copy
 import functools
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,11 @@ from .affine import as_tensor
 from .graph import GraphInput
 from .precision import coarsest
 from .reading import Arrays, Computed, Reading
-from .support import first_line
+from .support import Layer, first_line, module_refusal
 
+_OLDER_EXPORTER = (
+    "the older exporter may take it: torch.onnx.export(module, example, 'model.onnx', dynamo=False); give that file"
+)
 _HALVES = {torch.float16, torch.bfloat16}
 
 
@@ -31,14 +35,24 @@ def read(module: torch.nn.Module, inputs: Any) -> Reading:
     `inputs` is an example of what it takes, batch first: an array or tensor, or a tuple of them. Layers are modules,
     called by their paths, as in "features.0". Raises UnsupportedModelError.
     """
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     title = f"PyTorch module {type(module).__name__}"
+    if isinstance(module, torch.jit.ScriptModule):
+        advice = "give the torch.nn.Module that it was made from, or an ONNX file of it"
+        raise UnsupportedModelError(f"{title} is TorchScript, which PyTorch no longer exports", [advice])
     if inputs is None:
         advice = "give an example of what it takes, as in load(module, inputs=torch.zeros(1, 3, 32, 32))"
         raise UnsupportedModelError(f"{title} does not say what its inputs are", [advice])
     examples = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
     arguments = _arguments(module, examples, title)
+    _require_runs(module, arguments, title)
     program = _exported(module, arguments, title)
     return onnx_file.reading_of(program, title, functools.partial(_computed, module, arguments, program))
+
+
+def read_program(program: torch.export.ExportedProgram, inputs: Any) -> Reading:
+    """The analog network of what torch.export made of a module."""
+    return read(program.module(), program.example_inputs[0] if inputs is None else inputs)
 
 
 def _computed(
@@ -72,21 +86,73 @@ def _single(kind: torch.dtype) -> torch.dtype:
 
 
 def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title: str) -> Any:
-    """The module as ONNX, for a batch of one; every node says which module it comes from."""
-    try:
-        with _inference(module), _quiet():
-            from onnxscript.optimizer import fold_constants
+    """The module as ONNX, for a batch of one; every node says which module it comes from.
 
-            # The exporter's own optimiser would merge layers, and with them their names.
-            program = torch.onnx.export(module, examples, dynamo=True, optimize=False, verbose=False)
-            assert program is not None
-            fold_constants(program.model)
-    except ImportError as error:
-        missing = error.name or str(error)
-        raise ModelFileError(f"reading PyTorch modules needs {missing}: pip install 'snnc[torch]'") from None
-    except Exception as error:  # whatever the module's own code, or the exporter, raises
-        raise UnsupportedModelError(f"{title} cannot be exported by PyTorch", [first_line(error)]) from None
-    return program.model_proto
+    What the exporter has no ONNX form of becomes an operator of that name, which the lowering refuses: so one report
+    has all of them.
+    """
+    missing: dict[Any, Any] = {}
+    while True:
+        try:
+            with _inference(module), _quiet():
+                from onnxscript.optimizer import fold_constants
+
+                # The exporter's own optimiser would merge layers, and with them their names.
+                program = torch.onnx.export(
+                    module, examples, dynamo=True, optimize=False, verbose=False, custom_translation_table=missing
+                )
+                assert program is not None
+                fold_constants(program.model)
+        except ImportError as error:
+            package = error.name or str(error)
+            raise ModelFileError(f"reading PyTorch modules needs {package}: pip install 'snnc[torch]'") from None
+        except Exception as error:  # whatever the module's own code, or the exporter, raises
+            operator = _without_form(error)
+            if operator is None or operator in missing:
+                problems = [first_line(_causes(error)[-1]), _OLDER_EXPORTER]
+                raise UnsupportedModelError(f"{title} cannot be exported by PyTorch", problems) from None
+            missing[operator] = _stand_in(operator)
+            continue
+        return program.model_proto
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An exception and those that it came from: the exporter's own says next to nothing, the last one why."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    return causes
+
+
+def _without_form(error: BaseException) -> Any:
+    """The operator that the exporter says it has no ONNX form of; None where it failed for another reason."""
+    found = re.search(r"No ONNX function found for <OpOverload\(op='(\w+)\.(\w+)', overload='(\w+)'\)>", _said(error))
+    if found is None:
+        return None
+    namespace, name, overload = found.groups()
+    return getattr(getattr(getattr(torch.ops, namespace), name), overload)
+
+
+def _said(error: BaseException) -> str:
+    return str(_causes(error)[-1])
+
+
+def _stand_in(operator: Any) -> Any:
+    """A translation of a PyTorch operator to one of the same name, which no ONNX runtime knows."""
+    import onnx
+    from onnxscript import values
+
+    name, domain = operator.name().partition("::")[2].partition(".")[0], "pytorch"
+    kind, many = onnx.defs.OpSchema, onnx.defs.OpSchema.FormalParameterOption.Variadic
+    types = sorted(onnx.defs.get_schema("Identity").inputs[0].types)
+    tensors = [kind.FormalParameter(side, "T", param_option=many, is_homogeneous=False) for side in ("x", "y")]
+    schema = kind(name, domain, 1, inputs=tensors[:1], outputs=tensors[1:], type_constraints=[("T", types, "any")])
+    stand_in = values.Op(values.Opset(domain, 1), name, schema)
+
+    def translate(*arguments: Any, **options: Any) -> Any:
+        return stand_in(*[argument for argument in arguments if hasattr(argument, "shape")])
+
+    return translate
 
 
 def _arguments(module: torch.nn.Module, examples: Sequence[Any], title: str) -> tuple[torch.Tensor, ...]:
@@ -99,13 +165,42 @@ def _arguments(module: torch.nn.Module, examples: Sequence[Any], title: str) -> 
     return tuple(t.to(like.device, like.dtype) if t.is_floating_point() else t.to(like.device) for t in tensors)
 
 
+def _require_runs(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title: str) -> None:
+    """Run the module once: where its own code fails, that is said of the innermost module, and not by the exporter."""
+    running: list[str] = []
+    names = {part: name for name, part in module.named_modules()}
+
+    def begin(part: torch.nn.Module, _: Any) -> None:
+        running.append(names[part])
+
+    def end(*_: Any) -> None:
+        running.pop()
+
+    hooks = [
+        hook for part in names for hook in (part.register_forward_pre_hook(begin), part.register_forward_hook(end))
+    ]
+    try:
+        with _inference(module), _quiet():
+            module(*examples)
+    except Exception as error:  # whatever the module's own code raises
+        path = running[-1] if running else ""
+        kind = type(module.get_submodule(path)).__name__
+        reason = module_refusal(kind, (), ()) or first_line(error)
+        problem = Layer(path, kind, 0).problem(reason) if path else reason
+        raise UnsupportedModelError(f"{title} cannot be run on its inputs", [problem]) from None
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 @contextmanager
 def _inference(module: torch.nn.Module) -> Iterator[None]:
     """Within this context every part of a module is in inference mode; afterwards each is in its own again."""
     modes = {part: part.training for part in module.modules()}
     try:
         with torch.no_grad():
-            module.eval()
+            with contextlib.suppress(NotImplementedError):  # what torch.export made has one mode, its own
+                module.eval()
             yield
     finally:
         for part, training in modes.items():
@@ -118,7 +213,8 @@ def _quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        nothing = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(nothing), contextlib.redirect_stderr(nothing):
             warnings.simplefilter("ignore")
             yield
     finally:
