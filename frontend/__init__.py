@@ -90,6 +90,10 @@ def _read_file(path: Path) -> Reading:
             from . import onnx_file
 
             return onnx_file.read(path)
+    from .other_files import what_it_is
+
+    if said := what_it_is(path):
+        raise ModelFileError(f"{path} {said}")
     raise ModelFileError(f"{path}: cannot tell what this is from its name; give {_ACCEPTED}")
 
 

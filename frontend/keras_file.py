@@ -11,8 +11,9 @@ from typing import Any
 
 from ..ir import ModelFileError, UnsupportedModelError
 from . import keras_model, keras_weights
+from .other_files import REBUILD, is_too_old
 from .reading import Reading
-from .support import Layer, first_line, kind, refusal
+from .support import Layer, kind, refusal
 
 _MODELS = {"Functional", "Model", "Sequential"}
 FOREIGN = "its class is not part of Keras, and code is not run from files; load it in Python and give the model itself"
@@ -76,13 +77,10 @@ def _attached(path: Path, copy: Path) -> Any:
 
     with h5py.File(copy, "r") as file:
         config, version = file.attrs.get("model_config"), _text(file.attrs.get("keras_version"))
-    if version.startswith(("0.", "1.")):
-        raise ModelFileError(
-            f"{path} was written by Keras {version}, whose layers no later Keras knows: "
-            "rebuild the model in Keras 3, load its weights, and give that"
-        )
     if config is None:
         raise ModelFileError(f"{path} holds no model, at most its weights; save the whole model")
+    if is_too_old(version):
+        raise ModelFileError(f"{path} was written by Keras {version}, whose layers no later one knows; {REBUILD}")
     try:
         return json.loads(config)
     except (ValueError, TypeError, RecursionError):
@@ -90,9 +88,9 @@ def _attached(path: Path, copy: Path) -> Any:
 
 
 def _text(attribute: Any) -> str:
-    """An attribute of an HDF5 file that should be text, in one line."""
+    """An attribute of an HDF5 file that should be a short text."""
     given = attribute.decode("utf-8", "replace") if isinstance(attribute, bytes) else attribute
-    return first_line(ValueError(given)) if isinstance(given, str) else ""
+    return given[:20].partition("\n")[0] if isinstance(given, str) else ""
 
 
 def _problems(value: Any, outer: str, owner: Layer | None = None) -> Iterator[tuple[Layer, str, bool]]:
