@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from ..ir import Shape, UnsupportedModelError
 from .reading import Arrays, Computed
-from .support import Layer, first_line, kind, refusal
+from .support import Layer, adaptive_refusal, first_line, kind, refusal
 from .tf_graph import Trace, packages
 
 
@@ -82,10 +82,12 @@ class Calls:
         return recorded
 
     def _outputs(self, operation: Any, layer: Layer, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        reason = _refusal(operation)
+        reason = _refusal(operation) or _uneven(operation, args)
         if reason is None:
             if _keeps_size(operation, args):
                 return args[0]
+            if _is_adaptive(operation):
+                return _pooled(operation, args[0])
             try:
                 return call(*args, **kwargs)
             except Untraceable:
@@ -165,7 +167,7 @@ def _output_specs(operation: Any, args: Any, kwargs: Any) -> Any:
 def report_untraceable(title: str, calls: Calls, error: Exception) -> NoReturn:
     """Say all that is known of a model at which tracing broke off."""
     refused = {**calls.refused, **dict(calls.never_reached())}
-    problems: list[str] = [layer.problem(reason) for layer, reason in refused.items()]
+    problems: list[str] = [layer.problem(refused[layer]) for layer in sorted(refused, key=lambda layer: layer.rank)]
     if not isinstance(error, Untraceable):
         problems.append(f"the model cannot be traced by TensorFlow: {first_line(error)}")
     layers = list(dict.fromkeys([*(layer.path for layer in calls.layers), *(layer.path for layer in refused)]))
@@ -193,6 +195,31 @@ def _keeps_size(operation: Any, args: Any) -> bool:
     """Whether this resizes images to the size that they have."""
     classes = [cls.__name__ for cls in type(operation).__mro__]
     return "Resizing" in classes and tuple(args[0].shape[1:3]) == (operation.height, operation.width)
+
+
+def _is_adaptive(operation: Any) -> bool:
+    return "BaseAdaptivePooling" in (cls.__name__ for cls in type(operation).__mro__)
+
+
+def _uneven(operation: Any, args: Any) -> str | None:
+    """Why an adaptive pooling cannot be supported: its windows are not all of one size, or Keras cannot run it."""
+    if not _is_adaptive(operation):
+        return None
+    given, gives = tuple(args[0].shape[1:-1]), tuple(operation.output_size)
+    if any(a % b for a, b in zip(given, gives, strict=True)):
+        return adaptive_refusal(given, gives)
+    if "Max" in type(operation).__name__ and 1 in gives:  # TensorFlow ends the process at a window that is too large
+        return "Keras itself fails where it pools to a size of 1; use GlobalMaxPooling or MaxPooling"
+    return None
+
+
+def _pooled(operation: Any, images: Any) -> Any:
+    """An adaptive pooling whose windows are all of one size: Keras would make it of windows of two sizes."""
+    import keras
+
+    pool = keras.ops.max_pool if "Max" in type(operation).__name__ else keras.ops.average_pool
+    size = tuple(a // b for a, b in zip(images.shape[1:-1], operation.output_size, strict=True))
+    return pool(images, size, size)
 
 
 def _activation(operation: Any) -> str | None:

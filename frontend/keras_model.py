@@ -15,10 +15,13 @@ from typing import Any
 from ..ir import ModelFileError, UnsupportedModelError
 from . import reading, tf_graph
 from .graph import GraphInput
-from .keras_calls import Calls, computed, in_single_precision, report_untraceable
+from .keras_calls import Calls, Untraceable, computed, in_single_precision, report_untraceable
 from .precision import EPS
 from .reading import Reading
+from .support import Layer
 from .tf_graph import ROOM, Trace, graph_inputs, translated
+
+_STATE = "it keeps a variable or table of TensorFlow's that Keras does not know of; make its weights with add_weight"
 
 
 def packages() -> tuple[Any, Any]:
@@ -69,6 +72,11 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
         report_untraceable(title, calls, error)
     finally:
         tf.config.run_functions_eagerly(eager)
+    readers = [reader for _, tensor in graph.captures if tensor.dtype == tf.resource for reader in tensor.consumers()]
+    if readers:
+        whole = Layer(model.name, type(model).__name__, 0)
+        calls.refused.update((calls.layer(reader.name) or whole, _STATE) for reader in readers)
+        report_untraceable(title, calls, Untraceable())
     bound = [*zip(variables, weights, strict=True), *graph.captures]
     arrays = {tensor.name: tf_graph.view(array) for array, tensor in bound}
     given = {tensor.name: entry for tensor, entry in zip(tensors, inputs, strict=True)}

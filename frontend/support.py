@@ -50,6 +50,12 @@ JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use Re
 _BATCH = "it normalises by statistics of each batch; keep running statistics in training (track_running_stats=True)"
 _SHUFFLED = "it moves channels into space, or space into channels; use strides and pooling, or a larger kernel"
 _TABLE = "it looks its input up in a table; feed the embedded vectors instead"
+_REPEATED = "it repeats numbers, which is not supported; let what reads them have weights for one copy"
+_CATEGORIES = "it turns numbers or text into categories; do so with the data, before the network"
+_SPECTRUM = "it takes the spectrum of sound; do so with the data, before the network"
+_ADJUSTED = "it changes each image by its own statistics; do so with the data, before the network"
+_WRAPPED = "it holds a model of another framework; give that model itself"
+_MASK = "it skips steps by the numbers in them, which spikes cannot; leave it out, and fill up with zeros"
 _LAMBDA = "arbitrary Python code cannot be compiled; express it with Keras layers"
 
 # By Keras class, base classes included.
@@ -73,12 +79,20 @@ _LAYERS = {
     "RMSNormalization": _NORM,
     "UnitNormalization": _NORM,
     "Lambda": _LAMBDA,
+    **dict.fromkeys(("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"), _WRAPPED),
     "Embedding": _TABLE,
-    "Conv3D": _VOLUME,
+    "Masking": _MASK,
     "Conv1DTranspose": _TRANSPOSED,
     "Conv2DTranspose": _TRANSPOSED,
     "Conv3DTranspose": _TRANSPOSED,
-    "UpSampling2D": _RESIZED,
+    **dict.fromkeys(("Conv3D", "AveragePooling3D", "MaxPooling3D", "AdaptiveAveragePooling3D"), _VOLUME),
+    **dict.fromkeys(("AdaptiveMaxPooling3D", "UpSampling3D"), _VOLUME),
+    **dict.fromkeys(("UpSampling1D", "UpSampling2D"), _RESIZED),
+    "RepeatVector": _REPEATED,
+    **dict.fromkeys(("CategoryEncoding", "Discretization", "Hashing", "HashedCrossing"), _CATEGORIES),
+    **dict.fromkeys(("IntegerLookup", "StringLookup", "TextVectorization"), _CATEGORIES),
+    **dict.fromkeys(("MelSpectrogram", "STFTSpectrogram"), _SPECTRUM),
+    **dict.fromkeys(("AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "Equalization"), _ADJUSTED),
     "ELU": f"its negative part is curved; {_USE_RELU}, or LeakyReLU",
 }
 
@@ -110,6 +124,7 @@ _OPERATORS = {
     "ConvTranspose": _TRANSPOSED,
     "Resize": _RESIZED,
     "Upsample": _RESIZED,
+    "Tile": _REPEATED,
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), JUMP),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _SHUFFLED),
     "LogSoftmax": _ACTIVATIONS["log_softmax"],

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 import zipfile
 
@@ -9,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from frontend_models import assert_equal, randomise
 from keras import layers as kl
 
@@ -129,6 +131,55 @@ def test_custom_classes_and_functions_are_supported_in_memory_but_not_run_from_f
     assert all("not run from files" in line for line in found[:2])
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (lambda: kl.Conv2D(4, 3, activation=lambda t: 2 * t, name="conv"), "conv (Conv2D)"),
+        (lambda: kl.Activation(lambda t: 2 * t, name="act"), "act (Activation)"),
+        (lambda: kl.Dense(4, kernel_initializer=lambda shape, dtype: keras.ops.ones(shape), name="d"), "d (Dense)"),
+        (lambda: kl.Dense(4, kernel_regularizer=lambda w: keras.ops.sum(w), name="d"), "d (Dense)"),
+        (lambda: kl.Dense(4, bias_constraint=lambda w: w, name="d"), "d (Dense)"),
+        (
+            lambda: keras.Sequential(
+                [keras.Input(IMAGE), kl.Dense(4, activation=lambda t: 2 * t, name="d")], name="in"
+            ),
+            "in/d (Dense)",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_lambdas_in_files_are_refused_as_named_functions_are(tmp_path, layer, name, suffix):
+    path = tmp_path / f"model{suffix}"
+    x = keras.Input(IMAGE)
+    keras.Model(x, kl.Activation("tanh", name="later")(layer()(x))).save(path)
+    found = problems(path)
+    assert [line.split(":")[0] for line in found] == [name, "later (Activation 'tanh')"]
+    assert "it refers to Python code, which is not run from files" in found[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_functions_that_older_files_know_by_name_alone(tmp_path):
+    small().save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        file.attrs["model_config"] = file.attrs["model_config"].replace(
+            '"activation": "relu"', '"activation": "<lambda>"'
+        )
+    (line,) = problems(tmp_path / "model.h5")
+    assert line.startswith("conv (Conv2D '<lambda>'): it refers to Python code, which is not run from files")
+
+
+def test_layers_that_hold_code_of_other_frameworks_are_not_read_from_files(tmp_path):
+    def exchanged(content: bytes) -> bytes:
+        config = json.loads(content)
+        config["config"]["layers"][1]["class_name"] = "TFSMLayer"
+        return json.dumps(config).encode()
+
+    small().save(tmp_path / "small.keras")
+    (line,) = problems(_repacked(tmp_path / "small.keras", tmp_path / "other.keras", {"config.json": exchanged}))
+    assert line == "conv (TFSMLayer): it holds a model of another framework; give that model itself"
+
+
 def test_a_custom_layer_that_fails_does_not_hide_the_others():
     class Broken(kl.Layer):
         def call(self, x):
@@ -183,6 +234,73 @@ def _on_image(*layers: kl.Layer) -> keras.Model:
 def test_messages(layers, expected):
     (line,) = problems(_on_image(*layers))
     assert expected in line
+
+
+def _on_series(*layers: kl.Layer) -> keras.Model:
+    return keras.Sequential([keras.Input((8, 4), name="series"), *layers])
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (lambda: _on_series(kl.UpSampling1D(name="up")), "up (UpSampling1D): it resamples"),
+        (lambda: _on_image(kl.UpSampling2D(name="up")), "up (UpSampling2D): it resamples"),
+        (lambda: _on_image(kl.Reshape((8, 8, 3, 1)), kl.UpSampling3D(name="up")), "up (UpSampling3D): only images"),
+        (lambda: _on_image(kl.Reshape((8, 8, 3, 1)), kl.MaxPooling3D(name="pool")), "pool (MaxPooling3D): only images"),
+        (lambda: _on_image(kl.Flatten(), kl.RepeatVector(2, name="twice")), "twice (RepeatVector): it repeats numbers"),
+        (lambda: _on_series(kl.Masking(name="mask")), "mask (Masking): it skips steps"),
+        (lambda: _on_image(kl.IntegerLookup(name="look")), "look (IntegerLookup): it turns numbers or text"),
+        (lambda: _on_image(kl.Discretization([0.0, 1.0], name="bins")), "bins (Discretization): it turns numbers"),
+        (lambda: _on_image(kl.AutoContrast(name="contrast")), "contrast (AutoContrast): it changes each image"),
+    ],
+)
+def test_layers_are_refused_by_what_they_do_and_not_by_their_operators(model, expected):
+    (line,) = problems(model())
+    assert expected in line
+
+
+needs_adaptive = pytest.mark.skipif(not hasattr(kl, "AdaptiveMaxPooling2D"), reason="Keras is older than 3.14")
+
+
+@needs_adaptive
+def test_adaptive_pooling_to_a_size_that_does_not_divide_says_which():
+    (line,) = problems(_on_image(kl.AdaptiveAveragePooling2D((3, 4), name="pool")))
+    assert "pool (AdaptiveAveragePooling2D): from 8×8 to 3×4 its windows differ in size" in line
+    (line,) = problems(_on_series(kl.AdaptiveMaxPooling1D(5, name="pool")))
+    assert "pool (AdaptiveMaxPooling1D): from 8 to 5 its windows differ in size" in line
+    (line,) = problems(_on_image(kl.AdaptiveMaxPooling2D((1, 4), name="pool")))
+    assert "use GlobalMaxPooling" in line
+
+
+@needs_adaptive
+@pytest.mark.parametrize("kind", ["Average", "Max"])
+def test_adaptive_pooling_to_a_size_that_divides_is_plain_pooling(kind):
+    network = assert_equal(_on_image(getattr(kl, f"Adaptive{kind}Pooling2D")((4, 2), name="pool")))
+    assert list(network.populations) == ["image", "pool"]
+    assert len(network.connections) == 1
+
+
+def test_state_that_keras_does_not_know_of():
+    class Secret(kl.Layer):
+        def build(self, shape):
+            self.secret = tf.Variable(tf.ones((3, 3)))
+
+        def call(self, x):
+            return tf.matmul(x, self.secret)
+
+    class Hiding(keras.Model):
+        def build(self, shape):
+            self.secret = tf.Variable(tf.ones((3, 3)))
+
+        def call(self, x):
+            return tf.matmul(x, self.secret)
+
+    found = problems(keras.Sequential([keras.Input((3,)), Secret(name="mine"), kl.Activation("tanh", name="act")]))
+    assert found[0].startswith("mine (Secret): it keeps a variable")
+    assert found[1].startswith("act (Activation 'tanh')")
+    hiding = Hiding(name="hiding")
+    hiding(np.ones((1, 3), np.float32))
+    assert problems(hiding)[0].startswith("hiding (Hiding): it keeps a variable")
 
 
 def test_gates_and_broadcasting_are_refused():
@@ -256,11 +374,54 @@ def test_truncated(tmp_path, suffix, share):
     _refused(path)
 
 
-def test_wrong_extensions(tmp_path):
-    for name in ("model.pt", "model", "model.keras.zip"):
-        path = tmp_path / name
-        path.write_bytes(b"x")
-        assert "cannot tell" in _refused(path)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.pt", "is of PyTorch and may be a pickle, .* give the torch.nn.Module"),
+        ("model.pkl", "is a pickle, which can run code, so that it is not opened"),
+        ("model.safetensors", "holds weights without a model"),
+        ("model.pb", "give the folder of a SavedModel"),
+        ("model.tflite", "TensorFlow Lite; give the model that it was made from"),
+        ("model.json", "a model's architecture at most"),
+        ("model.keras.zip", "unpack it"),
+        ("model", "cannot tell"),
+        ("model.xyz", "cannot tell"),
+    ],
+)
+def test_other_kinds_of_files_say_what_they_are_and_what_to_give(tmp_path, name, message):
+    path = tmp_path / name
+    path.write_bytes(b"x")
+    assert re.search(message, _refused(path))
+
+
+def test_architectures_without_weights(tmp_path):
+    path = tmp_path / "model.json"
+    path.write_text(small().to_json())
+    assert "the architecture of a Keras model, without weights; make the model in Python" in _refused(path)
+    path.write_text(json.dumps(KERAS_1))
+    assert "as Keras '1.0.7' wrote it, without weights; rebuild the model in Keras 3" in _refused(path)
+    for other in ("[1]", '{"class_name": 1}', "[" * 100_000, "{"):
+        path.write_text(other)
+        assert "architecture at most" in _refused(path)
+
+
+CONVOLUTION = {"name": "c1", "batch_input_shape": [None, 3, 8, 8], "nb_filter": 8, "nb_row": 3, "nb_col": 3}
+KERAS_1 = {
+    "class_name": "Sequential",
+    "keras_version": "1.0.7",
+    "config": [{"class_name": "Convolution2D", "config": CONVOLUTION}],
+}
+
+
+@pytest.mark.parametrize("text", [str, str.encode])
+def test_models_of_keras_1_are_known_by_their_version(tmp_path, text):
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["keras_version"] = text("1.0.7")
+        file.attrs["model_config"] = text(json.dumps(KERAS_1))
+        file["model_weights/c1/c1_W"] = np.zeros((8, 3, 3, 3), np.float32)
+    assert "was written by Keras 1.0.7" in _refused(path)
+    assert "rebuild the model in Keras 3" in _refused(path)
 
 
 def test_archives_that_hold_no_model(tmp_path):
