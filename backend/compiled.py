@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from ..ir import BackendError, DataError, Images, Network, Population, Softmax, SpikingNeuron, as_inputs, as_labels
+from ..ir import (
+    BackendError,
+    DataError,
+    Images,
+    ModelWarning,
+    Network,
+    Population,
+    Softmax,
+    SpikingNeuron,
+    as_inputs,
+    as_labels,
+)
+
+_SLACK = 0.1  # of the range; so far beyond what spikes say, images lose little
 
 PerOutput = np.ndarray | Mapping[str, np.ndarray]
 
@@ -99,7 +113,7 @@ class CompiledSpiking(ABC):
         """
         self._require_shorter(transient)
         wanted = replace(TOTALS, until_stable=self._stopping(until_stable, transient))
-        inputs = as_inputs(self.network, x)
+        inputs = self._inputs(x)
         images = len(next(iter(inputs.values())))
         labels = as_labels(self.network, y, images)
         started = time.perf_counter()
@@ -127,7 +141,7 @@ class CompiledSpiking(ABC):
         With `probabilities` its softmax over the classes. `transient` and errors are those of `evaluate`.
         """
         self._require_shorter(transient)
-        parts = [part.decoded for part in self._parts(as_inputs(self.network, x), TOTALS, progress)]
+        parts = [part.decoded for part in self._parts(self._inputs(x), TOTALS, progress)]
         last = {name: np.concatenate([_delayed(part[name], transient)[-1] for part in parts]) for name in parts[0]}
         return per_output({name: Softmax().apply(logits) for name, logits in last.items()} if probabilities else last)
 
@@ -139,13 +153,33 @@ class CompiledSpiking(ABC):
         names of what does not fire.
         """
         wanted = Wanted(self._recorded(record))
-        parts = list(self._parts(as_inputs(self.network, x), wanted, progress))
+        parts = list(self._parts(self._inputs(x), wanted, progress))
         return Recording(
             _join([part.spike_counts for part in parts], axis=0),
             _join([part.potentials for part in parts], axis=0),
             _join([part.decoded for part in parts], axis=1),
             _join([part.trains or {} for part in parts], axis=1) if wanted.trains else None,
         )
+
+    def _inputs(self, x: Images) -> dict[str, np.ndarray]:
+        """The images, with a ModelWarning where they go beyond what the network's inputs can say."""
+        inputs = as_inputs(self.network, x)
+        for name, images in inputs.items():
+            neuron = self.network.populations[name].neuron
+            assert isinstance(neuron, SpikingNeuron)  # verified
+            low, high = neuron.sayable
+            beyond = _SLACK * high if neuron.fires else high  # graded inputs cut nothing off, thresholds further on do
+            if images.max() > high + beyond or images.min() < low - beyond:
+                first = int(
+                    ((images > high + beyond) | (images < low - beyond)).reshape(len(images), -1).any(1).argmax()
+                )
+                warnings.warn(
+                    f"input {name!r} is given numbers from {images.min():.4g} to {images.max():.4g}, first in image "
+                    f"{first}; {_range(neuron)} {low:.4g} to {high:.4g}: scale the images as in calibration",
+                    ModelWarning,
+                    stacklevel=3,
+                )
+        return inputs
 
     def _recorded(self, record: bool | Collection[str]) -> frozenset[str]:
         firing = {name: p.origin.layers for name, p in self.network.populations.items() if _fires(p)}
@@ -203,6 +237,13 @@ def track(what: str, total: int, progress: bool) -> Iterator[Callable[[float], N
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.advance(task, done)
+
+
+def _range(neuron: SpikingNeuron) -> str:
+    """What an input's range is the range of."""
+    if not neuron.fires:
+        return "it was calibrated for"
+    return f"its {'signed' if neuron.sayable[0] else 'unsigned'} spikes ({type(neuron).__name__}) say"
 
 
 def _is_number(value: object) -> bool:

@@ -85,6 +85,8 @@ def _multiply(call: Call) -> Result:
     match call.inputs:
         case (Value() as x, Mask() as mask) | (Mask() as mask, Value() as x):
             return masks.times(x, mask, call)
+        case (Mask(layer=layer), _) | (_, Mask(layer=layer)):
+            raise Unsupported(JUMP, layer)
     if isinstance(first, Value) and isinstance(second, Value):
         raise Unsupported("it multiplies activations with each other, which spikes cannot; add them instead")
     if isinstance(first, Value):

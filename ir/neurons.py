@@ -181,6 +181,11 @@ class SpikingNeuron(Neuron):
         return False
 
     @property
+    def sayable(self) -> tuple[float, float]:
+        """The lowest and the highest number of an input that is sent as what it is, or that it was calibrated for."""
+        return -np.inf, np.inf
+
+    @property
     def pooling(self) -> MaxPool2D | None:
         """The max pooling that a neuron with a field `pool` applies to its input, in every step."""
         return getattr(self, "pool", None)
@@ -196,14 +201,21 @@ class SpikingNeuron(Neuron):
 class CurrentInput(SpikingNeuron):
     """Constant current: the network's input itself, sent unchanged in every one of the T steps.
 
-    It is graded, not binary: its targets receive `W · input` in each step [Rueckauer 2017].
+    It is graded, not binary: its targets receive `W · input` in each step [Rueckauer 2017]. `largest` is the largest
+    magnitude in the images that the network was calibrated with, 0 if that is not known; nothing is computed with it.
     """
 
     is_input: ClassVar[bool] = True
 
+    largest: float = 0.0
+
     @property
     def sends_values(self) -> bool:
         return True
+
+    @property
+    def sayable(self) -> tuple[float, float]:
+        return (-self.largest, self.largest) if self.largest else super().sayable
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,6 +239,10 @@ class SpikeEncoding(SpikingNeuron):
     @property
     def sends_values(self) -> bool:
         return self.signed
+
+    @property
+    def sayable(self) -> tuple[float, float]:
+        return -self.v_thresh if self.signed else 0.0, self.v_thresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,9 +324,15 @@ class PhasedNeuron(SpikingNeuron):
 
 @dataclass(frozen=True, eq=False)
 class GradedInput(PhasedNeuron):
-    """The network's input itself, sent unchanged once, in the first step of the phase."""
+    """The network's input itself, sent unchanged once, in the first step of the phase. `largest` as in CurrentInput."""
 
     is_input: ClassVar[bool] = True
+
+    largest: float = 0.0
+
+    @property
+    def sayable(self) -> tuple[float, float]:
+        return (-self.largest, self.largest) if self.largest else super().sayable
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,6 +369,11 @@ class FewSpikeInput(FewSpikeNeuron):
     is_input: ClassVar[bool] = True
 
     signed: bool = False
+
+    @property
+    def sayable(self) -> tuple[float, float]:
+        largest = float(np.max(self.alpha))
+        return -largest if self.signed else 0.0, largest
 
 
 @dataclass(frozen=True, eq=False)

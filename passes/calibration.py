@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from ..ir import DataError, Identity, Network, Softmax
+from ..ir import DataError, Identity, Network, Population, Softmax
 
 BINS = 1024
 _SMALLEST = BINS / float(np.finfo(np.float32).max) * 2  # range of a histogram: float32 has to hold the bins per unit
@@ -25,12 +25,13 @@ _SHARES = np.linspace(1 / 64, 1, 64, dtype=np.float32)[::-1].copy()  # from 1 do
 class Statistics:
     """The distribution of one population's activations over the calibration images.
 
-    `maximum` is the largest activation of each channel, (C,); a flat population of N neurons has N channels.
-    Activations below zero count as zero there and in the histograms, but not in the mean.
+    `maximum` is the largest activation of each channel, (C,), and `minimum` the smallest, neither beyond zero; a flat
+    population of N neurons has N channels. Activations below zero count as zero in the histograms.
     """
 
     def __init__(self, channels: int):
         self.maximum = np.zeros(channels, np.float32)
+        self.minimum = np.zeros(channels, np.float32)
         self.count = 0  # activations per channel
         self._sum = np.zeros(channels, np.float64)
         self._range = np.zeros(channels, np.float64)
@@ -42,7 +43,7 @@ class Statistics:
         Raises FloatingPointError where one is not finite, which no histogram has a place for.
         """
         rows = activations.reshape(-1, activations.shape[-1])
-        _sum_up(rows, self._sum, self.maximum)
+        _sum_up(rows, self._sum, self.maximum, self.minimum)
         if not np.isfinite(self._sum).all():
             raise FloatingPointError
         self.count += len(rows)
@@ -114,6 +115,15 @@ class Statistics:
         return np.array([edges[order[index]] if rank > 0 else 0])
 
 
+def overflow(image: int, population: Population) -> DataError:
+    """What to say of an image that drives a population to infinity."""
+    layers = ", ".join(population.origin.layers) or population.name
+    return DataError(
+        f"calibration image {image} drives {layers} beyond what float32 holds: leave it out, "
+        "or scale the images as in training"
+    )
+
+
 def with_logits(network: Network) -> Network:
     """An analog network whose readouts give the logits, not the probabilities that a softmax makes of them."""
     if not any(isinstance(population.neuron, Softmax) for population in network.populations.values()):
@@ -139,11 +149,7 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
             statistics[name].update(batch[name])
         except FloatingPointError:
             image = first + int(np.isfinite(batch[name].reshape(len(batch[name]), -1)).all(1).argmin())
-            layers = ", ".join(network.populations[name].origin.layers) or name
-            raise DataError(
-                f"calibration image {image} drives {layers} beyond what float32 holds: leave it out, "
-                "or scale the images as in training"
-            ) from None
+            raise overflow(image, network.populations[name]) from None
 
     first = 0
     statistics = {
@@ -168,14 +174,16 @@ def _blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(nogil=True, cache=True)
-def _sum_up(rows: np.ndarray, total: np.ndarray, largest: np.ndarray) -> None:
-    """Add (rows, channels) to the totals and raise the maxima, reading memory once; NaN stays what it is."""
+def _sum_up(rows: np.ndarray, total: np.ndarray, largest: np.ndarray, smallest: np.ndarray) -> None:
+    """Add (rows, channels) to the totals and widen the ranges, reading memory once; NaN stays what it is."""
     for row in range(rows.shape[0]):
         for channel in range(rows.shape[1]):
             value = rows[row, channel]
             total[channel] += value
             if value > largest[channel] or value != value:
                 largest[channel] = value
+            if value < smallest[channel]:
+                smallest[channel] = value
 
 
 @njit(nogil=True, cache=True)

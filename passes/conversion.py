@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,7 +11,9 @@ import numpy as np
 
 from ..ir import (
     Clip,
+    Conv2D,
     DataError,
+    Flatten,
     Identity,
     Input,
     MaxPool2D,
@@ -19,10 +21,14 @@ from ..ir import (
     ModelWarning,
     Network,
     Neuron,
+    Operator,
+    Pad,
+    Pick,
     PipelineError,
     Population,
     QuantizedRelu,
     Relu,
+    Scale,
     Softmax,
     Stage,
     UnsupportedModelError,
@@ -32,6 +38,7 @@ from .calibration import Statistics
 from .manager import Context, Pass
 
 _CONVERTIBLE = (Input, Relu, Clip, QuantizedRelu, MaxPoolRelu2D, Identity, Softmax)
+_SHOWN = 8  # channels that are named
 _LOWERED_BY = {"MaxPool2D": "lower-max-pool", "LeakyRelu": "lower-leaky-relu"}
 
 
@@ -84,6 +91,42 @@ class Conversion(Pass):
             stacklevel=2,
         )
 
+    def warn_of_silence(self, network: Network, largest: Mapping[str, np.ndarray]) -> None:
+        """Warn of layers, and of channels of images, that no calibration image woke; `largest` is by population, (C,).
+
+        A neuron of a flat population that is silent on a few hundred images is nothing to speak of.
+        """
+        silent = [
+            f"{', '.join(network.populations[name].origin.layers) or name} ({_channels(maximum)})"
+            for name, maximum in largest.items()
+            if not maximum.any() or (len(network.populations[name].shape) == 3 and not maximum.all())
+        ]
+        if silent:
+            warnings.warn(
+                f"{self.name}: no calibration image wakes {'; '.join(silent)}: their thresholds are guesses; "
+                "calibrate with more images, or with others, if this is not dead in the model itself",
+                ModelWarning,
+                stacklevel=2,
+            )
+
+    def warn_of_negative_outputs(self, smallest: Mapping[str, float]) -> None:
+        """Warn of outputs that are to be told by spikes and go below zero; `smallest` is by population."""
+        negative = [f"{name} goes down to {number:.3g}" for name, number in smallest.items() if number < 0]
+        if negative:
+            warnings.warn(
+                f"{self.name}: {', '.join(negative)}, which the spikes of an output cannot say and leave at 0; "
+                "read its potential instead (readout=potential)",
+                ModelWarning,
+                stacklevel=2,
+            )
+
+    def largest_input(self, population: Population, network: Network, context: Context) -> float:
+        """The largest magnitude of an input in the calibration images, for the record; 0 if there are none."""
+        if context.calibration is None:
+            return 0.0
+        images = as_inputs(network, context.calibration, "calibration")[population.name]
+        return float(max(images.max(), -images.min()))
+
     def input_statistics(self, population: Population, network: Network, context: Context, signed: bool) -> Statistics:
         """The distribution of an input's magnitude over the calibration images."""
         if context.calibration is None:
@@ -97,6 +140,45 @@ class Conversion(Pass):
         statistics = Statistics(population.shape[-1])
         statistics.update(np.abs(images))
         return statistics
+
+
+def hidden(network: Network) -> list[str]:
+    """The populations that are neither inputs nor readouts."""
+    return [name for name, p in network.populations.items() if not (p.neuron.is_input or p.neuron.is_readout)]
+
+
+def giving_outputs(network: Network) -> frozenset[str]:
+    """The populations whose activations are the network's outputs as they are: what clips one of them clips an output.
+
+    Besides the outputs themselves, those that a readout only gathers, and what max pooling at the end was lowered to.
+    """
+    found, pending = set(), list(network.outputs)
+    while pending:
+        name = pending.pop()
+        found.add(name)
+        population = network.populations[name]
+        pools = "lower-max-pool" in population.origin.passes
+        for edge in network.incoming(name) if pools or population.neuron.is_readout else ():
+            if edge.source not in found and (pools or all(map(_only_moves, edge.operators))):
+                pending.append(edge.source)
+    return frozenset(found)
+
+
+def _only_moves(operator: Operator) -> bool:
+    """Whether every number that an operator gives is one of those it is given, up to a factor."""
+    match operator:
+        case Conv2D(weight):
+            return bool((np.count_nonzero(weight, axis=(0, 1, 2)) <= 1).all())
+    return isinstance(operator, (Flatten, Pad, Pick, Scale))
+
+
+def _channels(largest: np.ndarray) -> str:
+    """Which channels are silent."""
+    silent = np.flatnonzero(largest == 0)
+    if len(silent) == len(largest):
+        return "all of it"
+    shown = ", ".join(map(str, silent[:_SHOWN])) + (", …" if len(silent) > _SHOWN else "")
+    return f"{len(silent)} of {len(largest)} channels: {shown}"
 
 
 def positive(balanced: np.ndarray, largest: np.ndarray) -> np.ndarray:

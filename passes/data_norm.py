@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir import Conv2D, Dense, Network, Neuron, PipelineError, Population
 from .calibration import Statistics
-from .conversion import positive
+from .conversion import giving_outputs, hidden, positive
 from .manager import Context
 from .rate import RateConversion
 
@@ -43,22 +43,28 @@ class DataNorm(RateConversion):
         self.require_convertible(network)
         self.warn_of_levels(network, lambda _, neuron: neuron.levels == timesteps)
         statistics = context.statistics(network)
+        whole = giving_outputs(network)
+        self.warn_of_silence(network, {name: statistics[name].maximum for name in hidden(network)})
+        self.warn_of_negative_outputs({name: statistics[name].minimum.min() for name in self.spiking_readouts(network)})
 
         def neuron(population: Population) -> Neuron:
             unbalanced = self.unbalanced(population, network, context)
             if unbalanced is not None:
                 return unbalanced
-            balanced = self._balance(network, population, statistics[population.name], timesteps)
+            is_output = population.name in whole
+            balanced = self._balance(network, population, statistics[population.name], timesteps, is_output)
             return self.integrate_fire(balanced, population.neuron, timesteps)
 
         return self.converted(network, timesteps, neuron)
 
-    def _balance(self, network: Network, population: Population, statistics: Statistics, timesteps: int) -> np.ndarray:
+    def _balance(
+        self, network: Network, population: Population, statistics: Statistics, timesteps: int, is_output: bool
+    ) -> np.ndarray:
         """λ, (C,) or (1,)."""
         if self.threshold == "mse":
             balanced = statistics.least_error(timesteps, self.v_init, self.per_channel)
         else:
-            balanced = self.of_distribution(statistics)
+            balanced = self.of_distribution(statistics, is_output)
         if self.largest_weight:
             balanced = np.maximum(balanced, _largest_weight(network, population.name))
         return positive(balanced, statistics.maximum)

@@ -25,7 +25,7 @@ from ..ir import (
 )
 from ..ir.verify import LARGEST_K
 from .calibration import Statistics
-from .conversion import Conversion, clipped, per_layer_or_channel, pooling, positive
+from .conversion import Conversion, clipped, giving_outputs, hidden, per_layer_or_channel, pooling, positive
 from .manager import Context
 
 
@@ -39,7 +39,8 @@ class FewSpikeConversion(Conversion):
     are no trouble: α is folded into the weights. The network's timesteps are K, whatever the conversion is asked for.
 
     - k: steps in a phase, and bits of an activation.
-    - alpha: `mse`, of least squared error on the activations, or `max`, so that the largest one is reached.
+    - alpha: `mse`, of least squared error on the activations, or `max`, so that the largest one is reached; outputs are
+      always coded so.
     - per-channel: one α per channel instead of one per population.
     - rounding: half a quantum of initial potential makes activations round; without it they are truncated.
     - input: `graded`, the image itself once per phase, or a `few-spike` code of it.
@@ -71,36 +72,40 @@ class FewSpikeConversion(Conversion):
         k = self._k_by_population(network)
         self.warn_of_levels(network, lambda name, neuron: neuron.levels < 2 ** k[name])
         statistics = context.statistics(network)
+        whole = giving_outputs(network)
+        self.warn_of_silence(network, {name: statistics[name].maximum for name in hidden(network)})
 
         def neuron(population: Population) -> Neuron:
             match population.neuron:
                 case Input() if self.input == "graded":
-                    return GradedInput()
+                    return GradedInput(self.largest_input(population, network, context))
                 case Input():
                     magnitudes = self.input_statistics(population, network, context, self.signed)
-                    return FewSpikeInput(*self._code(k[population.name], magnitudes, population.neuron), self.signed)
+                    code = self._code(k[population.name], magnitudes, population.neuron, self.alpha)
+                    return FewSpikeInput(*code, self.signed)
                 case Identity() | Softmax():
                     return FewSpikeReadout()
-            return self._few_spike(k[population.name], statistics[population.name], population)
+            alpha = "max" if population.name in whole else self.alpha
+            return self._few_spike(k[population.name], statistics[population.name], population, alpha)
 
         converted = self.converted(network, max(k.values()), neuron)
         connections = [replace(c, delay=converted.aligned(c.source, c.target)) for c in network.connections]
         return converted.replace(connections=connections)
 
-    def _few_spike(self, k: int, statistics: Statistics, population: Population) -> FewSpike:
+    def _few_spike(self, k: int, statistics: Statistics, population: Population, alpha: str) -> FewSpike:
         """The neuron in place of an analog one, which may clip, round or pool."""
         neuron, pool = population.neuron, pooling(population.neuron)
         if isinstance(neuron, QuantizedRelu) and neuron.levels < 2**k:  # the same levels, so that nothing is lost
             quantum = neuron.max / neuron.levels
             return FewSpike(k, quantum * 2**k, 0.5 * quantum, pool, limit=neuron.levels % (2**k - 1))
-        return FewSpike(*self._code(k, statistics, neuron), pool)
+        return FewSpike(*self._code(k, statistics, neuron, alpha), pool)
 
     def _code(
-        self, k: int, statistics: Statistics, neuron: Neuron
+        self, k: int, statistics: Statistics, neuron: Neuron, alpha: str
     ) -> tuple[int, float | np.ndarray, float | np.ndarray]:
         """k, α and initial potential."""
         levels = 2**k - 1
-        if self.alpha == "mse":
+        if alpha == "mse":
             largest = statistics.least_error(levels, 0.5 if self.rounding else 0.0, self.per_channel)
         else:
             largest = statistics.percentile(100, self.per_channel)

@@ -31,7 +31,8 @@ from .manager import Context
 class RateConversion(Conversion):
     """A conversion to integrate-and-fire neurons.
 
-    - percentile: of what balances a population (or channel), zeros included; 100 is the largest.
+    - percentile: of what balances a population (or channel), zeros included; 100 is the largest, which outputs always
+      take, so that they are not clipped.
     - per-channel: one λ per channel instead of one per population.
     - reset: `subtract` the threshold from the potential on a spike, or set it to `zero`.
     - v-init: initial potential as a share of λ; a half makes spike counts round instead of truncate.
@@ -76,18 +77,23 @@ class RateConversion(Conversion):
                 return Integrate()
         return None
 
+    def spiking_readouts(self, network: Network) -> list[str]:
+        """The outputs that are told by spikes, though they are not rectified."""
+        readouts = [name for name in network.outputs if network.populations[name].neuron.is_readout]
+        return readouts if self.readout == "spikes" else []
+
     def integrate_fire(self, v_thresh: np.ndarray, analog: Neuron, timesteps: int) -> IntegrateFire:
         """The neuron with thresholds λ, (C,) or (1,), in place of an `analog` one, which may clip, round or pool."""
         threshold = per_layer_or_channel(clipped(v_thresh, analog, timesteps), self.per_channel)
         return IntegrateFire(threshold, self.v_init * threshold, self.reset, pool=pooling(analog))
 
-    def of_distribution(self, statistics: Statistics) -> np.ndarray:
-        """The percentile that the options ask for, (C,) or (1,)."""
-        return statistics.percentile(self.percentile, self.per_channel)
+    def of_distribution(self, statistics: Statistics, is_output: bool) -> np.ndarray:
+        """The percentile that the options ask for, or the largest for an output, (C,) or (1,)."""
+        return statistics.percentile(100 if is_output else self.percentile, self.per_channel)
 
     def _encoding(self, population: Population, network: Network, context: Context) -> Neuron:
         if self.input == "current":
-            return CurrentInput()
+            return CurrentInput(self.largest_input(population, network, context))
         largest = float(self.input_statistics(population, network, context, self.signed).maximum.max()) or 1.0
         match self.input:
             case "poisson":

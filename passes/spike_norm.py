@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..ir import IntegrateFire, Network, Neuron, PipelineError, Population
-from .calibration import Statistics
-from .conversion import positive
+from ..ir import Integrate, IntegrateFire, Network, Neuron, PipelineError, Population
+from .calibration import Statistics, overflow
+from .conversion import giving_outputs, hidden, positive
 from .manager import Context, Drive
 from .rate import RateConversion
 
@@ -46,17 +46,38 @@ class SpikeNorm(RateConversion):
             until_its_turn = self.integrate_fire(ones, population.neuron, timesteps)
             return self.unbalanced(population, network, context) or until_its_turn
 
+        whole, negative = giving_outputs(network), self.spiking_readouts(network)
+        largest: dict[str, np.ndarray] = {}
+        smallest: dict[str, float] = {}
+
         def balance(population: Population, drive: Drive) -> Population:
             if not isinstance(population.neuron, IntegrateFire):
                 return population
-            analog = network.populations[population.name].neuron
-            return replace(population, neuron=self.integrate_fire(self._balance(population, drive), analog, timesteps))
+            name = population.name
+            statistics = _currents(population, drive, timesteps, self.percentile < 100)
+            largest[name] = statistics.maximum
+            if name in negative:
+                integrating = replace(population, neuron=Integrate())
+                smallest[name] = min(float(decoded.min()) for decoded in drive.decoded(integrating))
+            balanced = positive(self.of_distribution(statistics, name in whole), statistics.maximum)
+            analog = network.populations[name].neuron
+            return replace(population, neuron=self.integrate_fire(np.float32(self.scale) * balanced, analog, timesteps))
 
-        return context.adjusted(self.converted(network, timesteps, neuron), balance)
+        balanced = context.adjusted(self.converted(network, timesteps, neuron), balance)
+        self.warn_of_silence(network, {name: largest[name] for name in hidden(network)})
+        self.warn_of_negative_outputs(smallest)
+        return balanced
 
-    def _balance(self, population: Population, drive: Drive) -> np.ndarray:
-        """λ, (C,) or (1,)."""
-        statistics = Statistics(population.shape[-1])
-        for current in drive.currents():
-            statistics.update(current, histogram=self.percentile < 100)
-        return np.float32(self.scale) * positive(self.of_distribution(statistics), statistics.maximum)
+
+def _currents(population: Population, drive: Drive, timesteps: int, histogram: bool) -> Statistics:
+    """The distribution of the summed input of single steps."""
+    statistics, first = Statistics(population.shape[-1]), 0
+    for currents in drive.currents():
+        images = len(currents) // timesteps
+        try:
+            statistics.update(currents, histogram)
+        except FloatingPointError:
+            row = int(np.isfinite(currents.reshape(len(currents), -1)).all(1).argmin())
+            raise overflow(first + row % images, population) from None
+        first += images
+    return statistics

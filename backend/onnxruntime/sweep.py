@@ -51,7 +51,8 @@ class Drive:
 
         def decoded(state: State, sent: Sent) -> np.ndarray:
             last = layer.step(self.slots, state, sent)[-1:]
-            return layer.decode(last, state.counts - last[0].astype(np.int32), self.slots - 1)[0]
+            before = state.counts - last[0].astype(np.int32) if layer.neuron.fires else state.counts
+            return layer.decode(last, before, self.slots - 1)[0]
 
         return self._batches(layer, decoded)
 

@@ -7,6 +7,7 @@ result = snnc.compile(snn).evaluate(x_test, y_test)          # result.accuracy[t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,17 @@ def run_pipeline(
         raise ir.PipelineError(f"timesteps is {timesteps!r}; T is a number from 1 to {ir.LARGEST_T:,}")
     if calibration is not None:
         calibration = ir.as_inputs(network, calibration, "calibration")
+        _warn_of_one_image(calibration)
     return passes.run(_parsed(pipeline), network, _context(calibration, timesteps, progress), instruments)
+
+
+def _warn_of_one_image(calibration: Mapping[str, np.ndarray]) -> None:
+    """Warn of images from which nothing can be learned about others."""
+    if all((images == images[:1]).all() and (len(images) > 1 or not images.any()) for images in calibration.values()):
+        alike = "are all the same" if any(len(images) > 1 for images in calibration.values()) else "hold nothing but 0"
+        warnings.warn(
+            f"the calibration images {alike}: thresholds made of them fit no others", ir.ModelWarning, stacklevel=3
+        )
 
 
 def _context(calibration: Images | None, timesteps: int | None, progress: bool) -> Context:

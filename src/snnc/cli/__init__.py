@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from typing import NoReturn
 
 from . import commands, sweep, tools
@@ -12,16 +13,29 @@ from .app import app, err
 
 def main() -> None:
     """The `snnc` command: errors that snnc raises on purpose are printed, not traced."""
-    from ..ir import SnncError
+    from ..ir import BackendWarning, ModelWarning, SnncError
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what the terminal has no sign for
     try:
-        app()
-    except SnncError as error:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show
+            for ours in (BackendWarning, ModelWarning):
+                warnings.simplefilter("always", ours)
+            app()
+    except (SnncError, BackendWarning, ModelWarning) as error:  # warnings under --strict
         _fail(str(error))
     except KeyboardInterrupt:
         _fail("interrupted")
+
+
+def _show(message: Warning | str, category: type[Warning], *_: object) -> None:
+    """A warning of ours in one line; those of other packages are not about the user's files."""
+    from ..ir import BackendWarning, ModelWarning
+
+    if issubclass(category, (BackendWarning, ModelWarning)):
+        err.print("[bold yellow]warning:[/] ", end="")
+        err.print(str(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(message: str) -> NoReturn:

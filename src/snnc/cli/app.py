@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -55,10 +56,18 @@ Scale = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a warning, as at an error.")] = False,
+) -> None:
     if version:
         print(f"snnc {__version__}")
         raise typer.Exit
+    if strict:
+        from ..ir import BackendWarning, ModelWarning
+
+        for ours in (BackendWarning, ModelWarning):
+            warnings.simplefilter("error", ours)
 
 
 def note_bytes(data: Mapping[str, np.ndarray] | None, scale: str) -> None:
