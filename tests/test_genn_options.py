@@ -1,5 +1,6 @@
 """The options of the mlGeNN backend: matrix types, kept builds, workers, profiling; and what it says when it cannot."""
 
+import errno
 import gc
 import os
 import shutil
@@ -8,9 +9,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import dyadic
 import naive
@@ -24,6 +28,7 @@ from snnc.backend.compiled import TOTALS, Wanted
 from snnc.ir import (
     AveragePool2D,
     BackendError,
+    BackendWarning,
     Connection,
     Conv2D,
     CurrentInput,
@@ -317,6 +322,29 @@ def test_a_key_that_says_too_little_costs_time_but_is_never_wrong(tmp_path, monk
 
 
 @needs_genn
+@pytest.mark.parametrize("function", ["copytree", "copyfile"])
+def test_a_folder_that_runs_full_after_a_build_keeps_nothing_of_it(tmp_path, monkeypatch, function):
+    """Simulated: shutil's functions that copy find no space left, one at once, the other for each file."""
+
+    def full(source, target, *_, **__):
+        if function == "copytree":
+            Path(target).mkdir()
+            Path(target, "half").touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, function, full)
+        with pytest.warns(
+            BackendWarning, match=rf"{tmp_path} could not keep the build: .*No space left on device"
+        ) as all_:
+            run(small(), folder=tmp_path)
+    assert "[(" not in str(all_[0].message)
+    assert not list(tmp_path.iterdir())
+    run(small(), folder=tmp_path)
+    assert len(builds(tmp_path)) == 1
+
+
+@needs_genn
 def test_networks_that_share_a_build_run_in_turns(tmp_path):
     networks = [small(seed=seed) for seed in (1, 7)]
     images = dyadic.images(networks[0])
@@ -380,34 +408,77 @@ def test_a_run_that_is_given_up_ends_its_workers_and_leaves_nothing_behind(tmp_p
 
 
 @needs_genn
-def test_ctrl_c_ends_the_workers():
-    """As a terminal does it: every process of the group is interrupted."""
+@pytest.mark.parametrize(
+    ("moment", "twice"),
+    [("compiling", False), ("workers are building", True), ("running", False), ("running", True)],
+    ids=["compiling", "workers-build-twice", "running", "running-twice"],
+)
+def test_ctrl_c_ends_the_workers_and_leaves_no_files(tmp_path, moment, twice):
+    """As a terminal does it: the whole group is interrupted. Impatient users do so twice, and so does `timeout`."""
     code = (
-        "import os, signal, snnc, dyadic, test_genn_options as t\n"
+        "import signal, snnc, dyadic, test_genn_options as t\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell ignores it for its background jobs
+        "print('compiling', flush=True)\n"
         "compiled = snnc.compile(t.small(), 'mlgenn', device='cpu', workers=2)\n"
         "run = compiled._run(dyadic.images(t.small(), 100_000), t.TOTALS)\n"
+        "print('workers are building', flush=True)\n"
         "next(run)\n"
-        "processes = [worker.process for worker in compiled._pool._workers]\n"
-        "try:\n"
-        "    print('running', flush=True)\n"
-        "    list(run)\n"
-        "except KeyboardInterrupt:\n"
-        "    run.close()  # it may not have been running just then\n"
-        "    print(all(process.poll() is not None for process in processes))\n"
+        "print('running', flush=True)\n"
+        "list(run)\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     started = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=env,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(tmp_path)},
         start_new_session=True,
     )
-    assert started.stdout.readline() == "running\n"
-    os.killpg(started.pid, signal.SIGINT)
-    assert started.communicate(timeout=60) == ("True\n", "")
+    while started.stdout.readline() != f"{moment}\n":
+        assert started.poll() is None
+    wait_for(lambda: list(tmp_path.glob("snnc-genn-*/" if moment == "compiling" else "snnc-genn-*/snnc-genn-*/")))
+    processes = children(started.pid)
+    for _ in range(1 + twice):
+        os.killpg(started.pid, signal.SIGINT)
+        time.sleep(0.01)
+    assert "KeyboardInterrupt" in started.communicate(timeout=60)[1]
+    wait_for(lambda: not any(process.is_running() for process in processes))
+    assert not list(tmp_path.glob("snnc-genn-*"))
+
+
+def children(pid: int) -> list[Any]:
+    import psutil  # which pygenn requires
+
+    return psutil.Process(pid).children(recursive=True)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@needs_genn
+def test_a_folder_is_removed_although_ctrl_c_comes_and_something_is_still_written(tmp_path, monkeypatch):
+    from snnc.backend.mlgenn.build import remove
+
+    folder = tmp_path / "snnc-genn-1"
+    folder.mkdir()
+    rmdir, late = os.rmdir, iter([KeyboardInterrupt, None])
+
+    def interrupted(path, **options):
+        what = next(late, "nothing more")
+        if what is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        if what is None:
+            (folder / "late.o").touch()
+        rmdir(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        remove(folder)
+    assert not folder.exists()
 
 
 @needs_genn

@@ -8,6 +8,8 @@ import shlex
 import shutil
 import sys
 import tempfile
+import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -16,30 +18,53 @@ from typing import Any
 
 import ml_genn
 
-from ...ir import BackendError
+from ...ir import BackendError, BackendWarning
 from . import gpu
 from .connectivity import Edge
 from .machine import CPU
 
+PAUSES = (0.01, 0.1, 0.5, 1.0, 0.0)  # seconds, between attempts to remove a folder
 
-def build(genn_model: Any, private: Path, kept: Path | None, key: str) -> None:
+
+def build(genn_model: Any, private: Path, store: Path | None) -> None:
     """Generate and compile a model's code in the folder `private`, from which it will be loaded.
 
-    Nothing is ever loaded from `kept`, as a library that is loaded twice shares its state. It keeps a copy of each
-    build by its `key`, which is put in place before GeNN looks, by the digest of all that its code depends on,
-    whether anything is left to be done. So a key that says too little costs time, but is never wrong.
+    Nothing is ever loaded from `store`, as a library that is loaded twice shares its state. It is where an earlier
+    build was kept, which is put in place before GeNN looks, by the digest of all that its code depends on, whether
+    anything is left to be done. So a name that says too little costs time, but is never wrong.
     """
-    code = private / f"{genn_model.name}_CODE"
-    store = kept / f"snnc-{key}" if kept else None
+    code = _code(genn_model, private)
     if store and store.is_dir():
         try:
             shutil.copytree(store, code)
         except OSError:  # another process is replacing it
             shutil.rmtree(code, ignore_errors=True)
-    before = _digest(code)
     genn_model.build(str(private))
-    if store and before != _digest(code):
-        _keep(code, store)
+
+
+def keep(genn_model: Any, private: Path, store: Path) -> None:
+    """Copy a finished build to `store`, as a whole or not at all, unless it stands there.
+
+    Where that fails, the build is none the worse, so that it is only a BackendWarning.
+    """
+    code = _code(genn_model, private)
+    if _digest(code) == _digest(store):
+        return
+    try:
+        store.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".snnc-", dir=store.parent, ignore_cleanup_errors=True) as beside:
+            shutil.copytree(code, Path(beside, "new"))
+            if store.exists():
+                store.rename(Path(beside, "old"))
+            Path(beside, "new").rename(store)
+    except OSError as error:
+        if _digest(code) != _digest(store):  # else another process was faster
+            warnings.warn(
+                f"GeNN has built the network, but {store.parent} could not keep the build: {_cause(error)}. "
+                "Make room there, or choose another folder, so as not to build it again next time",
+                BackendWarning,
+                stacklevel=2,
+            )
 
 
 def fingerprint(emitted: ml_genn.Network, edges: Sequence[Edge], genn_model: Any) -> str:
@@ -69,6 +94,21 @@ def private_folder(kept: Path | None) -> Path:
         return Path(tempfile.mkdtemp(prefix="snnc-genn-"))
     except OSError as error:
         raise BackendError(f"GeNN's code cannot be written: {error}. Choose another folder") from None
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, even if Ctrl-C comes meanwhile, or what was ended has still been writing there."""
+    interrupt: KeyboardInterrupt | None = None
+    for pause in PAUSES:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(pause)
+        except KeyboardInterrupt as again:
+            interrupt = again
+    if interrupt:
+        raise interrupt
 
 
 @contextmanager
@@ -112,23 +152,21 @@ def _missing() -> str | None:
     return None
 
 
+def _code(genn_model: Any, private: Path) -> Path:
+    """Where GeNN puts a model's code."""
+    return private / f"{genn_model.name}_CODE"
+
+
 def _digest(code: Path) -> str | None:
     """GeNN's digest of the model whose code stands in a folder."""
     file = code / "model.sha"
     return file.read_text() if file.is_file() else None
 
 
-def _keep(code: Path, store: Path) -> None:
-    """Copy a finished build to `store`, as a whole or not at all."""
-    store.parent.mkdir(exist_ok=True)
-    copy = Path(tempfile.mkdtemp(prefix=".snnc-", dir=store.parent))
-    try:
-        shutil.copytree(code, copy / "new")
-        if store.exists():
-            store.rename(copy / "old")
-        (copy / "new").rename(store)
-    finally:
-        shutil.rmtree(copy, ignore_errors=True)
+def _cause(error: OSError) -> str:
+    """What copying a folder failed for: the first of what shutil lists."""
+    listed = error.args[0] if isinstance(error, shutil.Error) else None
+    return str(listed[0][-1] if isinstance(listed, list) and listed else error.strerror or error)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from ...ir import BackendError, Images, Network, PoissonInput, SpikingNeuron, as_inputs, as_labels
 from ..compiled import CompiledSpiking, Recording, Wanted
 from . import gpu
-from .build import build, build_errors, fingerprint, load_errors, private_folder
+from .build import build, build_errors, fingerprint, keep, load_errors, private_folder, remove
 from .compiler import WindowCompiler
 from .connectivity import Machine, choose, readable, require_memory
 from .emit import emit, is_constant
@@ -80,7 +79,7 @@ class CompiledGenn(CompiledSpiking):
         self.edges = choose(network, machine, options.matrix_type)
         require_memory(self.edges, free_memory(), options.workers)
         private = private_folder(options.folder)
-        remove = weakref.finalize(self, shutil.rmtree, private, ignore_errors=True)
+        give_up = weakref.finalize(self, remove, private)
         apart = apart and backend == "cuda" and options.communicator is None
         kept = options.folder or (private / "shared" if options.workers > 1 or apart else None)
         self._gpu_bytes = 0
@@ -90,16 +89,21 @@ class CompiledGenn(CompiledSpiking):
                 self._gpu_bytes = rehearse(network, replace(options, device="gpu", folder=kept), machine, private)
             self._build(backend, options, private, kept)
         except BaseException:
-            remove()
+            give_up()
             raise
         self._pool = Pool(network, replace(options, workers=1, folder=kept), options.workers, private)
+        weakref.finalize(self, self._pool.end)  # made later, so called earlier: workers write into the folder
 
     def _build(self, backend: str, options: Options, private: Path, kept: Path | None) -> None:
         with build_errors(private / "build.log", backend):
             self.mlgenn_network, self.populations = emit(self.network, self.edges, options.record_spikes)
             self.mlgenn_compiled = self._compiler(backend, options).compile(self.mlgenn_network, "snnc")
             genn_model = self.mlgenn_compiled.genn_model
-            build(genn_model, private, kept, fingerprint(self.mlgenn_network, self.edges, genn_model))
+            key = fingerprint(self.mlgenn_network, self.edges, genn_model)
+            store = kept / f"snnc-{key}" if kept else None
+            build(genn_model, private, store)
+        if store:
+            keep(genn_model, private, store)  # out here, where a warning is seen
 
     def mlgenn_evaluate(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,16 +29,15 @@ class Pool:
         self._options = options
         self._folder = folder
         self._workers: list[Program] = []
-        weakref.finalize(self, _end, self._workers)
 
     def run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         """Simulate the images in shards; the recordings come in the order of the images."""
         images = len(next(iter(inputs.values())))
         shard = max(1, min(SHARD, -(-images // (4 * self.size))))
-        idle = self._idle()
         executor = ThreadPoolExecutor(self.size)
         under_way: deque[Future[list[Recording]]] = deque()
         try:
+            idle = self._idle()
             for start in range(0, images, shard):
                 request = ({name: x[start : start + shard] for name, x in inputs.items()}, wanted)
                 under_way.append(executor.submit(_ask, idle, request))
@@ -48,10 +46,16 @@ class Pool:
             while under_way:
                 yield from under_way.popleft().result()
         except BaseException:  # answers are on their way that nobody will read
-            _end(self._workers)
+            self.end()
             raise
         finally:
             executor.shutdown(cancel_futures=True)
+
+    def end(self) -> None:
+        """End the workers; the next run starts others."""
+        while self._workers:
+            self._workers[-1].end()
+            self._workers.pop()  # now, as Ctrl-C may come once more
 
     def _idle(self) -> SimpleQueue[Program]:
         if not self._workers:
@@ -73,8 +77,3 @@ def _ask(idle: SimpleQueue[Program], request: Request) -> list[Recording]:
         return recordings
     finally:
         idle.put(worker)
-
-
-def _end(workers: list[Program]) -> None:
-    while workers:
-        workers.pop().end()

@@ -33,8 +33,12 @@ class Program:
                 env={**os.environ, **(environment or {}), "PYTHONPATH": _path(), "TMPDIR": str(log.parent)},
                 start_new_session=True,  # Ctrl-C does not reach it, and all that it starts can be ended with it
             )
-        with suppress(OSError):  # the first question will find out
-            self._tell(task)
+        try:
+            with suppress(OSError):  # the first question will find out
+                self._tell(task)
+        except BaseException:  # Ctrl-C, and nobody has it yet who could end it
+            self.end()
+            raise
 
     def ask(self, request: Any) -> Any:
         """Its answer to `request`. Raises BackendError, with its last words, where it ends instead."""
