@@ -1,5 +1,7 @@
 """The embedded backend: its analog network against numpy, its spiking engine against itself and the equations."""
 
+import threading
+
 import dyadic
 import numpy as np
 import pytest
@@ -136,6 +138,24 @@ def test_threads_without_images_of_their_own_help_with_linear_maps():
     assert Resources(2**30, 8).chunk(1, 10, 100) == Chunk(1, 10, 8)
     assert Resources(2**30, 8).chunk(100, 10, 100).threads == 1
     assert Resources(1, 2).chunk(100, 10, 100) == Chunk(1, 1, 1)
+
+
+@pytest.mark.parametrize("build", [residual, converted, lambda: converted(pipeline="few-spike{k=4}")])
+def test_threads_that_share_a_network_get_its_results(build):
+    compiled = snnc.compile(build(), threads=2)
+    expected = compiled.predict(IMAGES)
+    outcomes = []
+
+    def ask():
+        for _ in range(50):
+            outcomes.append(np.array_equal(compiled.predict(IMAGES), expected))
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert outcomes == [True] * 200
 
 
 @pytest.mark.parametrize(
