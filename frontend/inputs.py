@@ -1,4 +1,4 @@
-"""How the inputs of an ONNX model are arranged: which axis holds the channels is told by what the model does first."""
+"""How the inputs of a model are arranged: which axis holds the channels is told by what its ONNX graph does first."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ _ON_CHANNELS_SECOND = {
     *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
 }
 _ON_CHANNELS_LAST = {"ArgMax", "LogSoftmax", "MatMul", "Softmax"}
+_OVER_SPACE = {"ReduceMax", "ReduceMean"}
 _FLOATS = {
     *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
 }
@@ -64,11 +65,25 @@ def inputs_of(
         elif _is_computed_with(graph, entry):
             problems.append(f"{entry.name} (input): the model computes with it in integers; cast it to float first")
         else:
-            shape, layout = _arranged(dims[1:], _channels(graph, entry.name, len(dims), known))
+            shape, layout = _arranged(dims[1:], _channels(graph.node, entry.name, dims, known))
             inputs[entry.name] = GraphInput(entry.name, shape, layout)
     if problems:
         raise UnsupportedModelError(f"{title} has inputs of unsupported shape", problems)
     return inputs
+
+
+def as_taken(
+    given: Mapping[str, GraphInput], nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.ndarray], opset: int
+) -> dict[str, GraphInput]:
+    """Inputs that are channels-last by their rank, as the model takes them: it may permute them from channels-first."""
+    known = {**constants, **_axes(nodes, constants, opset)}
+    found = {}
+    for tensor, entry in given.items():
+        channels, dims = _channels(nodes, tensor, entry.dims, known), entry.dims[1:]
+        found[tensor] = entry
+        if channels == 1 < len(dims) or (channels == _NEW and len(dims) < 3):
+            found[tensor] = GraphInput(entry.name, *_arranged(dims, channels))
+    return found
 
 
 def _is_computed_with(graph: onnx.GraphProto, entry: onnx.ValueInfoProto) -> bool:
@@ -103,36 +118,69 @@ def _arranged(dims: Shape, channels: int | None) -> tuple[Shape, Layout]:
     return (height, width, depth), CHANNELS_FIRST
 
 
-def _channels(graph: onnx.GraphProto, name: str, rank: int, constants: Mapping[str, np.ndarray]) -> int | None:
+def _channels(
+    nodes: Sequence[onnx.NodeProto], name: str, dims: Shape, constants: Mapping[str, np.ndarray]
+) -> int | None:
     """Which axis of an input the first operator that knows of channels takes for them; None if there is no such one."""
-    views: dict[str, tuple[int, ...]] = {name: tuple(range(rank))}
-    for node in graph.node:
+    views: dict[str, tuple[int, ...]] = {name: tuple(range(len(dims)))}
+    for node in nodes:
         axes = next((views[tensor] for tensor in node.input if tensor in views), None)
         if axes is None:
             continue
-        if node.op_type in _ON_CHANNELS_SECOND:
+        if node.op_type in _ON_CHANNELS_SECOND and len(axes) > 1:
             return axes[1]
         if node.op_type in _ON_CHANNELS_LAST and len(axes) > 2:
             return axes[-1]
-        moved = _moved(node, axes, constants)
+        if node.op_type in _OVER_SPACE and len(dims) == len(axes) == 4:  # of two axes, either could be space
+            return _left(node, axes, constants)
+        moved = _moved(node, axes, dims, constants)
         if moved is not None:
             views.update(dict.fromkeys(node.output, moved))
     return None
 
 
-def _moved(node: onnx.NodeProto, axes: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> tuple[int, ...] | None:
+def _left(node: onnx.NodeProto, axes: tuple[int, ...], constants: Mapping[str, np.ndarray]) -> int | None:
+    """The only axis but the batch's that a reduction leaves; None if there are more."""
+    reduced = {axis % len(axes) for axis in _parameter(node, "axes", constants)}
+    left = [axis for place, axis in enumerate(axes) if place and place not in reduced]
+    return left[0] if len(left) == 1 else None
+
+
+def _parameter(node: onnx.NodeProto, name: str, constants: Mapping[str, np.ndarray]) -> list[int]:
+    """A list of integers that is an attribute in older opsets, and else the last operand."""
+    given = next((list(a.ints) for a in node.attribute if a.name == name), None)
+    operand = constants.get(node.input[-1]) if given is None and len(node.input) > 1 else None
+    return given or ([] if operand is None or operand.dtype.kind not in "iu" else operand.reshape(-1).tolist())
+
+
+def _moved(
+    node: onnx.NodeProto, axes: tuple[int, ...], dims: Shape, constants: Mapping[str, np.ndarray]
+) -> tuple[int, ...] | None:
     """Where a node moves the axes of what it is given; None if it does more than that."""
     if node.op_type in _ELEMENTWISE:
         return axes
-    attributes = {a.name: list(a.ints) for a in node.attribute}
-    if node.op_type == "Transpose" and sorted(attributes.get("perm", ())) == list(range(len(axes))):
-        return tuple(axes[axis] for axis in attributes["perm"])
+    if node.op_type == "Transpose":
+        order = _parameter(node, "perm", {})
+        return tuple(axes[axis] for axis in order) if sorted(order) == list(range(len(axes))) else None
     if node.op_type == "Unsqueeze":
-        added = attributes.get("axes", constants[node.input[1]].tolist() if node.input[-1] in constants else [])
+        added = _parameter(node, "axes", constants)
         places = {axis % (len(axes) + len(added)) for axis in added}
+        if len(places) < len(added):
+            return None
         rest = iter(axes)
         return tuple(_NEW if place in places else next(rest) for place in range(len(axes) + len(added)))
+    if node.op_type == "Reshape":
+        return _reshaped(axes, dims, _parameter(node, "shape", constants))
     return None
+
+
+def _reshaped(axes: tuple[int, ...], dims: Shape, target: Sequence[int]) -> tuple[int, ...] | None:
+    """Where the axes of an input of `dims` go, if a reshape does no more than to add some of size one, or drop them."""
+    kept = [axis for axis in axes[1:] if axis != _NEW and dims[axis] != 1]
+    if [dims[axis] for axis in kept] != [size for size in target[1:] if size != 1]:
+        return None
+    rest = iter(kept)
+    return (axes[0], *(_NEW if size == 1 else next(rest) for size in target[1:]))
 
 
 def _axes(nodes: Sequence[onnx.NodeProto], constants: Mapping[str, np.ndarray], opset: int) -> dict[str, np.ndarray]:

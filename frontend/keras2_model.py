@@ -37,8 +37,9 @@ def read(model: Any) -> Reading:
         report_untraceable(title, calls, error)
     trace = tf_function.trace_of(function, function.graph.as_graph_def(), title, calls)
     whole = {spec.name for spec in specs if spec.dtype.is_integer}
-    run = functools.partial(computed, called, calls, trace, dtypes, coarsest(trace.graph))
-    return reading.read(translated(trace), run, calls.ends, frozenset(whole))
+    graph = translated(trace)
+    run = functools.partial(computed, called, calls, graph.inputs, graph.outputs, dtypes, coarsest(trace.graph))
+    return reading.read(graph, run, calls.ends, frozenset(whole))
 
 
 def _called(model: Any, tensors: Sequence[Any]) -> list[Any]:

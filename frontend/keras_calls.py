@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 from ..ir import Shape, UnsupportedModelError
+from .affine import as_tensor
+from .graph import GraphInput
 from .reading import Arrays, Computed
 from .support import Layer, adaptive_refusal, first_line, kind, refusal
-from .tf_graph import Trace, packages
+from .tf_graph import packages
 
 
 class Untraceable(Exception):
@@ -121,13 +123,14 @@ class Calls:
 def computed(
     model: Callable[[list[Any]], list[Any]],
     calls: Calls,
-    trace: Trace,
+    given: Mapping[str, GraphInput],
+    outputs: Sequence[str],
     dtypes: Sequence[Any],
     eps: float,
     inputs: Arrays,
     wanted: Sequence[str],
 ) -> Computed:
-    """What Keras computes for one image: the outputs of the trace, and tensors within the model if wanted."""
+    """What Keras computes for one image: the outputs of the graph, and tensors within the model if wanted."""
     tf, _ = packages()
     returned: list[Any] = []
 
@@ -140,13 +143,13 @@ def computed(
 
         return noting
 
-    fed = zip(trace.inputs.values(), dtypes, strict=True)
-    tensors = [tf.constant(inputs[entry.name], dtype, entry.dims) for entry, dtype in fed]
-    with _calling(calls.operations if set(wanted) - set(trace.outputs) else [], observed):
-        given = model(tensors)
+    fed = zip(given.values(), dtypes, strict=True)
+    tensors = [tf.constant(as_tensor(inputs[entry.name], entry.layout), dtype) for entry, dtype in fed]
+    with _calling(calls.operations if set(wanted) - set(outputs) else [], observed):
+        ends = model(tensors)
     # The calls end in the order of the trace, so that their tensors come in the order of its names.
     within = dict(zip(calls.ends, returned, strict=True)) if returned else {}
-    found = {**within, **dict(zip(trace.outputs, given, strict=True))}
+    found = {**within, **dict(zip(outputs, ends, strict=True))}
     return Computed({name: found[name].numpy() for name in wanted}, "Keras", eps)
 
 

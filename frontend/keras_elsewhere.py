@@ -20,6 +20,7 @@ import numpy as np
 
 from ..ir import ModelFileError, Refusal, SnncError, UnsupportedModelError, load, save
 from . import tf_graph
+from .affine import Layout, as_tensor
 from .keras_calls import in_single_precision
 from .keras_model import called
 from .reading import Arrays, Computed, Reading
@@ -73,11 +74,12 @@ def _read_there(path: Path, title: str, model: Any) -> Reading:
     return Reading(
         title,
         network,
-        functools.partial(_computed, path if model is None else model),
+        functools.partial(_computed, path if model is None else model, report["layouts"]),
         lambda tensor, activations: activations[readouts[tensor]][0],
         outputs,
         report["parameters"],
         report["layers"],
+        report["layouts"],
         integers=frozenset(report["integers"]),
     )
 
@@ -100,7 +102,7 @@ def _raise_reported(report: Mapping[str, Any], in_memory: bool) -> None:
     raise UnsupportedModelError(report["title"], problems, report["layers"], report["unread"])
 
 
-def _computed(model: Any, inputs: Arrays, wanted: Sequence[str]) -> Computed:
+def _computed(model: Any, layouts: Mapping[str, Layout], inputs: Arrays, wanted: Sequence[str]) -> Computed:
     """What Keras computes for one image on its own backend: the outputs."""
     import keras
 
@@ -108,8 +110,7 @@ def _computed(model: Any, inputs: Arrays, wanted: Sequence[str]) -> Computed:
         from . import keras_file
 
         model = keras_file.loaded(model, str(model))
-    shapes = [tensor.shape[1:] for tensor in model.inputs]
-    arrays = [array.reshape(1, *shape) for array, shape in zip(inputs.values(), shapes, strict=True)]
+    arrays = [as_tensor(array, layouts[name]) for name, array in inputs.items()]
     with in_single_precision(model._flatten_layers()):
         given = called(model, [keras.ops.convert_to_tensor(array) for array in arrays])
     found = {str(position): np.asarray(keras.ops.convert_to_numpy(tensor)) for position, tensor in enumerate(given)}
@@ -132,7 +133,7 @@ def _main(path: str, output: str, title: str) -> None:
         return
     save(reading.network, output)
     facts = {"parameters": reading.parameters, "layers": reading.layers, "integers": sorted(reading.integers)}
-    print(json.dumps(facts))
+    print(json.dumps({**facts, "layouts": reading.layouts}))
 
 
 if __name__ == "__main__":

@@ -46,11 +46,11 @@ def read(model: Any, title: str | None = None) -> Reading:
     title = title or f"model {model.name!r}"
     inputs = _inputs(model, title)
     calls = Calls(_operations(model), tf.compat.v1.placeholder)
-    trace = _traced(model, inputs, title, calls)
+    graph = translated(_traced(model, inputs, title, calls))
     single = functools.partial(_called_in_single_precision, model, calls.operations)
-    run = functools.partial(computed, single, calls, trace, _dtypes(model), EPS["float32"])
+    run = functools.partial(computed, single, calls, graph.inputs, graph.outputs, _dtypes(model), EPS["float32"])
     whole = {given.name for given, dtype in zip(inputs, _dtypes(model), strict=True) if "int" in dtype}
-    return reading.read(translated(trace), run, calls.ends, frozenset(whole))
+    return reading.read(graph, run, calls.ends, frozenset(whole))
 
 
 def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> Trace:

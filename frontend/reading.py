@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..ir import Network
+from .affine import Layout
 from .graph import Graph
 from .lowering import lower_with_tensors
 from .support import Layer
@@ -31,8 +32,9 @@ class Reading:
     `run(inputs, tensors)` has the source framework compute tensors for one image; `inputs` are by name of the
     network's input, (1, *shape). `outputs` are the tensors that the model gives. `ends` says which layer each tensor
     within the model comes out of, in the order in which they run; it is empty where only outputs can be seen.
-    `integers` are the inputs that take whole numbers. `layers` are the paths of all layers. `rounded`
-    finds, among tensors of the model, those that a population rounds: with its name, and its activation.
+    `layouts` says how the model's tensors lay out the network's inputs, and `integers` are the inputs that take
+    whole numbers. `layers` are the paths of all layers. `rounded` finds, among tensors of the model, those that a
+    population rounds: with its name, and its activation.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Reading:
     outputs: Sequence[str]
     parameters: int
     layers: Sequence[str]
+    layouts: Mapping[str, Layout]
     ends: Mapping[str, Layer] = field(default_factory=dict)
     integers: frozenset[str] = frozenset()
     rounded: Callable[[Arrays], Mapping[str, tuple[str, np.ndarray]]] = field(default=lambda tensors: {})
@@ -65,6 +68,7 @@ def read(
         graph.outputs,
         parameters,
         layers,
+        {given.name: given.layout for given in graph.inputs.values()},
         ends,
         integers,
         lowered.rounded,

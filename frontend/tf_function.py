@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..ir import UnsupportedModelError
 from . import reading, tf_graph
+from .affine import as_tensor
 from .keras_calls import Calls
 from .reading import Arrays, Computed, Reading
 from .support import Layer, first_line
@@ -52,7 +54,8 @@ def read_frozen(function: Any, title: str) -> Reading:
     layers = {tensor: scopes(tensor) for node in graph.nodes for tensor in node.output if tensor in marks}
     ends = {tensor: layer for tensor, layer in layers.items() if layer}
     whole = {trace.inputs[tensor.name].name for tensor in function.inputs if tensor.dtype.is_integer}
-    return reading.read(graph, functools.partial(_computed, function, trace), ends, frozenset(whole))
+    run = functools.partial(_computed, function, replace(trace, inputs=graph.inputs))
+    return reading.read(graph, run, ends, frozenset(whole))
 
 
 def trace_of(function: Any, definition: Any, title: str, layers: Callable[[str], Layer | None] | Calls) -> Trace:
@@ -159,7 +162,7 @@ def _size(tensor: Any) -> int:
 def _computed(function: Any, trace: Trace, inputs: Arrays, wanted: Sequence[str]) -> Computed:
     """What TensorFlow computes for one image: outputs by the function itself, others by the marked graph."""
     tf, _ = tf_graph.packages()
-    tensors = {name: inputs[entry.name].reshape(entry.dims) for name, entry in trace.inputs.items()}
+    tensors = {name: as_tensor(inputs[entry.name], entry.layout) for name, entry in trace.inputs.items()}
     if set(wanted) <= set(trace.outputs):
         given = [tf.constant(tensors[tensor.name], tensor.dtype) for tensor in function.inputs]
         found = dict(zip(trace.outputs, tf.nest.flatten(function(*given)), strict=True))

@@ -17,6 +17,7 @@ from ..ir import ModelFileError, Shape, UnsupportedModelError
 from .affine import CHANNELS_LAST, FLAT, SERIES_LAST
 from .constants import LARGEST
 from .graph import Graph, GraphInput
+from .inputs import as_taken
 from .precision import EPS
 from .support import Layer, first_line
 
@@ -34,7 +35,7 @@ class Trace:
 
     title: str
     graph: Any
-    inputs: dict[str, GraphInput]
+    inputs: Mapping[str, GraphInput]
     outputs: list[str]
     weights: dict[str, np.ndarray]
     layer: Callable[[str], Layer | None]
@@ -76,12 +77,13 @@ def translated(trace: Trace) -> Graph:
             raise UnsupportedModelError(f"{trace.title} cannot be read", [*problems, problem]) from None
     graph = proto.graph
     layers = _layers(graph, trace.layer)
+    constants = {**trace.weights, **{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}}
     return Graph(
         trace.title,
         graph.node,
-        trace.inputs,
+        as_taken(trace.inputs, graph.node, constants, _OPSET),
         trace.outputs,
-        {**trace.weights, **{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}},
+        constants,
         _OPSET,
         layers,
         refused=trace.refused,
@@ -130,7 +132,7 @@ def graph_inputs(shapes: Mapping[str, Shape], title: str) -> list[GraphInput]:
 
 
 def graph_input(name: str, shape: Shape) -> GraphInput:
-    """An input of a shape that has no problem."""
+    """An input of a shape that has no problem, channels last."""
     if len(shape) == 3:  # a series is an image of width one
         return GraphInput(name, (shape[1], 1, shape[2]), SERIES_LAST)
     return GraphInput(name, shape[1:], FLAT if len(shape) == 2 else CHANNELS_LAST)

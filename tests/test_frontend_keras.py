@@ -7,11 +7,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from frontend_models import assert_equal, randomise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keras import layers as kl
 
+import snnc
 from snnc import frontend, ir
 
 IMAGE = (7, 6, 4)
@@ -292,3 +294,63 @@ def test_importing_the_frontend_imports_nothing_heavy():
     code = f"import sys, snnc.frontend; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+# Inputs whose channels are told by what the model does first.
+
+
+@pytest.mark.parametrize(
+    ("shape", "stack"),
+    [
+        ((2, 20), lambda: [kl.Conv1D(4, 5, activation="relu")]),
+        ((2, 20), lambda: [kl.AveragePooling1D(2), kl.Conv1D(4, 5)]),
+        ((3, 9, 8), lambda: [kl.Conv2D(4, 3, activation="relu")]),
+        ((3, 9, 8), lambda: [kl.MaxPooling2D(), kl.Conv2D(4, 3), kl.Flatten(), kl.Dense(3)]),
+        ((3, 9, 8), lambda: [kl.BatchNormalization(), kl.ZeroPadding2D(1), kl.Conv2D(4, 3)]),
+        ((3, 9, 8), lambda: [kl.GlobalAveragePooling2D(), kl.Dense(3)]),
+        ((1, 9, 8), lambda: [kl.Conv2D(4, 3), kl.Permute((3, 1, 2))]),
+    ],
+)
+@pytest.mark.parametrize("before", [list, lambda: [kl.Rescaling(0.5, offset=0.1), kl.ReLU()]], ids=["", "scaled"])
+def test_inputs_that_the_model_permutes_from_channels_first(shape, stack, before):
+    to_last = kl.Permute((*range(2, len(shape) + 1), 1))
+    model = keras.Sequential([keras.Input(shape, name="x"), *before(), to_last, *stack()])
+    assert_channels_last(randomise(model), shape)
+
+
+def test_functions_that_permute_channels_first_images():
+    kernel = tf.constant(np.random.default_rng(0).normal(size=(3, 3, 3, 4)).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3, 9, 8), name="x")])
+    def function(x):
+        return tf.nn.relu(tf.nn.conv2d(tf.transpose(x, (0, 2, 3, 1)), kernel, 1, "SAME"))
+
+    assert_channels_last(function, (3, 9, 8))
+
+
+def assert_channels_last(model, shape):
+    """The network takes channels-last images, and gives what the model gives for channels-first ones."""
+    network = snnc.load(model, verify=True)
+    x = np.random.default_rng(1).normal(size=(3, *shape)).astype(np.float32)
+    expected, images = np.asarray(model(x)), np.moveaxis(x, 1, -1)
+    assert network.populations["x"].shape == (*images.shape[1:-1], *(1,) * (3 - len(shape)), shape[0])
+    found = snnc.compile(network).predict(images)
+    if expected.shape[1] == found.shape[-1] != expected.shape[-1]:
+        found = np.moveaxis(found, -1, 1)
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("add", [kl.Reshape((9, 8, 1)), lambda x: keras.ops.expand_dims(x, -1)], ids=["reshape", "op"])
+def test_grey_images_to_which_the_model_adds_the_channel(add):
+    x = keras.Input((9, 8), name="x")
+    network = assert_equal(randomise(keras.Model(x, kl.Conv2D(4, 3)(add(x)))))
+    assert network.populations["x"].shape == (9, 8, 1)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [lambda: [kl.Reshape((9, 1, 4)), kl.Conv2D(4, (3, 1))], lambda: [kl.Permute((2, 1)), kl.Flatten(), kl.Dense(3)]],
+)
+def test_other_series_stay_what_they_are(stack):
+    model = randomise(keras.Sequential([keras.Input((9, 4), name="x"), *stack()]))
+    assert snnc.load(model, verify=True).populations["x"].shape == (9, 1, 4)

@@ -261,8 +261,11 @@ images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
 expected = keras.ops.convert_to_numpy(model(images))
 error = np.abs(snnc.compile(reading.network).predict(images, progress=False) - expected).max() / np.abs(expected).max()
 model.save(sys.argv[2])
+first = keras.Input((3, 8, 8), name="first")
+permuted = frontend.read(keras.Model(first, kl.Conv2D(4, 3, name="conv")(kl.Permute((2, 3, 1), name="last")(first))))
 facts = {"error": float(error), "proved": proof.prove(reading), "names": list(reading.network.populations),
-         "layers": reading.layers, "file": proof.prove(frontend.read(sys.argv[2]))}
+         "layers": reading.layers, "file": proof.prove(frontend.read(sys.argv[2])),
+         "permuted": proof.prove(permuted)}
 class Mine(kl.Layer):
     def call(self, x):
         return x * 2.0
@@ -286,7 +289,7 @@ def test_keras_on_other_backends(tmp_path, backend):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout.splitlines()[-1])
-    assert max(facts["error"], facts["proved"], facts["file"]) < 1e-4
+    assert max(facts["error"], facts["proved"], facts["file"], facts["permuted"]) < 1e-4
     assert facts["names"] == ["image", "conv", "pool", "top"]
     assert facts["layers"] == ["conv", "pool", "flat", "top"]
     (swish,), custom = facts["refused"]
