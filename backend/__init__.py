@@ -6,7 +6,7 @@ from importlib import import_module
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from ..ir import BackendError, Network
+from ..ir import BackendError, Network, as_network, shown
 
 if TYPE_CHECKING:
     from .compiled import CompiledSpiking
@@ -23,8 +23,9 @@ def compile(network: Network, backend: Backend = "onnxruntime", **options: Any) 
     `snnc.backend.mlgenn`. Raises BackendError where the backend is unknown, is not installed, has no such option or
     cannot run the network, and VerificationError for a network that breaks its stage's rules.
     """
-    if backend not in get_args(Backend):
-        raise BackendError(f"there is no backend {backend!r}; there are: {', '.join(get_args(Backend))}")
+    network = as_network(network)
+    if not (isinstance(backend, str) and backend in get_args(Backend)):
+        raise BackendError(f"there is no backend {shown(backend)}; there are: {', '.join(get_args(Backend))}")
     module = import_module(f".{backend}", __name__)
     known = list(signature(module.compile).parameters)[1:]
     unknown = ", ".join(repr(name) for name in options if name not in known)

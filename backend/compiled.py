@@ -22,8 +22,12 @@ from ..ir import (
     Population,
     Softmax,
     SpikingNeuron,
+    as_flag,
     as_inputs,
     as_labels,
+    as_names,
+    is_whole,
+    shown,
 )
 
 _SLACK = 0.1  # of the range; so far beyond what spikes say, images lose little
@@ -141,9 +145,10 @@ class CompiledSpiking(ABC):
         With `probabilities` its softmax over the classes. `transient` and errors are those of `evaluate`.
         """
         self._require_shorter(transient)
+        wanted = as_flag(probabilities, "probabilities")
         parts = [part.decoded for part in self._parts(self._inputs(x), TOTALS, progress)]
         last = {name: np.concatenate([_delayed(part[name], transient)[-1] for part in parts]) for name in parts[0]}
-        return per_output({name: Softmax().apply(logits) for name, logits in last.items()} if probabilities else last)
+        return per_output({name: Softmax().apply(logits) for name, logits in last.items()} if wanted else last)
 
     def simulate(self, x: Images, *, record: bool | Collection[str] = False, progress: bool = True) -> Recording:
         """Everything about a few images: counts, potentials and every spike of the populations to `record`.
@@ -185,7 +190,7 @@ class CompiledSpiking(ABC):
         firing = {name: p.origin.layers for name, p in self.network.populations.items() if _fires(p)}
         if isinstance(record, bool):
             return frozenset(firing if record else ())
-        wanted = {record} if isinstance(record, str) else set(record)
+        wanted = as_names(record, "record", DataError)
         chosen = {name for name, layers in firing.items() if name in wanted or (wanted - firing.keys()) & set(layers)}
         unknown = wanted - chosen - {layer for name in chosen for layer in firing[name]}
         if unknown:
@@ -198,8 +203,9 @@ class CompiledSpiking(ABC):
             return None
         if self.network.is_phased:
             raise DataError("until_stable: a few-spike network answers once, so there is nothing to wait for")
-        if not _is_number(until_stable) or until_stable < 1 or transient:
-            raise DataError(f"until_stable is a number of steps from 1 on, without a transient; not {until_stable!r}")
+        if not is_whole(until_stable) or until_stable < 1 or transient:
+            given = shown(until_stable)
+            raise DataError(f"until_stable is a number of steps from 1 on, without a transient; not {given}")
         if not self.stops_early:
             raise BackendError("until_stable: this backend shows every image for all T steps; use the embedded engine")
         return until_stable
@@ -213,9 +219,9 @@ class CompiledSpiking(ABC):
 
     def _require_shorter(self, transient: int) -> None:
         steps = 1 if self.network.is_phased else self.network.timesteps or 1
-        if not _is_number(transient) or not 0 <= transient < steps:
+        if not is_whole(transient) or not 0 <= transient < steps:
             answers = "answers once" if self.network.is_phased else f"runs for {steps} timesteps"
-            raise DataError(f"transient is {transient!r}, but the network {answers}")
+            raise DataError(f"transient is {shown(transient)}, but the network {answers}")
 
     def _parts(self, inputs: dict[str, np.ndarray], wanted: Wanted, progress: bool) -> Iterator[Recording]:
         images = len(next(iter(inputs.values())))
@@ -228,7 +234,7 @@ class CompiledSpiking(ABC):
 @contextmanager
 def track(what: str, total: int, progress: bool) -> Iterator[Callable[[float], None]]:
     """A progress bar on stderr, if `progress` is wanted and a person is looking; yields what advances it."""
-    if not (progress and sys.stderr.isatty()):
+    if not (as_flag(progress, "progress") and sys.stderr.isatty()):
         yield lambda done: None
         return
     from rich.console import Console
@@ -244,11 +250,6 @@ def _range(neuron: SpikingNeuron) -> str:
     if not neuron.fires:
         return "it was calibrated for"
     return f"its {'signed' if neuron.sayable[0] else 'unsigned'} spikes ({type(neuron).__name__}) say"
-
-
-def _is_number(value: object) -> bool:
-    """Whether steps can be counted so."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _fires(population: Population) -> bool:

@@ -1,5 +1,6 @@
 """The intermediate representation: nonlinearities are nodes, linear maps are edges."""
 
+from .arguments import as_flag, as_names, as_network, as_path, as_tuple, is_whole, shown
 from .data import Images, as_inputs, as_labels
 from .diff import Difference, diff, diff_text
 from .errors import (
@@ -119,17 +120,24 @@ __all__ = [
     "VerificationError",
     "apply",
     "arrays_of",
+    "as_flag",
     "as_inputs",
     "as_labels",
+    "as_names",
+    "as_network",
+    "as_path",
+    "as_tuple",
     "diff",
     "diff_text",
     "faults",
     "fold",
     "is_timesteps",
+    "is_whole",
     "load",
     "output_shape",
     "parse",
     "save",
+    "shown",
     "summary",
     "to_text",
     "verify",

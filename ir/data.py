@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import as_network
 from .errors import DataError
 from .network import Network
 from .windows import Shape
@@ -21,7 +22,7 @@ def as_inputs(network: Network, x: Images, what: str = "input") -> dict[str, np.
     order of `network.inputs`. Raises DataError for what is no array (a generator, a DataLoader, a path), wrong shapes,
     unequal lengths, no images, or numbers that are not finite.
     """
-    by_name = _by_name(network.inputs, x, f"{what} data", "input")
+    by_name = _by_name(as_network(network).inputs, x, f"{what} data", "input")
     arrays = {name: _as_images(network, name, array, what) for name, array in by_name.items()}
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
@@ -39,7 +40,7 @@ def as_labels(network: Network, y: Any, images: int) -> dict[str, np.ndarray]:
     once or logits: of these, whoever means it gives `y.argmax(-1)`. It is one array for a network with one
     output, else a mapping or sequence as in `as_inputs`. Raises DataError.
     """
-    if len(network.outputs) > 1 and isinstance(y, np.ndarray) and y.ndim:
+    if len(as_network(network).outputs) > 1 and isinstance(y, np.ndarray) and y.ndim:
         y = list(y)
     by_name = _by_name(network.outputs, y, "labels", "output")
     return {name: _as_classes(network, name, labels, images) for name, labels in by_name.items()}

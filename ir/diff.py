@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .arguments import as_network
 from .network import Network, Origin
 from .record import Record
 from .text import connection_line, name_text, origin_text, population_line, value_text
@@ -48,6 +49,7 @@ def diff(a: Network, b: Network) -> tuple[Difference, ...]:
     Populations are matched by name, connections by their ends, and parallel ones in their order. The order of
     populations and of connections is otherwise no difference: it changes nothing that a network computes.
     """
+    a, b = as_network(a), as_network(b)
     return (
         *(change for name in ("inputs", "outputs", "timesteps") for change in _network(a, b, name)),
         *_parts(_populations(a), _populations(b)),

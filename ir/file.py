@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import as_network, as_path
 from .errors import NetworkFileError, SnncError
 from .network import Connection, Network, Origin, Population
 from .neurons import NEURONS
@@ -37,7 +38,8 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
     """
     from safetensors.numpy import save_file
 
-    path = Path(path)
+    path = as_path(path, "a network file", NetworkFileError)
+    network = as_network(network)
     arrays: dict[str, np.ndarray] = {}
     structure = {
         "version": VERSION,
@@ -64,7 +66,7 @@ def load(path: str | os.PathLike[str]) -> Network:
     """Read a network file and verify it. Raises NetworkFileError on anything that is not one."""
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = as_path(path, "a network file", NetworkFileError)
     if not path.is_file():
         raise NetworkFileError(f"{path}: no such file")
     try:

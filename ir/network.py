@@ -121,7 +121,7 @@ class Network(Record):
         object.__setattr__(self, "connections", tuple(connections))
         object.__setattr__(self, "inputs", tuple(inputs))
         object.__setattr__(self, "outputs", tuple(outputs))
-        object.__setattr__(self, "timesteps", timesteps)
+        object.__setattr__(self, "timesteps", int(timesteps) if isinstance(timesteps, np.integer) else timesteps)
 
     def _arguments(self) -> tuple[Any, ...]:
         _, *others = super()._arguments()

@@ -14,12 +14,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Literal
+from typing import Literal, get_args
 from weakref import WeakValueDictionary
 
 import networkx as nx
 import numpy as np
 
+from .arguments import as_network, is_whole, shown
 from .errors import ShapeError, VerificationError
 from .folding import fold
 from .network import Connection, Network, Population
@@ -36,7 +37,9 @@ Stage = Literal["analog", "canonical", "spiking"]
 
 def verify(network: Network, stage: Stage | None = None) -> None:
     """Raise a VerificationError that lists every fault of `network`; by default at the stage that it looks to be in."""
-    stage = stage or ("spiking" if network.is_spiking else "analog")
+    network = as_network(network)
+    if stage is None:
+        stage = "spiking" if network.is_spiking else "analog"
     found = faults(network, stage)
     if found:
         raise VerificationError(f"not a valid {stage} network, {len(found)} fault(s):", found)
@@ -44,6 +47,9 @@ def verify(network: Network, stage: Stage | None = None) -> None:
 
 def faults(network: Network, stage: Stage) -> list[str]:
     """Every fault of `network` at `stage`, each naming its population or connection."""
+    network = as_network(network)
+    if not (isinstance(stage, str) and stage in get_args(Stage)):
+        raise VerificationError(f"there is no stage {shown(stage)}; there are: {', '.join(get_args(Stage))}", ())
     found = [*_endpoints(network), *_nodes(network, stage), *_edges(network), *_cycles(network)]
     if found or stage == "analog":
         return found
@@ -193,7 +199,7 @@ def _timesteps(network: Network) -> Iterator[str]:
 
 def is_timesteps(value: object) -> bool:
     """Whether a network can be run for so many steps."""
-    return type(value) is int and 1 <= value <= LARGEST_T
+    return is_whole(value) and 1 <= value <= LARGEST_T
 
 
 def _not_finite(record: Record) -> Iterator[str]:

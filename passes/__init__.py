@@ -9,7 +9,7 @@ from .few_spike import FewSpikeConversion
 from .leaky_relu import LowerLeakyRelu
 from .lower_max_pool import LowerMaxPool
 from .manager import Adjust, Context, Drive, Instrument, Pass, run
-from .pipeline import parse, to_text
+from .pipeline import as_passes, parse, to_text
 from .registry import Documentation, document, known_passes
 from .spike_norm import SpikeNorm
 
@@ -29,6 +29,7 @@ __all__ = [
     "Pass",
     "SpikeNorm",
     "Statistics",
+    "as_passes",
     "calibrate",
     "document",
     "known_passes",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..ir import Images, Network, PipelineError, as_inputs, load, save
+from ..ir import Images, Network, PipelineError, as_inputs, as_path, load, save
 from .manager import Context, Instrument, Pass
 from .pipeline import parse, to_text
 
@@ -85,7 +85,7 @@ class Dump(Instrument):
     folder: str | PathLike[str]
 
     def start(self, passes: Sequence[Pass], network: Network, context: Context) -> None:
-        folder = Path(self.folder)
+        folder = as_path(self.folder, "a dump's folder", PipelineError)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in _dumped(folder):
@@ -118,7 +118,7 @@ def resume(path: str | PathLike[str]) -> tuple[Network, tuple[Pass, ...]]:
     passes gives what the dumped run gave, or would have given; calibration images and timesteps are the context's
     and not in the dump. Raises PipelineError where there is no dump, NetworkFileError for a damaged file.
     """
-    path = Path(path)
+    path = as_path(path, "a dump", PipelineError)
     folder = path if path.is_dir() else path.parent
     try:
         pipeline = (folder / _PIPELINE).read_text().strip()

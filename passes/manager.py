@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from ..ir import Images, Network, PipelineError, Population, Stage, VerificationError, verify
+from ..ir import Images, Network, PipelineError, Population, Stage, VerificationError, as_tuple, verify
 from .calibration import Statistics, calibrate, with_logits
 
 Activations = Callable[[Network, Images], Iterator[Mapping[str, np.ndarray]]]
@@ -117,6 +117,7 @@ def run(passes: Sequence[Pass], network: Network, context: Context, instruments:
     network that is broken from the start, and whatever passes and instruments raise themselves.
     """
     verify(network)
+    instruments = as_tuple(instruments, Instrument, "instruments are Instrument objects in a list", PipelineError)
     try:
         for instrument in instruments:
             instrument.start(passes, network, context)

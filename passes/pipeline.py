@@ -11,15 +11,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..ir import PipelineError
+from ..ir import PipelineError, as_tuple, shown
 from .manager import Pass
 from .registry import known_passes
 
 _STEP = re.compile(r"\s*([a-z0-9-]+)\s*(?:\{([^{}]*)\})?\s*(,|$)")
 
 
+def as_passes(pipeline: str | Sequence[Pass]) -> tuple[Pass, ...]:
+    """The passes of a pipeline, given as text or as themselves. Raises PipelineError."""
+    if isinstance(pipeline, str):
+        return parse(pipeline)
+    return as_tuple(pipeline, Pass, "a pipeline is text or a sequence of passes", PipelineError)
+
+
 def parse(text: str) -> tuple[Pass, ...]:
     """The passes that `text` names. Raises PipelineError, saying what exists, where it does not parse."""
+    if not isinstance(text, str):
+        raise PipelineError(f"a pipeline to be read is text, not {shown(text)}")
     known = known_passes()
     passes: list[Pass] = []
     position = 0
@@ -34,7 +43,7 @@ def parse(text: str) -> tuple[Pass, ...]:
 
 def to_text(passes: Sequence[Pass]) -> str:
     """The pipeline as text that `parse` reads back; options at their default are left out."""
-    return ",".join(map(_pass_text, passes))
+    return ",".join(map(_pass_text, as_passes(passes)))
 
 
 _FORM = "expected pass,pass{option=value,option=value},…"

@@ -119,8 +119,8 @@ def test_pipelines_are_texts_passes_or_labelled(labels):
         (["data-norm", "lower-max-pool"], [4], "'lower-max-pool' does not end in a spiking network"),
         ("data-norm", [4], r"in a list or a mapping, even a single one: \['data-norm'\]"),
         ([], [4], "no pipeline"),
-        (["data-norm"], [], "needs one number or more"),
-        (["data-norm"], [4, 0], "each at least 1"),
+        (["data-norm"], [], "needs one number of timesteps or more"),
+        (["data-norm"], [4, 0], "each from 1 to"),
     ],
 )
 def test_mistakes_are_found_before_any_work(pipelines, timesteps, message, labels, monkeypatch):
@@ -278,7 +278,7 @@ def test_command_has_pipelines_of_its_own(folder, snnc_command):
     [
         (("missing.keras", "--data", "data.npz", "-p", "datanorm"), "there is no pass 'datanorm'"),
         (("analog.snn", "--data", "data.npz", "-t", "4,x"), "--timesteps takes whole numbers, not '4,x'"),
-        (("analog.snn", "--data", "data.npz", "-t", "0"), "each at least 1"),
+        (("analog.snn", "--data", "data.npz", "-t", "0"), "each from 1 to 1,048,576"),
         (("analog.snn", "--data", "missing.npz"), "missing.npz: no such file"),
         (("analog.snn", "--data", "data.npz", "-t", "2", "--plot", "missing/sweep.png"), "cannot write the plot"),
     ],

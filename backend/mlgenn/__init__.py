@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from os import PathLike
-from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from ...ir import BackendError, Network, SpikingNeuron, verify
+from ...ir import BackendError, Network, SpikingNeuron, as_flag, as_names, as_network, as_path, verify
 from .connectivity import Edge, choose, readable
 from .machine import CPU, GPU_BATCH, describe, genn_backend
 from .options import Device, Forced, MatrixType, Options
@@ -46,12 +44,10 @@ def compile(
     installed, and where GeNN cannot build the network; VerificationError for a network that breaks the rules of its
     stage.
     """
-    if not isinstance(folder, (str, PathLike, NoneType)):
-        raise BackendError(f"folder is a path, not {folder!r}")
-    kept = Path(folder) if folder else None
-    options = Options(
-        device, kept, matrix_type, batch_size, workers, frozenset(record_spikes), kernel_profiling, communicator
-    )
+    kept = None if folder is None or folder == "" else as_path(folder, "folder", BackendError)
+    recorded = as_names(record_spikes, "record_spikes", BackendError)
+    timed = as_flag(kernel_profiling, "kernel_profiling")
+    options = Options(device, kept, matrix_type, batch_size, workers, recorded, timed, communicator)
     _require_runnable(network)
     try:
         from . import genn  # noqa: F401 - before what imports it in its own way
@@ -94,7 +90,7 @@ def _planned(device: Device | None) -> str:
 
 
 def _require_runnable(network: Network) -> None:
-    if not network.is_spiking:
+    if not as_network(network).is_spiking:
         raise BackendError(
             "GeNN simulates spiking networks and this one is analog: convert it first, "
             "or compile it with the backend 'onnxruntime'"

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ...ir import BackendError
+from ...ir import BackendError, is_whole, shown
 
 MEMORY_BYTES = 256 * 2**20
 CHUNK_BYTES = 8 * 2**20
@@ -44,8 +44,8 @@ class Resources:
 
         Raises BackendError for what is neither.
         """
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise BackendError(f"threads is a number from 1 on, not {threads!r}")
+        if threads is not None and not (is_whole(threads) and threads >= 1):
+            raise BackendError(f"threads is a number from 1 on, not {shown(threads)}")
         return cls(_bytes(MEMORY_BYTES if memory is None else memory), threads or _cores())
 
     def chunk(self, images: int, slots: int, bytes_per_slot: int) -> Chunk:
@@ -126,5 +126,5 @@ def _bytes(memory: int | str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(memory), re.IGNORECASE)
     size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
     if not size:
-        raise BackendError(f"memory is a number of bytes, or as in '512MB' or '2GB', not {memory!r}")
+        raise BackendError(f"memory is a number of bytes, or as in '512MB' or '2GB', not {shown(memory)}")
     return size

@@ -74,7 +74,7 @@ def default_timesteps(network: Network) -> int:
 
     With the most levels of any layer, spikes say all that the quantised model computes there.
     """
-    neurons = [population.neuron for population in network.populations.values()]
+    neurons = [population.neuron for population in ir.as_network(network).populations.values()]
     levels = [neuron.levels for neuron in neurons if isinstance(neuron, ir.QuantizedRelu)]
     return min(max(levels, default=LONGEST_DEFAULT), LONGEST_DEFAULT)
 
@@ -100,7 +100,9 @@ def run_pipeline(
     from . import passes
 
     if timesteps is not None and not ir.is_timesteps(timesteps):
-        raise ir.PipelineError(f"timesteps is {timesteps!r}; T is a number from 1 to {ir.LARGEST_T:,}")
+        raise ir.PipelineError(f"timesteps is {ir.shown(timesteps)}; T is a number from 1 to {ir.LARGEST_T:,}")
+    if timesteps is not None:
+        timesteps = int(timesteps)
     if calibration is not None:
         calibration = ir.as_inputs(network, calibration, "calibration")
         _warn_of_one_image(calibration)
@@ -133,7 +135,7 @@ def _context(calibration: Images | None, timesteps: int | None, progress: bool) 
 def _parsed(pipeline: str | Sequence[Pass]) -> tuple[Pass, ...]:
     from . import passes
 
-    return passes.parse(pipeline) if isinstance(pipeline, str) else tuple(pipeline)
+    return passes.as_passes(pipeline)
 
 
 __all__ = [

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import snnc
 
 from .backend.compiled import by_output
 from .backend.onnxruntime import CompiledAnalog, CompiledEngine
-from .ir import DataError, Images, Network, PipelineError, as_inputs, as_labels, save
+from .ir import DataError, Images, Network, PipelineError, as_inputs, as_labels, as_path, save, shown
 from .passes import Context, Instrument, Pass, to_text
 
 # What a reproducer holds at most of either kind of image; more stays where it is.
@@ -97,8 +98,8 @@ def bisect(
     does not. `calibration` and `timesteps` are as there, `x` and `y` as in `evaluate`. Raises DataError for data that
     does not fit, and whatever the passes raise.
     """
-    if not 0 <= floor <= 1:
-        raise DataError(f"the accuracy floor is a share of the images, from 0 to 1, not {floor:g}")
+    if not (isinstance(floor, Real) and 0 <= floor <= 1):
+        raise DataError(f"the accuracy floor is a share of the images, from 0 to 1, not {shown(floor)}")
     inputs = as_inputs(network, x)
     labels = as_labels(network, y, len(next(iter(inputs.values()))))
     images = None if calibration is None else as_inputs(network, calibration, "calibration")
@@ -148,6 +149,7 @@ def write_reproducer(bisection: Bisection, folder: Path) -> None:
     """
     if bisection.bad is None or bisection.bad.step is None:
         raise PipelineError(f"there is nothing to reproduce: {bisection.verdict}")
+    folder = as_path(folder, "a reproducer's folder", DataError)
     try:
         with tempfile.TemporaryDirectory(prefix=".snnc-", dir=folder.absolute().parent) as beside:
             made = Path(beside, "reproducer")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ir import DataError
+from .ir import DataError, as_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,6 +131,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     Figures are made without pyplot, so no display is looked for and nothing needs closing. Raises DataError.
     """
+    path = as_path(path, "a plot", DataError)
     try:
         with tempfile.TemporaryDirectory(prefix=".snnc-", dir=path.parent) as folder:
             beside = Path(folder, f"plot{path.suffix or '.png'}")

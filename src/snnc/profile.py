@@ -42,6 +42,7 @@ from .ir import (
     SpikeInput,
     SpikingNeuron,
     as_inputs,
+    as_network,
 )
 from .passes.calibration import with_logits
 
@@ -114,6 +115,7 @@ def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = Tr
     Raises DataError for images that do not fit or networks that have no layer in common, VerificationError for
     networks that are not analog and spiking.
     """
+    analog, spiking = as_network(analog), as_network(spiking)
     if set(analog.inputs) != set(spiking.inputs):
         raise DataError(f"cannot compare: the networks take {_names(analog.inputs)} and {_names(spiking.inputs)}")
     reference, engine = CompiledAnalog(with_logits(analog)), CompiledEngine(spiking)

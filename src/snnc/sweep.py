@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .backend import Backend, compile
 from .backend.compiled import CompiledSpiking, by_output, track
-from .ir import Images, Network, PipelineError, as_inputs, as_labels
+from .ir import LARGEST_T, Images, Network, PipelineError, as_inputs, as_labels, as_tuple, is_timesteps, shown
 from .ir.cost import synaptic_operations
 
 if TYPE_CHECKING:
@@ -221,23 +221,29 @@ def _parsed(pipelines: Sequence[Pipeline] | Mapping[str, Pipeline]) -> dict[str,
 
     if isinstance(pipelines, str):
         raise PipelineError(f"pipelines are given in a list or a mapping, even a single one: [{pipelines!r}]")
-    labelled = pipelines.items() if isinstance(pipelines, Mapping) else ((None, pipeline) for pipeline in pipelines)
+    if isinstance(pipelines, Mapping):
+        labelled = [*pipelines.items()]
+    else:
+        given = as_tuple(pipelines, object, "pipelines are given in a list or a mapping", PipelineError)
+        labelled = [(None, pipeline) for pipeline in given]
     parsed: dict[str, Steps] = {}
     for label, pipeline in labelled:
-        steps = passes.parse(pipeline) if isinstance(pipeline, str) else tuple(pipeline)
+        steps = passes.as_passes(pipeline)
         text = passes.to_text(steps)
         if not steps or steps[-1].ensures != "spiking":
             raise PipelineError(f"the pipeline {text!r} does not end in a spiking network; let it end in data-norm")
-        parsed[label or text] = (passes.Canonicalise(), *steps)
+        parsed[str(label or text)] = (passes.Canonicalise(), *steps)
     if not parsed:
         raise PipelineError("there is no pipeline to sweep over")
     return parsed
 
 
 def _checked(timesteps: Sequence[int]) -> list[int]:
-    if not timesteps or min(timesteps) < 1:
-        raise PipelineError(f"timesteps are {list(timesteps)}; a sweep needs one number or more, each at least 1")
-    return sorted(set(timesteps))
+    expected = f"a sweep needs one number of timesteps or more in a list, each from 1 to {LARGEST_T:,}"
+    durations = as_tuple(timesteps, object, expected, PipelineError)
+    if not durations or not all(map(is_timesteps, durations)):
+        raise PipelineError(f"{expected}, not {shown(timesteps)}")
+    return sorted(set(map(int, durations)))
 
 
 def _style(sweep: Sweep, point: Point, output: str) -> str:

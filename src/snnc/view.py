@@ -31,6 +31,7 @@ from .ir import (
     Pair,
     Population,
     QuantizedRelu,
+    as_path,
     summary,
     verify,
 )
@@ -48,6 +49,7 @@ def write_html(network: Network, path: Path, title: str) -> None:
     The same network gives the same bytes. Raises VerificationError for a network that breaks the rules of its stage,
     which cannot be laid out, and DataError where the page cannot be written.
     """
+    path = as_path(path, "a page", DataError)
     page = to_html(network, title)
     try:
         with tempfile.TemporaryDirectory(prefix=".snnc-", dir=path.parent) as folder:
