@@ -35,7 +35,8 @@ _ELEMENTWISE = {
 _ON_CHANNELS_SECOND = {
     *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
 }
-_ON_CHANNELS_LAST = {"ArgMax", "LogSoftmax", "MatMul", "Softmax"}
+_SCORES = {"ArgMax", "LogSoftmax", "Softmax"}
+_ON_CHANNELS_LAST = {"MatMul", *_SCORES}
 _OVER_SPACE = {"ReduceMax", "ReduceMean"}
 _FLOATS = {
     *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
@@ -77,6 +78,7 @@ def as_taken(
 ) -> dict[str, GraphInput]:
     """Inputs that are channels-last by their rank, as the model takes them: it may permute them from channels-first."""
     known = {**constants, **_axes(nodes, constants, opset)}
+    nodes = [node for node in nodes if node.op_type not in _SCORES]  # may be over any axis of an image
     found = {}
     for tensor, entry in given.items():
         channels, dims = _channels(nodes, tensor, entry.dims, known), entry.dims[1:]
