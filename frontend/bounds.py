@@ -52,13 +52,14 @@ def clamped(x: Value, turned_only: bool = False) -> Clamped:
     With `turned_only` the multiple is 1 or −1.
     """
     found = affine(x)
-    if found is None or found.source.summed is None or not isinstance(found.source.neuron, (Relu, Clip)):
+    summed = None if found is None else found.source.summed
+    if found is None or summed is None or not isinstance(found.source.neuron, (Relu, Clip)):
         return Clamped(x)
     if turned_only and abs(found.factor) != 1:
         return Clamped(x)
     source, factor, offset = found.source, found.factor, found.offset
-    layers = merge(source.summed.layers, (source.layer.path, *x.layers))
-    rectified = replace(source.summed, layers=layers, layout=x.layout)
+    layers = merge(summed.layers, (source.layer.path, *x.layers))
+    rectified = replace(summed, layers=layers, layout=x.layout)
     largest = source.neuron.max if isinstance(source.neuron, Clip) else np.inf
     inner = raised(rectified if factor == 1 else rectified.scaled(np.array(factor), ()), offset, ())
     low, high = sorted((offset, offset + factor * largest))

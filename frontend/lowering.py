@@ -194,7 +194,7 @@ class _Lowering:
         if all(name in self.lost or isinstance(self.values.get(name), np.ndarray) for name in filter(None, node.input)):
             self.lost.update(node.output)  # constants: nothing stands for them
             return {}
-        known = {name: self._known(name) for name in node.input if self._known(name) is not None}
+        known = {name: shown for name in node.input if (shown := self._known(name)) is not None}
         dims = dict(zip(filter(None, node.output), inferred(node, known, self.graph.opset), strict=False))
         dims |= {name: self.graph.shapes[name] for name in node.output if name in self.graph.shapes}
         stand_ins = {name: _stand_in_like(found, given) for name, found in dims.items() if found is not None}

@@ -94,7 +94,7 @@ def computed(
     try:
         arrays, tool = _by_onnxruntime(seen, fed, wanted), "onnxruntime"
     except Exception:  # of a dozen kinds, for whatever it cannot run
-        arrays, tool = ReferenceEvaluator(seen).run(list(wanted), fed), "onnx's reference evaluator"
+        arrays, tool = list(ReferenceEvaluator(seen).run(list(wanted), fed)), "onnx's reference evaluator"
     found = dict(zip(wanted, map(_as_array, arrays), strict=True))
     single = {name: array[: len(array) // batch] if batch > 1 else array for name, array in found.items()}
     return Computed(single, tool)

@@ -6,6 +6,7 @@ bounds are known. Until then it is a `Rounded` population in the making, which n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -18,6 +19,7 @@ from .call import Activation, Call, Quantized, Result
 from .support import Unsupported
 
 Ties = Literal["up", "even", "odd"]
+Stepped = Value | np.ndarray | Activation
 
 UNBOUNDED = (
     "it rounds activations that have no bounds; clip them between two numbers, as in clamp(round(x / s), 0, 15) * s"
@@ -60,7 +62,7 @@ class _Steps:
         shares = np.array([self.factor * self.rounded.quantum, self.offset]) / quantum
         return bool((np.abs(shares - np.rint(shares)) < _NEAR).all())
 
-    def result(self, layers: tuple[str, ...]) -> Result:
+    def result(self, layers: tuple[str, ...]) -> Stepped:
         """The population, or the constant that it comes to."""
         rounded = self.rounded
         if rounded.low >= rounded.high:
@@ -87,8 +89,11 @@ def floor(call: Call) -> Result:
 
 def ceil(call: Call) -> Result:
     """`−floor(−x)`."""
-    below = _rounded(call.value().scaled(np.array(-1.0), call.layers), -0.5, "up", call.layers)
-    return _turned(below, call.layers)
+    minus = np.array(-1.0)
+    below = _rounded(call.value().scaled(minus, call.layers), -0.5, "up", call.layers)
+    if isinstance(below, np.ndarray):
+        return np.negative(below)
+    return _finished(below, lambda output: output.scaled(minus, call.layers))
 
 
 def round_half_even(call: Call) -> Result:
@@ -102,15 +107,11 @@ def quantize(call: Call) -> Result:
     low, high = float(limits.min - zero), float(limits.max - zero)
     before = _steps(x)
     if before is not None and before.lies_on(scale):  # quantised already
-        result = clamp(x, low * scale, high * scale, call.layers)
+        narrowed = before.between(low * scale, high * scale)
+        result = x if narrowed == before else narrowed.result(call.layers)
     else:
         result = _bounded(_Steps(x, Rounded(scale, "even", low, high))).result(call.layers)
-    match result:
-        case Activation(finish=finish):
-            return replace(result, finish=lambda output: Quantized(finish(output), scale, zero))
-        case Value():
-            return Quantized(result, scale, zero)
-    return result
+    return _finished(result, lambda output: Quantized(output, scale, zero))
 
 
 def dequantize(call: Call) -> Value:
@@ -123,7 +124,7 @@ def dequantize(call: Call) -> Value:
     return quantized.value
 
 
-def clamp(x: Value, low: float, high: float, layers: tuple[str, ...]) -> Result | None:
+def clamp(x: Value, low: float, high: float, layers: tuple[str, ...]) -> Stepped | None:
     """`min(max(x, low), high)` of what is rounded; None for what is not."""
     steps = _steps(x)
     if steps is None:
@@ -146,7 +147,7 @@ def _steps(x: Value) -> _Steps | None:
     return None
 
 
-def _rounded(x: Value, shift: float, ties: Ties, layers: tuple[str, ...]) -> Result:
+def _rounded(x: Value, shift: float, ties: Ties, layers: tuple[str, ...]) -> Stepped:
     """`round(x + shift)`; what is whole already stays what it is."""
     before = _steps(x)
     if before is not None and before.lies_on(1.0):
@@ -177,14 +178,14 @@ def _stretched(x: Value, factor: float, offset: float, layers: tuple[str, ...]) 
     return raised(x if factor == 1 else x.scaled(np.array(factor), layers), offset, layers)
 
 
-def _turned(result: Result, layers: tuple[str, ...]) -> Result:
-    """What a rule gives, with the other sign."""
+def _finished(result: Stepped, finish: Callable[[Value], Value | Quantized]) -> Stepped | Quantized:
+    """What a rule gives, with something done to it afterwards; constants stay what they are."""
     match result:
-        case Activation(finish=finish):
-            return replace(result, finish=lambda output: finish(output).scaled(np.array(-1.0), layers))
+        case Activation(finish=first):
+            return replace(result, finish=lambda output: finish(first(output)))
         case Value():
-            return result.scaled(np.array(-1.0), layers)
-    return np.negative(result)
+            return finish(result)
+    return result
 
 
 def _grid(call: Call) -> tuple[float, int, np.dtype]:

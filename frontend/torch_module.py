@@ -116,25 +116,23 @@ def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title
         return program.model_proto
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def _causes(error: Exception) -> list[Exception]:
     """An exception and those that it came from: the exporter's own says next to nothing, the last one why."""
     causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+    while isinstance(cause := causes[-1].__cause__ or causes[-1].__context__, Exception):
         causes.append(cause)
     return causes
 
 
-def _without_form(error: BaseException) -> Any:
+def _without_form(error: Exception) -> Any:
     """The operator that the exporter says it has no ONNX form of; None where it failed for another reason."""
-    found = re.search(r"No ONNX function found for <OpOverload\(op='(\w+)\.(\w+)', overload='(\w+)'\)>", _said(error))
+    found = re.search(
+        r"No ONNX function found for <OpOverload\(op='(\w+)\.(\w+)', overload='(\w+)'\)>", str(_causes(error)[-1])
+    )
     if found is None:
         return None
     namespace, name, overload = found.groups()
     return getattr(getattr(getattr(torch.ops, namespace), name), overload)
-
-
-def _said(error: BaseException) -> str:
-    return str(_causes(error)[-1])
 
 
 def _stand_in(operator: Any) -> Any:

@@ -394,7 +394,10 @@ class FewSpike(FewSpikeNeuron):
     @property
     def largest_v(self) -> float | np.ndarray:
         """Where V starts at most; infinity where nothing but k limits what is said."""
-        return np.float32(self.limit + 0.5) * (self.alpha * np.float32(2.0**-self.k)) if self.limit else np.inf
+        if not self.limit:
+            return np.inf
+        largest = np.float32(self.limit + 0.5) * (self.alpha * np.float32(2.0**-self.k))
+        return largest if isinstance(largest, np.ndarray) else float(largest)
 
 
 @dataclass(frozen=True, eq=False)

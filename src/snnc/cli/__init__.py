@@ -19,7 +19,8 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what the terminal has no sign for
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show
+            said: set[str] = set()
+            warnings.showwarning = lambda message, category, *_: _show(str(message), category, said)
             for ours in (BackendWarning, ModelWarning):
                 warnings.simplefilter("always", ours)
             app()
@@ -29,13 +30,14 @@ def main() -> None:
         _fail("interrupted")
 
 
-def _show(message: Warning | str, category: type[Warning], *_: object) -> None:
-    """A warning of ours in one line; those of other packages are not about the user's files."""
+def _show(message: str, category: type[Warning], said: set[str]) -> None:
+    """A warning of ours in one line, once; those of other packages are not about the user's files."""
     from ..ir import BackendWarning, ModelWarning
 
-    if issubclass(category, (BackendWarning, ModelWarning)):
+    if message not in said and issubclass(category, (BackendWarning, ModelWarning)):
+        said.add(message)
         err.print("[bold yellow]warning:[/] ", end="")
-        err.print(str(message), markup=False, highlight=False, soft_wrap=True)
+        err.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(message: str) -> NoReturn:
