@@ -38,6 +38,7 @@ EXAMPLES = (
     ir.Relu(),
     ir.Clip(6.0),
     ir.QuantizedRelu(2.0, 8),
+    ir.Function("silu"),
     ir.LeakyRelu(0.1),
     ir.MaxPool2D((8, 8, 16), (2, 2), (2, 2)),
     ir.MaxPoolRelu2D((8, 8, 16), (2, 2), (2, 2)),
@@ -53,6 +54,7 @@ EXAMPLES = (
     ir.GradedInput(),
     ir.FewSpikeInput(4, 1.0, 0.03125),
     ir.FewSpike(4, 2.0, 0.0625),
+    ir.FewSpikeFunction(4, 2.0, 0.0625, "silu", signed=True),
     ir.FewSpikeReadout(),
 )
 

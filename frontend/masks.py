@@ -27,7 +27,8 @@ def compare(call: Call) -> Mask:
 
 def negate(call: Call) -> Mask:
     mask = call.inputs[0]
-    assert isinstance(mask, Mask)
+    if not isinstance(mask, Mask):
+        raise Unsupported(JUMP)
     return replace(mask, above=not mask.above)
 
 

@@ -22,15 +22,18 @@ from .errors import (
 )
 from .file import load, save
 from .folding import fold
+from .functions import FUNCTIONS, FunctionDefinition
 from .network import Connection, Network, Origin, Population
 from .neurons import (
     AnalogNeuron,
     Clip,
     CurrentInput,
     FewSpike,
+    FewSpikeFunction,
     FewSpikeInput,
     FewSpikeNeuron,
     FewSpikeReadout,
+    Function,
     GradedInput,
     Identity,
     Input,
@@ -57,6 +60,7 @@ from .verify import LARGEST_T, Stage, faults, is_timesteps, verify
 from .windows import NO_PADDING, Padding, Pair, Shape
 
 __all__ = [
+    "FUNCTIONS",
     "LARGEST_T",
     "NO_PADDING",
     "AnalogNeuron",
@@ -71,10 +75,13 @@ __all__ = [
     "Dense",
     "Difference",
     "FewSpike",
+    "FewSpikeFunction",
     "FewSpikeInput",
     "FewSpikeNeuron",
     "FewSpikeReadout",
     "Flatten",
+    "Function",
+    "FunctionDefinition",
     "GradedInput",
     "Identity",
     "Images",

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from .functions import FUNCTIONS
 from .record import Record
 from .windows import NO_PADDING, Padding, Pair, Shape, pool_counts, windows
 
@@ -85,6 +86,17 @@ class QuantizedRelu(AnalogNeuron):
         odd = self.ties == "odd"
         rounded = np.floor(steps + x.dtype.type(0.5)) if self.ties == "up" else np.rint(steps + odd) - odd
         return np.clip(rounded, 0, self.levels) * np.asarray(self.max / self.levels, x.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Function(AnalogNeuron):
+    """`y = f(x)`: f is `function`, one of `snnc.ir.FUNCTIONS` by name, with its `parameter`."""
+
+    function: str
+    parameter: float = 1.0
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        return FUNCTIONS[self.function].apply(x, self.parameter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -401,6 +413,18 @@ class FewSpike(FewSpikeNeuron):
 
 
 @dataclass(frozen=True, eq=False)
+class FewSpikeFunction(FewSpikeNeuron):
+    """Few-spike code of `y = f(x)`, which the soma computes of all its input at the start of the phase.
+
+    f is that of the analog neuron `Function`. y is coded as `FewSpike` codes x or, if `signed`, |y| with y's sign.
+    """
+
+    function: str = "silu"
+    parameter: float = 1.0
+    signed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class FewSpikeReadout(PhasedNeuron):
     """A readout that never fires: decoded as x, the sum over the incoming phases plus the bias."""
 
@@ -413,8 +437,10 @@ NEURONS: dict[str, type[Neuron]] = {
         Clip,
         CurrentInput,
         FewSpike,
+        FewSpikeFunction,
         FewSpikeInput,
         FewSpikeReadout,
+        Function,
         GradedInput,
         Identity,
         Input,

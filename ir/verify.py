@@ -23,8 +23,18 @@ import numpy as np
 from .arguments import as_network, is_whole, shown
 from .errors import ShapeError, VerificationError
 from .folding import fold
+from .functions import FUNCTIONS
 from .network import Connection, Network, Population
-from .neurons import FewSpike, FewSpikeNeuron, LeakyRelu, Neuron, QuantizedRelu, SpikingNeuron
+from .neurons import (
+    FewSpike,
+    FewSpikeFunction,
+    FewSpikeNeuron,
+    Function,
+    LeakyRelu,
+    Neuron,
+    QuantizedRelu,
+    SpikingNeuron,
+)
 from .operators import Operator, output_shape
 from .record import Record
 from .windows import Shape
@@ -94,6 +104,8 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
         yield "has no incoming connections"
     yield from _neuron_shape(population)
     yield from _not_finite(neuron)
+    if isinstance(neuron, (Function, FewSpikeFunction)) and neuron.function not in FUNCTIONS:
+        yield f"there is no function {neuron.function!r}"
     if isinstance(neuron, QuantizedRelu) and not (neuron.max > 0 and 0 < neuron.levels < 2**LARGEST_K):
         yield f"max is {neuron.max} and levels {neuron.levels}; both are positive, levels below {2**LARGEST_K}"
     if isinstance(neuron, LeakyRelu) and np.shape(neuron.slope) not in ((), shape[-1:], shape):
@@ -127,6 +139,9 @@ def _spiking_fields(neuron: SpikingNeuron, shape: Shape, timesteps: int | None) 
     for name, known in (("reset", ("subtract", "zero")), ("comparison", (">=", ">"))):
         if getattr(neuron, name, known[0]) not in known:
             yield f"{name} {getattr(neuron, name)!r} is neither {known[0]!r} nor {known[1]!r}"
+    seed = getattr(neuron, "seed", 0)
+    if not (is_whole(seed) and -(2**63) <= seed < 2**63):
+        yield f"seed is {shown(seed)}; it is a whole number of 64 bits"
     if isinstance(neuron, FewSpikeNeuron) and timesteps and not 1 <= neuron.k <= min(timesteps, LARGEST_K):
         yield f"k is {neuron.k}; a phase of {timesteps} steps has room for 1 to {min(timesteps, LARGEST_K)}"
     elif isinstance(neuron, FewSpike) and not 0 <= neuron.limit < 2**neuron.k:

@@ -27,6 +27,7 @@ def _simulate_one(network, image):
     begin = {name: depth * (timesteps if phased else 1) for name, depth in network.depth.items()}
     v = {name: np.zeros(p.shape) + getattr(p.neuron, "v_init", 0) for name, p in network.populations.items()}
     x = dict.fromkeys(network.order, 0)  # what has arrived and is not yet in v
+    signs = dict.fromkeys(network.order, 1)  # of the spikes
     sent = {name: {} for name in network.order}  # what goes into a population's connections, by step
     trains = {name: [] for name in network.order if network.populations[name].neuron.fires}
     decoded = {name: [] for name in network.outputs}
@@ -40,13 +41,15 @@ def _simulate_one(network, image):
                 continue
             drive, sign = _drive(population, image.get(name))
             if t == 0 or not phased:
-                v[name] = np.minimum(v[name] + _pooled(population.neuron, x[name] + drive), _largest(population.neuron))
+                value, turned = _computed(population.neuron, _pooled(population.neuron, x[name] + drive))
+                v[name] = np.minimum(v[name] + value, _largest(population.neuron))
+                signs[name] = sign * turned
                 x[name] = 0
             if name in trains:
                 spikes = _fire(population.neuron, v[name], drive, t)
                 v[name] = _reset(population.neuron, v[name], spikes, t)
-                sent[name][step] = sign * spikes * _unit(population.neuron, t)
-                trains[name].append((sign * spikes).astype(np.int8))
+                sent[name][step] = signs[name] * spikes * _unit(population.neuron, t)
+                trains[name].append((signs[name] * spikes).astype(np.int8))
             elif isinstance(population.neuron, ir.CurrentInput) or (population.neuron.is_input and t == 0):
                 sent[name][step] = drive
             if name in decoded and (t == timesteps - 1 or not phased):
@@ -76,6 +79,14 @@ def _drive(population, x):
 
 def _pooled(neuron, x):
     return neuron.pooling.apply(x[None])[0] if neuron.pooling else x
+
+
+def _computed(neuron, x):
+    """What the soma makes of its input, and the sign of the spikes that say it."""
+    if not isinstance(neuron, ir.FewSpikeFunction):
+        return x, 1
+    y = ir.Function(neuron.function, neuron.parameter).apply(np.asarray(x, np.float64))
+    return (np.abs(y), np.where(y < 0, -1, 1)) if neuron.signed else (np.maximum(y, 0), 1)
 
 
 def _largest(neuron):

@@ -40,6 +40,7 @@ class _Reading:
     steps: int = 0
     counts: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     decoded: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    negative: dict[str, np.ndarray] = field(default_factory=dict)  # whose spikes are
     potentials: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -221,6 +222,8 @@ class CompiledGenn(CompiledSpiking):
             is_last = t == self._timesteps - 1
             if name in wanted.trains or (name in self._firing and is_last):
                 reading.counts[name].append(self._pull(name, "Count")[:images])
+            if name in wanted.trains and is_last and getattr(_neuron(self.network, name), "signed", False):
+                reading.negative[name] = self._pull(name, "Sum")[:images] < 0
             if name in self.network.outputs and (is_last or not self.network.is_phased):
                 reading.decoded[name].append(self._decode(name, t + 1)[:images])
             if wanted.each_image and name not in self.network.inputs and is_last:
@@ -240,8 +243,7 @@ class CompiledGenn(CompiledSpiking):
 
     def _train(self, name: str, reading: _Reading) -> np.ndarray:
         spikes = np.diff(np.stack(reading.counts[name]), axis=0, prepend=0).astype(np.int8)
-        is_signed = getattr(_neuron(self.network, name), "signed", False)
-        return np.where(reading.inputs[name] < 0, -spikes, spikes) if is_signed else spikes
+        return np.where(reading.negative[name], -spikes, spikes) if name in reading.negative else spikes
 
     def _decode(self, name: str, steps: int) -> np.ndarray:
         """The activation of an output after `steps` steps of its window, (batch, *shape)."""

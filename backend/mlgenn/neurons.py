@@ -11,6 +11,7 @@ a spike, of which most populations have fewer.
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from ml_genn.neurons.input import Input
 from ml_genn.utils.model import NeuronModel
 from pygenn import VarAccess
 
-from ...ir import BackendError, Population, Shape, SpikingNeuron
+from ...ir import FUNCTIONS, BackendError, Population, Shape, SpikingNeuron
 from ...ir import neurons as ir
 
 Value = float | np.ndarray
@@ -134,6 +135,8 @@ def _code(name: str, neuron: SpikingNeuron) -> Code:
             return _rate(neuron, "V = VInit;", f"V += {_drive(neuron)};", fires, f"V = {after};")
         case ir.Integrate():
             return Code("V = 0.0;", f"V += {_drive(neuron)};")
+        case ir.FewSpikeFunction():
+            return _function(neuron)
         case ir.FewSpikeNeuron():
             return _few_spike(neuron)
         case ir.FewSpikeReadout():
@@ -159,6 +162,50 @@ def _few_spike(neuron: ir.FewSpikeNeuron) -> Code:
         "V -= Alpha * fabs(Value); Count++; Sum += Value;",
         always=f"Arrived = {_drive(neuron)};" if neuron.is_input else "Arrived += Isyn;",
     )
+
+
+def _function(neuron: ir.FewSpikeFunction) -> Code:
+    """As `_few_spike`, of what the function makes of the input."""
+    value = f"const scalar x = Arrived + Bias; const scalar y = {_expression(neuron)};"
+    said = (
+        "V = fabs(y) + VInit; Value = y < 0.0 ? -1.0 : 1.0;"
+        if neuron.signed
+        else "V = fmax(y, 0.0) + VInit; Value = 1.0;"
+    )
+    plain = _few_spike(neuron)
+    return replace(plain, start=f"{value} {said} Arrived = 0.0; Count = 0; Sum = 0.0;")
+
+
+def _expression(neuron: ir.FewSpikeFunction) -> str:
+    """The tree of a function's expression in GeNN's language."""
+
+    def written(node: ast.expr) -> str:
+        match node:
+            case ast.Name(id="x"):
+                return "x"
+            case ast.Name(id="p"):
+                return repr(float(neuron.parameter))
+            case ast.Constant(value=number):
+                return repr(float(number))
+            case ast.UnaryOp(operand=operand):
+                return f"(-{written(operand)})"
+            case ast.Compare(left=left, comparators=[right]):
+                return f"({written(left)} > {written(right)})"
+            case ast.Call(func=ast.Name(id="where"), args=[condition, first, second]):
+                return f"({written(condition)} ? {written(first)} : {written(second)})"
+            case ast.Call(func=ast.Name(id=call), args=arguments):
+                return f"{_CALLS.get(call, call)}({', '.join(map(written, arguments))})"
+            case ast.BinOp(left=left, op=ast.Pow(), right=right):
+                return f"pow({written(left)}, {written(right)})"
+            case ast.BinOp(left=left, op=operator, right=right):
+                return f"({written(left)} {_SIGNS[type(operator)]} {written(right)})"
+        raise BackendError(f"the mlgenn backend does not know {ast.unparse(node)!r}, a part of {neuron.function}")
+
+    return written(FUNCTIONS[neuron.function].tree)
+
+
+_CALLS = {"abs": "fabs", "max": "fmax", "min": "fmin"}
+_SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
 
 def _drive(neuron: SpikingNeuron) -> str:

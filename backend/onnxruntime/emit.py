@@ -7,6 +7,7 @@ is permuted here, once. How numbers lie outside of the graphs is for `layout.py`
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from ...ir import (
+    FUNCTIONS,
     AnalogNeuron,
     AveragePool2D,
     BackendError,
@@ -24,6 +26,7 @@ from ...ir import (
     Conv2D,
     Dense,
     Flatten,
+    Function,
     Identity,
     LeakyRelu,
     LogSoftmax,
@@ -154,6 +157,8 @@ def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Sh
             return graph.node("Clip", [value, *limits])
         case QuantizedRelu():
             return _emit_quantized(graph, value, neuron)
+        case Function(name, parameter):
+            return emit_function(graph, value, name, parameter)
         case LeakyRelu(slope):
             slopes = np.atleast_1d(np.asarray(slope, np.float32))
             return graph.node("PRelu", [value, graph.array(_broadcastable(slopes, shape))])
@@ -168,6 +173,33 @@ def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Sh
         case Identity():
             return value
     raise BackendError(f"the onnxruntime backend does not know the neuron {type(neuron).__name__}")
+
+
+def emit_function(graph: GraphBuilder, value: str, name: str, parameter: float) -> str:
+    """Apply a function to a value: the tree of its expression as ONNX operators."""
+
+    def emit(node: ast.expr) -> str:
+        match node:
+            case ast.Name(id="x"):
+                return value
+            case ast.Name(id="p"):
+                return graph.array(np.array(parameter, np.float32))
+            case ast.Constant(value=number):
+                return graph.array(np.array(number, np.float32))
+            case ast.UnaryOp(operand=operand):
+                return graph.node("Neg", [emit(operand)])
+            case ast.Compare(left=left, comparators=[right]):
+                return graph.node("Greater", [emit(left), emit(right)])
+            case ast.Call(func=ast.Name(id=call), args=arguments):
+                return graph.node(call.capitalize(), [emit(argument) for argument in arguments])
+            case ast.BinOp(left=left, op=operator, right=right):
+                return graph.node(_ARITHMETIC[type(operator)], [emit(left), emit(right)])
+        raise BackendError(f"the onnxruntime backend does not know {ast.unparse(node)!r}, a part of {name}")
+
+    return emit(FUNCTIONS[name].tree)
+
+
+_ARITHMETIC = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul", ast.Div: "Div", ast.Pow: "Pow"}
 
 
 def _emit_quantized(graph: GraphBuilder, value: str, neuron: QuantizedRelu) -> str:

@@ -16,6 +16,7 @@ import onnxruntime
 
 from ...ir import (
     Connection,
+    FewSpikeFunction,
     FewSpikeInput,
     FewSpikeNeuron,
     Integrate,
@@ -34,7 +35,7 @@ from ...ir import (
 from ..weights import weighted
 from . import kernels
 from .blocked import block_size, emit, emit_pooled
-from .emit import GraphBuilder, run_into
+from .emit import GraphBuilder, emit_function, run_into
 from .events import SLACK, Events
 from .layout import Layout
 from .resources import Buffers
@@ -91,6 +92,7 @@ class Layer:
     driven: onnxruntime.InferenceSession | None  # sums those from spikes that are not computed spike by spike
     events: tuple[Events, ...]  # the connections that are
     pooling: onnxruntime.InferenceSession | None  # takes the largest of each window of the summed input
+    soma: onnxruntime.InferenceSession | None  # applies a function to it
     steady_sources: tuple[str, ...]
     driven_sources: tuple[str, ...]
     source_shapes: Mapping[str, Shape]
@@ -113,6 +115,7 @@ class Layer:
             _session(network, driven, threads),
             tuple(events for _, events in spiking if events is not None),
             _pooling_session(network, name, threads),
+            _soma_session(network, name, threads),
             _sources(steady),
             _sources(driven),
             {c.source: network.populations[c.source].shape for c in connections},
@@ -240,15 +243,33 @@ class Layer:
             case SpikeInput():
                 result[:] = seen = constant != 0
                 state.counts += steps * (seen if len(state.counts) == len(seen) else seen.sum(0))
+            case FewSpikeFunction():
+                self._compute(result[0], constant)
+                sign = np.where(result[0] < 0, np.float32(-1), np.float32(1))
+                result[0] *= sign
+                self._few_spike(result[0], np.zeros_like(constant[:1]), state, neuron.k)
+                result[0] *= sign
             case FewSpikeNeuron():
-                alpha, v_init, largest = self._amplitude, self._v_init, self._largest_v
-                kernels.few_spike(result[0], constant, alpha, v_init, largest, neuron.k, state.v, state.counts)
+                self._few_spike(result[0], constant, state, neuron.k)
             case PhasedNeuron():  # a readout
                 state.v += result[0] + constant
                 result[0] = state.v
         if state.sign is not None:
             result *= state.sign
         return result
+
+    def _few_spike(self, current: np.ndarray, constant: np.ndarray, state: State, k: int) -> None:
+        alpha, v_init, largest = self._amplitude, self._v_init, self._largest_v
+        kernels.few_spike(current, constant, alpha, v_init, largest, k, state.v, state.counts)
+
+    def _compute(self, current: np.ndarray, constant: np.ndarray) -> None:
+        """What the soma makes of its input, in place of it; what it cannot say, if it sends no sign, is 0."""
+        assert self.soma is not None
+        assert isinstance(self.neuron, FewSpikeFunction)
+        summed = (current + constant).reshape(-1)
+        run_into(self.soma, {"x": summed}, current.reshape(-1))
+        if not self.neuron.signed:
+            np.maximum(current, 0, out=current)
 
     def decode(self, result: np.ndarray, counts_before: np.ndarray, first: int) -> np.ndarray:
         """The activation decoded after each step, (steps, images, *shape); `first` steps came before."""
@@ -315,6 +336,15 @@ def _events(network: Network, connection: Connection) -> Events | None:
     if not isinstance(source.neuron, IntegrateFire):
         return None
     return Events.of(source.name, weighted(network, connection), source.shape)
+
+
+def _soma_session(network: Network, name: str, threads: int) -> onnxruntime.InferenceSession | None:
+    neuron = network.populations[name].neuron
+    if not isinstance(neuron, FewSpikeFunction):
+        return None
+    graph = GraphBuilder()
+    graph.output(emit_function(graph, graph.input("x", ()), neuron.function, neuron.parameter), "y", ())
+    return graph.session(threads)
 
 
 def _pooling_session(network: Network, name: str, threads: int) -> onnxruntime.InferenceSession | None:

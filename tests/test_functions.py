@@ -1,0 +1,189 @@
+"""Functions as neurons: each is what PyTorch or numpy computes, and is said by few-spike neurons on every backend."""
+
+import dyadic
+import naive
+import numpy as np
+import pytest
+from dyadic import dyadic as weights
+from test_conformance import BACKENDS, assert_same
+
+import snnc
+from snnc import ir
+from snnc.ir import functions
+
+NAMES = sorted(ir.FUNCTIONS)
+PARAMETERS = {
+    "celu": 0.7,
+    "elu": 0.7,
+    "hard_shrink": 0.5,
+    "soft_shrink": 0.5,
+    "silu": 1.3,
+    "squareplus": 4.0,
+    "power": 3.0,
+}
+X = np.linspace(-12, 12, 4001)
+POSITIVE = {"log", "reciprocal", "rsqrt", "sqrt"}
+
+
+def reference(name):
+    """PyTorch's function, in double precision."""
+    torch = pytest.importorskip("torch")
+    f = torch.nn.functional
+    return {
+        "celu": lambda x: f.celu(x, 0.7),
+        "elu": lambda x: f.elu(x, 0.7),
+        "gelu": f.gelu,
+        "gelu_tanh": lambda x: f.gelu(x, approximate="tanh"),
+        "hard_shrink": f.hardshrink,
+        "hard_swish": f.hardswish,
+        "log_sigmoid": f.logsigmoid,
+        "mish": f.mish,
+        "power": lambda x: x**3,
+        "selu": f.selu,
+        "silu": lambda x: x * torch.sigmoid(1.3 * x),
+        "soft_shrink": f.softshrink,
+        "softplus": f.softplus,
+        "softsign": f.softsign,
+        "squareplus": lambda x: (x + torch.sqrt(x * x + 4)) / 2,
+        "tanh_shrink": f.tanhshrink,
+    }.get(name) or getattr(torch, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_are_those_of_pytorch(name):
+    torch = pytest.importorskip("torch")
+    x = X[X > 0.01] if name in POSITIVE else X
+    expected = reference(name)(torch.from_numpy(x)).numpy()
+    found = ir.FUNCTIONS[name].apply(x, PARAMETERS.get(name, 1.0))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_keep_their_bounds_and_give_numbers(name):
+    x = np.float32([-3e38, -1e30, -100, -1, -1e-30, 0, 1e-30, 1, 100, 1e30, 3e38, *X])
+    definition = ir.FUNCTIONS[name]
+    y = definition.apply(x)
+    assert not np.isnan(y[np.abs(x) < 1e10]).any()
+    finite = y[np.isfinite(y)]
+    assert definition.low - 1e-6 <= finite.min()
+    assert finite.max() <= definition.high + 1e-6
+    assert definition.is_signed == (definition.low < 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_analog_network_computes_them(name):
+    x = np.float32(X[X > 0.01] if name in POSITIVE else X)[None]
+    neuron = ir.Function(name, PARAMETERS.get(name, 1.0))
+    size = x.shape[1:]
+    populations = [ir.Population("x", size, ir.Input()), ir.Population("y", size, neuron)]
+    network = ir.Network(populations, [ir.Connection("x", "y")], ["x"], ["y"])
+    expected = neuron.apply(x)
+    np.testing.assert_allclose(snnc.compile(network).predict(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def exact(name, parameter=1.0, signed=True):
+    """A network whose functions give dyadic numbers, of images and of vectors, at different depths."""
+    k = 7
+    alphas = np.array([4.0, 2.0, 1.0, 8.0], np.float32)
+    of = {"function": name, "parameter": parameter, "signed": signed}
+    return dyadic.spiking(
+        [
+            ir.Population("image", (5, 5, 2), ir.GradedInput()),
+            ir.Population("events", (6,), ir.FewSpikeInput(4, 1.0, 1 / 32, signed=True)),
+            ir.Population(
+                "maps", (5, 5, 4), ir.FewSpikeFunction(k, alphas, alphas / 256, **of), weights(1, 4, limit=0.25)
+            ),
+            ir.Population("flat", (5,), ir.FewSpikeFunction(5, 2.0, **of), weights(2, 5, limit=0.25)),
+            ir.Population("rectified", (5, 5, 4), ir.FewSpike(6, 4.0)),
+            ir.Population("y", (3,), ir.FewSpikeReadout(), weights(3, 3)),
+        ],
+        [
+            ir.Connection("image", "maps", (ir.Conv2D(weights(4, 3, 3, 2, 4, step=1 / 16), padding=((1, 1), (1, 1))),)),
+            ir.Connection("maps", "rectified", (ir.Conv2D(weights(5, 1, 1, 4, 4, step=1 / 16)),)),
+            ir.Connection("image", "rectified", (ir.Pad(((0, 0), (0, 0), (2, 0))),)),
+            ir.Connection("events", "flat", (ir.Dense(weights(6, 6, 5, step=1 / 16)),)),
+            ir.Connection("flat", "y", (ir.Dense(weights(7, 5, 3, step=1 / 16)),)),
+            ir.Connection("maps", "y", (ir.Flatten(), ir.Dense(weights(8, 100, 3, step=1 / 16)))),
+            ir.Connection("rectified", "y", (ir.Flatten(), ir.Dense(weights(9, 100, 3, step=1 / 16)))),
+        ],
+        ["image", "events"],
+        ["flat", "y"],
+        timesteps=k,
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "parameter", "signed"),
+    [("abs", 1.0, False), ("square", 1.0, True), ("soft_shrink", 0.25, True), ("hard_shrink", 0.5, False)],
+)
+def test_backends_agree_spike_for_spike_where_numbers_are_exact(name, parameter, signed, backend):
+    network = exact(name, parameter, signed)
+    images = dyadic.images(network, count=4)
+    compiled = snnc.compile(network, backend)
+    for order in ([0, 1, 2, 3], [3, 0, 2, 1]):
+        shown = {key: x[order] for key, x in images.items()}
+        assert_same(compiled.simulate(shown, record=True), naive.simulate(network, shown))
+
+
+def all_functions():
+    """Each function with inputs on both sides of zero, or above it where it has no value below."""
+    populations = [ir.Population("x", (40,), ir.GradedInput())]
+    connections = []
+    for name in NAMES:
+        definition = ir.FUNCTIONS[name]
+        shift = np.full(40, 6.01 if name in POSITIVE else 0.0)
+        neuron = ir.FewSpikeFunction(8, 8.0, 1 / 64, name, PARAMETERS.get(name, 1.0), definition.is_signed)
+        populations.append(ir.Population(name, (40,), neuron, shift))
+        connections.append(ir.Connection("x", name))
+    return dyadic.spiking(populations, connections, ["x"], NAMES, timesteps=8)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_transcendental_functions_differ_in_hardly_any_spike(backend):
+    network = all_functions()
+    x = np.random.default_rng(0).uniform(-6, 6, (100, 40)).astype(np.float32)
+    found = snnc.compile(network, backend).simulate(x, record=True)
+    few = {"x": x[:20]}
+    expected = naive.simulate(network, few)
+    steps = different = 0
+    for name, trains in expected.trains.items():
+        different += int((found.trains[name][:, :20] != trains).sum())
+        steps += trains.size
+        y = ir.Function(name, PARAMETERS.get(name, 1.0)).apply(x + network.populations[name].bias)
+        levels = 8 * (1 - 2**-8)
+        said = np.clip(y, -levels if ir.FUNCTIONS[name].is_signed else 0, levels)
+        np.testing.assert_allclose(found.decoded[name][0], said, atol=1 / 64 + 1e-4)
+    assert different <= steps / 1e4
+
+
+def test_numbers_beyond_all_bounds_are_cut_off():
+    populations = [ir.Population("x", (4,), ir.GradedInput())]
+    names = ["exp", "reciprocal", "log", "rsqrt", "power"]
+    populations += [ir.Population(n, (4,), ir.FewSpikeFunction(4, 2.0, 0.0, n, 3.0, True)) for n in names]
+    network = dyadic.spiking(populations, [ir.Connection("x", n) for n in names], ["x"], names, timesteps=4)
+    decoded = snnc.compile(network).predict(np.float32([[0, -1e30, 1e30, 3e38]]))
+    for name in names:
+        assert np.isfinite(decoded[name]).all()
+        assert np.abs(decoded[name]).max() <= 2 * (1 - 2**-4)
+
+
+def test_a_function_of_another_package(monkeypatch):
+    monkeypatch.setattr(functions, "FUNCTIONS", dict(functions.FUNCTIONS))
+    bump = functions.FunctionDefinition("bump", "x * exp(-x * x)", -0.43, 0.43)
+    functions.register(bump)
+    assert bump.apply(np.array([1.0])) == pytest.approx(np.exp(-1))
+    with pytest.raises(ValueError, match="already"):
+        functions.register(bump)
+    for wrong in ("__import__('os')", "x.real", "[x]", "open(x)", "x if x > 1 else p"):
+        with pytest.raises(ValueError, match="not for expressions"):
+            functions.register(functions.FunctionDefinition("wrong", wrong))
+
+
+def test_networks_of_functions_are_kept_and_printed(tmp_path):
+    network = exact("soft_shrink", 0.25)
+    snnc.save(network, tmp_path / "net.snn")
+    assert snnc.load(tmp_path / "net.snn") == network
+    assert ir.diff(ir.parse(str(network), ir.arrays_of(network)), network) == ()
+    unknown = network.replace(populations=[ir.Population("image", (5, 5, 2), ir.Function("nothing"))])
+    assert "there is no function 'nothing'" in " ".join(ir.faults(unknown, "analog"))
