@@ -7,8 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..ir import Network, PipelineError, Population, Stage
+from ..ir import Network, PipelineError, Population, Stage, shown
 from .manager import Context, Drive, Pass
+
+MOST_ROUNDS = 1000  # the first few say all that there is to say
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class BiasCorrection(Pass):
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise PipelineError(f"bias-correction: rounds is {self.rounds}; each population is measured at least once")
+        super().__post_init__()
+        if not 1 <= self.rounds <= MOST_ROUNDS:
+            raise PipelineError(f"bias-correction: rounds is {shown(self.rounds)}; it lies from 1 to {MOST_ROUNDS}")
 
     def run(self, network: Network, context: Context) -> Network:
         assert context.analog is not None  # the manager sees to it

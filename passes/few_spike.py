@@ -61,6 +61,7 @@ class FewSpikeConversion(Conversion):
     layer_k: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.input == "graded" and (self.input_k or self.signed):
             raise PipelineError("few-spike: input-k and signed=true are for input=few-spike; a graded input needs none")
         for k in (self.k, self.input_k or self.k, *self._own_k().values()):
@@ -139,7 +140,7 @@ class FewSpikeConversion(Conversion):
         own = {}
         for item in self.layer_k.split():
             name, _, k = item.rpartition(":")
-            if not (name and k.isdigit()):
+            if not (name and k.isdecimal() and len(k) < 4):
                 raise PipelineError(f"few-spike: cannot read layer-k {item!r}; expected layer:k layer:k")
             own[name] = int(k)
         return own

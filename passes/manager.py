@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from ..ir import Images, Network, PipelineError, Population, Stage, VerificationError, as_tuple, verify
+from ..ir import Images, Network, PipelineError, Population, Stage, VerificationError, as_tuple, is_whole, shown, verify
 from .calibration import Statistics, calibrate, with_logits
 
 Activations = Callable[[Network, Images], Iterator[Mapping[str, np.ndarray]]]
@@ -85,9 +85,31 @@ class Pass(ABC):
     keeps_function: ClassVar[bool] = False
     needs_analog: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """Raise PipelineError for an option that is not of its kind. Passes that check more call this first."""
+        hints = get_type_hints(type(self)) if fields(self) else {}
+        for name in (option.name for option in fields(self)):
+            kind, value = hints[name], getattr(self, name)
+            if not _is_of(kind, value):
+                wanted = ", ".join(map(repr, get_args(kind))) or kind.__name__
+                raise PipelineError(f"{self.name}: {name.replace('_', '-')} takes {wanted}, not {shown(value)}")
+
     @abstractmethod
     def run(self, network: Network, context: Context) -> Network:
         """The transformed network."""
+
+
+def _is_of(kind: Any, value: object) -> bool:
+    """Whether an option may have this value: numbers are numpy's too, and what no pipeline can say is not looked at."""
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if kind is int:
+        return is_whole(value)
+    if kind is float:
+        return is_whole(value) or isinstance(value, (float, np.floating))
+    if kind is bool:
+        return isinstance(value, (bool, np.bool_))
+    return kind is not str or isinstance(value, str)
 
 
 class Instrument:

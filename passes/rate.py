@@ -53,6 +53,7 @@ class RateConversion(Conversion):
     readout: Literal["potential", "spikes"] = "potential"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.percentile <= 100:
             raise PipelineError(f"{self.name}: percentile is {self.percentile}; it lies above 0 and up to 100")
         if not 0 <= self.v_init < 1:
