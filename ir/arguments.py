@@ -23,10 +23,13 @@ def as_network(given: Any) -> Network:
 
 
 def as_path(given: Any, what: str, error: type[SnncError]) -> Path:
-    """`given` as a path that the system can be asked for. Raises `error`."""
+    """`given` as a path that the system can be asked for, whether anything is there or not. Raises `error`."""
     try:
         path = Path(given)
         named = b"\0" not in os.fsencode(path)
+        path.exists()
+    except OSError as fault:  # a name that is too long, a folder that may not be looked into
+        raise error(f"{what}, {shown(str(given))}: {fault.strerror or fault}") from None
     except Exception:  # no path at all, or one of surrogates
         named = False
     if not named:

@@ -16,9 +16,11 @@ from snnc import ir
 from snnc.backend.onnxruntime import CompiledAnalog, CompiledEngine
 from snnc.ir import Connection, Network, Population
 from snnc.passes import (
+    BiasCorrection,
     Canonicalise,
     Context,
     DataNorm,
+    FewSpikeConversion,
     Pass,
     Statistics,
     document,
@@ -27,6 +29,7 @@ from snnc.passes import (
     run,
     to_text,
 )
+from snnc.passes.instruments import Time
 
 IMAGES = weights(100, 40, 8, 8, 2)
 
@@ -403,3 +406,49 @@ def test_a_number_that_single_precision_does_not_hold_is_a_fault():
     network = Network(populations, [Connection("x", "y")], ["x"], ["y"], 4)
     with pytest.raises(ir.VerificationError, match=r"IntegrateFire\.v_thresh holds numbers that are not finite"):
         ir.verify(network, "spiking")
+
+
+def test_what_is_no_network_or_path_or_list_is_named():
+    network, images = residual(), weights(100, 4, 8, 8, 2)
+    for ask in (snnc.convert, snnc.compile, ir.verify, snnc.default_timesteps, lambda x: snnc.save(x, "net.snn")):
+        with pytest.raises(ir.VerificationError, match=r"^a dict is not a network: snnc.load makes one of a model$"):
+            ask({})
+    for path in (None, 5, b"net.snn", "a\0b", "\ud800"):
+        with pytest.raises(ir.NetworkFileError, match="a network file is a path, not "):
+            snnc.save(network, path)
+        with pytest.raises(ir.NetworkFileError, match="a network file is a path, not "):
+            ir.load(path)
+    with pytest.raises(ir.ModelFileError, match="File name too long"):
+        snnc.load("x" * 5000)
+    for pipeline in (5, [DataNorm], DataNorm(), [None]):
+        with pytest.raises(ir.PipelineError, match="a pipeline is text or a sequence of passes, not "):
+            snnc.convert(network, pipeline, calibration=images)
+    with pytest.raises(ir.PipelineError, match=r"instruments are Instrument objects in a list, not Time\("):
+        snnc.convert(network, calibration=images, instruments=Time())
+    compiled = snnc.compile(snnc.convert(network, calibration=images, timesteps=np.int64(4)))
+    with pytest.raises(ir.DataError, match="record takes a name or several, not 5"):
+        compiled.simulate(images, record=5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DataNorm(percentile="99"), "data-norm: percentile takes float, not '99'"),
+        (lambda: DataNorm(per_channel=1), "data-norm: per-channel takes bool, not 1"),
+        (lambda: DataNorm(input="spike"), "data-norm: input takes 'current', .*, not 'spike'"),
+        (lambda: FewSpikeConversion(k=3.0), "few-spike: k takes int, not 3.0"),
+        (lambda: FewSpikeConversion(layer_k="stem:" + "9" * 5000), "cannot read layer-k 'stem:99"),
+        (lambda: BiasCorrection(10**30), "rounds is 1000000000000000000000000000000; it lies from 1 to 1000"),
+    ],
+)
+def test_options_that_are_not_of_their_kind_are_refused(make, message):
+    with pytest.raises(ir.PipelineError, match=message):
+        make()
+
+
+def test_a_seed_that_does_not_fit_is_a_fault():
+    options = "data-norm{input=poisson,signed=true,seed=1180591620717411303424}"
+    with pytest.raises(
+        ir.PipelineError, match="population 'image': seed is 1180591620717411303424; it is a whole number"
+    ):
+        snnc.convert(residual(), f"lower-max-pool,{options}", calibration=weights(100, 4, 8, 8, 2), timesteps=4)

@@ -44,7 +44,9 @@ def compile(
     installed, and where GeNN cannot build the network; VerificationError for a network that breaks the rules of its
     stage.
     """
-    kept = None if folder is None or folder == "" else as_path(folder, "folder", BackendError)
+    kept = (
+        None if folder is None or (isinstance(folder, str) and not folder) else as_path(folder, "folder", BackendError)
+    )
     recorded = as_names(record_spikes, "record_spikes", BackendError)
     timed = as_flag(kernel_profiling, "kernel_profiling")
     options = Options(device, kept, matrix_type, batch_size, workers, recorded, timed, communicator)

@@ -42,7 +42,9 @@ def load(model: str | PathLike[str] | Any, *, inputs: Any = None, verify: bool |
     """
     from . import proof
 
-    return proof.load(model, inputs, verify)
+    if isinstance(model, (str, PathLike)):
+        model = ir.as_path(model, "a model", ir.ModelFileError)
+    return proof.load(model, inputs, None if verify is None else ir.as_flag(verify, "verify"))
 
 
 def convert(

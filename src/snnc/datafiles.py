@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from .ir import DataError, Network
+from .ir import DataError, Network, as_path
 
 
 def read_images(
@@ -46,6 +45,7 @@ def read_labels(path: Path, network: Network, names: tuple[str, ...], limit: int
 
 
 def _open(path: Path) -> Mapping[str, np.ndarray]:
+    path = as_path(path, "a data file", DataError)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     try:
@@ -83,12 +83,14 @@ def _images(path: Path, arrays: Mapping[str, np.ndarray], key: str, factor: floa
     array = _read(path, arrays, key)
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise DataError(f"{path}: array {key!r} of shape {array.shape} and type {array.dtype} does not hold images")
-    return array[:limit].astype(np.float32) * np.float32(factor)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found where images are checked
+        return array[:limit].astype(np.float32) * np.float32(factor)
 
 
 def _factor(scale: str) -> float:
+    numerator, slash, denominator = scale.partition("/")
     try:
-        return float(Fraction(scale))
+        return float(numerator) / float(denominator if slash else 1)
     except (ValueError, ZeroDivisionError):
         raise DataError(f"--scale takes a number or a fraction such as 1/255, not {scale!r}") from None
 

@@ -8,7 +8,19 @@ from os import PathLike
 from typing import Any
 
 from . import frontend, proof
-from .ir import Clip, LeakyRelu, MaxPool2D, Network, Neuron, QuantizedRelu, Refusal, Softmax, UnsupportedModelError
+from .ir import (
+    Clip,
+    LeakyRelu,
+    MaxPool2D,
+    ModelFileError,
+    Network,
+    Neuron,
+    QuantizedRelu,
+    Refusal,
+    Softmax,
+    UnsupportedModelError,
+    as_path,
+)
 
 # What a conversion does about the neurons that are not plain rectifiers: what they are, why it matters, what to do.
 _NOTES: dict[type[Neuron], tuple[str, str, str]] = {
@@ -85,6 +97,8 @@ def check(model: str | PathLike[str] | Any, inputs: Any = None, verify: bool | N
 
     Raises ModelFileError for files that cannot be read, MismatchError where network and model differ.
     """
+    if isinstance(model, (str, PathLike)):
+        model = as_path(model, "a model", ModelFileError)
     try:
         reading = frontend.read(model, inputs)
     except UnsupportedModelError as refusal:

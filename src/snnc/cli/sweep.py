@@ -97,6 +97,6 @@ def sweep(
 
 def _numbers(texts: list[str]) -> list[int]:
     parts = [part for text in texts for part in text.split(",")]
-    if not all(part.strip().isdecimal() for part in parts):
+    if not all(part.strip().isdecimal() and len(part) < 20 for part in parts):
         raise typer.BadParameter(f"--timesteps takes whole numbers, not {' '.join(texts)!r}")
     return [int(part) for part in parts]
