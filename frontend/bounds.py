@@ -72,6 +72,11 @@ def raised(x: Value, by: float, layers: tuple[str, ...]) -> Value:
     return x.shifted(np.array(by), layers) if by else x
 
 
+def stretched(x: Value, factor: float, offset: float, layers: tuple[str, ...]) -> Value:
+    """`factor · x + offset`."""
+    return raised(x if factor == 1 else x.scaled(np.array(factor), layers), offset, layers)
+
+
 def below(bound: float, x: Value, layers: tuple[str, ...]) -> Value:
     """`bound − x`."""
     return raised(x.scaled(np.array(-1.0), layers), bound, layers)
@@ -98,3 +103,35 @@ def _is_turned(term: Term) -> bool:
         case (*_, Scale(factor)):
             return bool((factor == -1).all())
     return False
+
+
+def multiple(x: Value, of: Value) -> float | None:
+    """The factor that one value is of another, as far as the structure tells."""
+    if x.shape != of.shape or x.dims != of.dims or len(x.terms) != len(of.terms):
+        return None
+    pairs = [(stripped(term), stripped(other)) for term, other in zip(x.terms, of.terms, strict=True)]
+    if not all(_is_same(term, other) for (term, _), (other, _) in pairs):
+        return None
+    factors = [factor / other for (_, factor), (_, other) in pairs]
+    biases = [np.zeros(x.shape) if value.bias is None else value.bias for value in (x, of)]
+    same = all(math.isclose(factor, factors[0], rel_tol=1e-6) for factor in factors)
+    if not same or not np.allclose(biases[0], factors[0] * biases[1], rtol=1e-6, atol=1e-12):
+        return None
+    return 1.0 if math.isclose(factors[0], 1.0, rel_tol=1e-6) else factors[0]
+
+
+def stripped(term: Term) -> tuple[Term, float]:
+    """A term without the uniform scales at its end, and their product."""
+    operators, factor = list(term.operators), 1.0
+    while operators and (scale := uniform(operators[-1])):
+        factor *= scale
+        operators.pop()
+    return Term(term.source, tuple(operators)), factor
+
+
+def _is_same(term: Term, other: Term) -> bool:
+    return (
+        term.source is other.source
+        and len(term.operators) == len(other.operators)
+        and all(a is b for a, b in zip(term.operators, other.operators, strict=True))
+    )

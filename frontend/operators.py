@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 
 from ..ir import Conv2D, Dense, Pad
-from . import activations, images, masks, rounding
+from . import activations, functions, images, masks, rounding
 from .affine import Value, concatenated
+from .bounds import number
 from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
 from .regrouping import MOVING, regrouped
 from .support import JUMP, Unsupported, operator_refusal
@@ -88,13 +89,25 @@ def _multiply(call: Call) -> Result:
         case (Mask(layer=layer), _) | (_, Mask(layer=layer)):
             raise Unsupported(JUMP, layer)
     if isinstance(first, Value) and isinstance(second, Value):
+        found = functions.product(first, second, call)
+        if found is not None:
+            return found
         raise Unsupported("it multiplies activations with each other, which spikes cannot; add them instead")
     if isinstance(first, Value):
         return first.scaled(call.weight(1), call.layers)
     return call.value(1).scaled(call.weight(0), call.layers)
 
 
-def _divide(call: Call) -> Value:
+def _divide(call: Call) -> Result:
+    first, second = call.inputs
+    if isinstance(second, Value):
+        above = first if isinstance(first, Value) else number(call.weight(0))
+        found = functions.quotient(above, second, call)
+        if found is None:
+            raise Unsupported(
+                "it divides activations by each other, which spikes cannot; multiply by a constant instead"
+            )
+        return found
     return call.value().scaled(1 / call.weight(1).astype(np.float64), call.layers)
 
 
@@ -303,12 +316,14 @@ def _unsqueeze(call: Call) -> Value:
 
 
 _HANDLERS: dict[str, Callable[[Call], Result]] = {
+    **dict.fromkeys(functions.OPERATORS, functions.named),
     "Abs": activations.absolute,
     "Add": _add,
     "ArgMax": activations.arg_max,
     "AveragePool": images.average_pool,
     "BatchNormalization": _batch_normalization,
     "Cast": _cast,
+    "Celu": functions.celu,
     "CastLike": _cast_like,
     "Ceil": rounding.ceil,
     "Clip": activations.clip,
@@ -318,11 +333,15 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Div": _divide,
     "DepthToSpace": regrouped,
     "Dropout": _dropout,
+    "Elu": functions.elu,
+    "Erfc": functions.erfc,
     "Expand": _expand,
+    "Expm1": functions.expm1,
     "Flatten": _flatten,
     "Floor": rounding.floor,
     "Gather": _gather,
     "GatherND": regrouped,
+    "Gelu": functions.gelu,
     "Gemm": _gemm,
     "GlobalAveragePool": images.global_average_pool,
     "GlobalMaxPool": images.global_max_pool,
@@ -344,6 +363,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Not": masks.negate,
     "PRelu": activations.prelu,
     "Pad": _pad,
+    "Pow": functions.power,
     "QuantizeLinear": rounding.quantize,
     "ReduceMax": images.reduce_max,
     "ReduceMean": images.reduce_mean,
@@ -351,6 +371,8 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Relu": activations.relu,
     "Reshape": _reshape,
     "Round": rounding.round_half_even,
+    "Selu": functions.selu,
+    "Shrink": functions.shrink,
     "Slice": _slice,
     "Softmax": activations.softmax,
     "SpaceToDepth": regrouped,
@@ -358,6 +380,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Squeeze": _squeeze,
     "Sub": _subtract,
     "Sum": _add,
+    "Swish": functions.swish,
     "ThresholdedRelu": activations.thresholded_relu,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir import AnalogNeuron, QuantizedRelu
 from .affine import Value
-from .bounds import affine, clamped, number, raised
+from .bounds import affine, clamped, number, raised, stretched
 from .call import Activation, Call, Quantized, Result
 from .support import Unsupported
 
@@ -69,7 +69,7 @@ class _Steps:
             level = self.offset + self.factor * rounded.quantum * rounded.low
             return np.full(self.inner.dims, level, np.float32)
         if not np.isfinite([rounded.low, rounded.high]).all():
-            return Activation(rounded, self.inner, lambda output: _stretched(output, self.factor, self.offset, layers))
+            return Activation(rounded, self.inner, lambda output: stretched(output, self.factor, self.offset, layers))
         levels, start = int(rounded.high - rounded.low), rounded.low * rounded.quantum
         ties: Ties = rounded.ties
         if rounded.low % 2 and ties != "up":
@@ -77,8 +77,8 @@ class _Steps:
         offset = self.offset + self.factor * start
         return Activation(
             QuantizedRelu(levels * rounded.quantum, levels, ties),
-            _stretched(self.inner, 1.0, -start, layers),
-            lambda output: _stretched(output, self.factor, offset, layers),
+            stretched(self.inner, 1.0, -start, layers),
+            lambda output: stretched(output, self.factor, offset, layers),
         )
 
 
@@ -171,11 +171,6 @@ def _whole(bound: float) -> float:
     if abs(bound - np.rint(bound)) > _NEAR * max(abs(bound), 1):
         raise Unsupported("it clips between two of the steps that it has rounded to; clip at one of them, or before")
     return float(np.rint(bound))
-
-
-def _stretched(x: Value, factor: float, offset: float, layers: tuple[str, ...]) -> Value:
-    """`factor · x + offset`."""
-    return raised(x if factor == 1 else x.scaled(np.array(factor), layers), offset, layers)
 
 
 def _finished(result: Stepped, finish: Callable[[Value], Value | Quantized]) -> Stepped | Quantized:

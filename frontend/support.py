@@ -38,7 +38,6 @@ class Unsupported(Exception):
 
 
 _USE_RELU = "use ReLU there and fine-tune"
-_CURVED = "it is curved, where spike counts make straight lines"
 _REPLACE = "express it with convolutions, dense layers, additions, pooling and ReLU"
 _RECURRENT = "recurrent layers have no spiking counterpart here; use feed-forward layers"
 _ATTENTION = "attention multiplies activations, which spikes cannot; use convolutions"
@@ -93,32 +92,16 @@ _LAYERS = {
     **dict.fromkeys(("IntegerLookup", "StringLookup", "TextVectorization"), _CATEGORIES),
     **dict.fromkeys(("MelSpectrogram", "STFTSpectrogram"), _SPECTRUM),
     **dict.fromkeys(("AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "Equalization"), _ADJUSTED),
-    "ELU": f"its negative part is curved; {_USE_RELU}, or LeakyReLU",
 }
 
 _ACTIVATIONS = {
-    "silu": f"{_CURVED}; swap swish for ReLU and fine-tune",
-    "swish": f"{_CURVED}; swap swish for ReLU and fine-tune",
-    "sigmoid": f"{_CURVED}; swap sigmoid for hard_sigmoid and fine-tune, or leave it out at the output: "
-    "the order stays the same",
-    "tanh": f"{_CURVED}; swap tanh for hard_tanh and fine-tune",
     "log_softmax": "it takes logarithms, which spikes cannot; leave it out, or use softmax: "
     "the predicted class stays the same",
 }
-_OTHER_ACTIVATIONS = {
-    *("celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_silu", "hard_swish", "log_sigmoid"),
-    *("mish", "selu", "soft_shrink", "softplus", "softsign"),
-    *("sparse_plus", "sparse_sigmoid", "squareplus", "tanh_shrink", "threshold"),
-}
-
-_ELEMENTWISE = (
-    *("Celu", "Elu", "Erf", "Exp", "Gelu", "HardSwish", "Mish", "Selu", "Sigmoid", "Softplus", "Softsign"),
-    *("Swish", "Tanh"),
-)
+_OTHER_ACTIVATIONS = {"glu", "sparse_plus", "sparse_sigmoid", "threshold"}
 
 # By ONNX operator.
 _OPERATORS = {
-    **{name: f"{name} is not an activation that spike counts can stand for; {_USE_RELU}" for name in _ELEMENTWISE},
     **dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), _RECURRENT),
     **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization"), _NORM),
     "ConvTranspose": _TRANSPOSED,

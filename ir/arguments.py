@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import reprlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def as_flag(given: Any, what: str) -> bool:
         raise DataError(f"{what} is True or False, not {shown(given)}") from None
 
 
-def is_whole(given: object) -> bool:
+def is_whole(given: object) -> TypeGuard[int]:
     """Whether it is a whole number, Python's or numpy's."""
     return isinstance(given, (int, np.integer)) and not isinstance(given, bool)
 

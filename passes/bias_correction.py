@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..ir import Network, PipelineError, Population, Stage, shown
+from ..ir import FewSpikeFunction, Network, PipelineError, Population, Stage, shown
 from .manager import Context, Drive, Pass
 
 MOST_ROUNDS = 1000  # the first few say all that there is to say
@@ -43,8 +43,8 @@ class BiasCorrection(Pass):
         statistics = context.statistics(context.analog)
 
         def correct(population: Population, drive: Drive) -> Population:
-            if population.name not in statistics:
-                return population
+            if population.name not in statistics or isinstance(population.neuron, FewSpikeFunction):
+                return population  # what a function makes of a shift is no shift
             for _ in range(self.rounds):
                 error = (statistics[population.name].mean - _mean(drive, population)).astype(np.float32)
                 population = replace(population, bias=error if population.bias is None else population.bias + error)

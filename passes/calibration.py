@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from ..ir import DataError, Identity, Network, Population, Softmax
+from ..ir import DataError, Function, Identity, Network, Population, Softmax
 
 BINS = 1024
 _SMALLEST = BINS / float(np.finfo(np.float32).max) * 2  # range of a histogram: float32 has to hold the bins per unit
@@ -26,10 +26,12 @@ class Statistics:
     """The distribution of one population's activations over the calibration images.
 
     `maximum` is the largest activation of each channel, (C,), and `minimum` the smallest, neither beyond zero; a flat
-    population of N neurons has N channels. Activations below zero count as zero in the histograms.
+    population of N neurons has N channels. Activations below zero count as zero in the histograms; with `magnitude`,
+    for spikes with a sign, by their magnitude there and in the maximum.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, magnitude: bool = False):
+        self.magnitude = magnitude
         self.maximum = np.zeros(channels, np.float32)
         self.minimum = np.zeros(channels, np.float32)
         self.count = 0  # activations per channel
@@ -46,6 +48,9 @@ class Statistics:
         _sum_up(rows, self._sum, self.maximum, self.minimum)
         if not np.isfinite(self._sum).all():
             raise FloatingPointError
+        if self.magnitude:
+            rows = np.abs(rows)
+            np.maximum(self.maximum, -self.minimum, out=self.maximum)
         self.count += len(rows)
         if not histogram:
             return
@@ -153,7 +158,7 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
 
     first = 0
     statistics = {
-        name: Statistics(population.shape[-1])
+        name: Statistics(population.shape[-1], isinstance(population.neuron, Function))
         for name, population in network.populations.items()
         if not population.neuron.is_input
     }

@@ -37,7 +37,6 @@ from ..ir import (
 from .calibration import Statistics
 from .manager import Context, Pass
 
-_CONVERTIBLE = (Input, Relu, Clip, QuantizedRelu, MaxPoolRelu2D, Identity, Softmax)
 _SHOWN = 8  # channels that are named
 _LOWERED_BY = {"MaxPool2D": "lower-max-pool", "LeakyRelu": "lower-leaky-relu"}
 
@@ -48,6 +47,9 @@ class Conversion(Pass):
 
     requires: ClassVar[Stage] = "canonical"
     ensures: ClassVar[Stage] = "spiking"
+    convertible: ClassVar[tuple[type[Neuron], ...]] = (
+        *(Input, Relu, Clip, QuantizedRelu, MaxPoolRelu2D, Identity, Softmax),
+    )
 
     def require_convertible(self, network: Network) -> None:
         """Raise UnsupportedModelError with every population that is more than a rectifier, and the pass that helps."""
@@ -56,7 +58,7 @@ class Conversion(Pass):
             f"from {', '.join(population.origin.layers) or 'no known layer'}): "
             f"no single spiking neuron computes it{self._way_out(population)}"
             for name, population in network.populations.items()
-            if not isinstance(population.neuron, _CONVERTIBLE)
+            if not isinstance(population.neuron, self.convertible)
         ]
         if problems:
             raise UnsupportedModelError(f"{self.name} cannot convert these populations:", problems)

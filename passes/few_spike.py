@@ -9,9 +9,13 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..ir import (
+    FUNCTIONS,
     FewSpike,
+    FewSpikeFunction,
     FewSpikeInput,
+    FewSpikeNeuron,
     FewSpikeReadout,
+    Function,
     GradedInput,
     Identity,
     Input,
@@ -36,7 +40,9 @@ class FewSpikeConversion(Conversion):
 
     A spike in step k of a phase of K steps stands for α · 2^−k, and a layer spikes one phase after the one before it.
     α, its largest number, comes from the activations that the calibration images evoke. Sources of different α
-    are no trouble: α is folded into the weights. The network's timesteps are K, whatever the conversion is asked for.
+    are no trouble: α is folded into the weights. A neuron has all its input before it spikes, so it can apply any
+    function to it first; where that has both signs, so have the spikes. The network's timesteps are K, whatever the
+    conversion is asked for.
 
     - k: steps in a phase, and bits of an activation.
     - alpha: `mse`, of least squared error on the activations, or `max`, so that the largest one is reached; outputs are
@@ -50,6 +56,7 @@ class FewSpikeConversion(Conversion):
     """
 
     name: ClassVar[str] = "few-spike"
+    convertible: ClassVar[tuple[type[Neuron], ...]] = (*Conversion.convertible, Function)
 
     k: int = 4
     alpha: Literal["mse", "max"] = "mse"
@@ -93,13 +100,16 @@ class FewSpikeConversion(Conversion):
         connections = [replace(c, delay=converted.aligned(c.source, c.target)) for c in network.connections]
         return converted.replace(connections=connections)
 
-    def _few_spike(self, k: int, statistics: Statistics, population: Population, alpha: str) -> FewSpike:
-        """The neuron in place of an analog one, which may clip, round or pool."""
+    def _few_spike(self, k: int, statistics: Statistics, population: Population, alpha: str) -> FewSpikeNeuron:
+        """The neuron in place of an analog one, which may clip, round, pool or apply a function."""
         neuron, pool = population.neuron, pooling(population.neuron)
         if isinstance(neuron, QuantizedRelu) and neuron.levels < 2**k:  # the same levels, so that nothing is lost
             quantum = neuron.max / neuron.levels
             return FewSpike(k, quantum * 2**k, 0.5 * quantum, pool, limit=neuron.levels % (2**k - 1))
-        return FewSpike(*self._code(k, statistics, neuron, alpha), pool)
+        code = self._code(k, statistics, neuron, alpha)
+        if isinstance(neuron, Function):
+            return FewSpikeFunction(*code, neuron.function, neuron.parameter, FUNCTIONS[neuron.function].is_signed)
+        return FewSpike(*code, pool)
 
     def _code(
         self, k: int, statistics: Statistics, neuron: Neuron, alpha: str

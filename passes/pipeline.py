@@ -22,7 +22,8 @@ def as_passes(pipeline: str | Sequence[Pass]) -> tuple[Pass, ...]:
     """The passes of a pipeline, given as text or as themselves. Raises PipelineError."""
     if isinstance(pipeline, str):
         return parse(pipeline)
-    return as_tuple(pipeline, Pass, "a pipeline is text or a sequence of passes", PipelineError)
+    abstract: Any = Pass
+    return as_tuple(pipeline, abstract, "a pipeline is text or a sequence of passes", PipelineError)
 
 
 def parse(text: str) -> tuple[Pass, ...]:

@@ -125,9 +125,11 @@ def test_a_part_that_is_constant_is_a_bias():
     [
         (kl.ReLU(threshold=0.5, name="late"), "late (ReLU): its output jumps at a threshold"),
         (kl.ReLU(threshold=0.5, negative_slope=0.1, name="late"), "use ReLU with threshold=0"),
-        (kl.Activation("hard_silu", name="silu"), "silu (Activation 'hard_silu'): hard_silu is not an activation"),
-        (kl.Activation("tanh", name="tanh"), "hard_tanh"),
-        (kl.Activation("sigmoid", name="sigmoid"), "hard_sigmoid"),
+        (
+            kl.Activation("sparse_plus", name="plus"),
+            "plus (Activation 'sparse_plus'): sparse_plus is not an activation",
+        ),
+        (kl.Activation("glu", name="gated"), "gated (Activation 'glu'): glu is not an activation"),
     ],
 )
 def test_what_is_no_sum_of_rectifiers_is_refused(layer, expected):

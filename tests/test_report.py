@@ -12,10 +12,10 @@ from snnc import ir, report
 
 def bad() -> keras.Model:
     x = keras.Input((16, 16, 3), name="image")
-    y = kl.Conv2D(8, 3, activation="silu", name="swishy")(x)
-    y = kl.Activation("silu", name="act")(kl.Conv2D(8, 3, name="conv")(y))
+    y = kl.Conv2D(8, 3, activation="sparse_plus", name="swishy")(x)
+    y = kl.Activation("sparse_plus", name="act")(kl.Conv2D(8, 3, name="conv")(y))
     y = kl.LayerNormalization(name="norm")(kl.UpSampling2D(name="up")(y))
-    y = kl.Activation("tanh", name="curve")(kl.MaxPooling2D(name="pool")(y))
+    y = kl.Activation("sparse_sigmoid", name="curve")(kl.MaxPooling2D(name="pool")(y))
     return keras.Model(x, kl.Dense(3, activation="softmax", name="top")(kl.Flatten(name="flat")(y)), name="bad")
 
 
@@ -30,12 +30,12 @@ def good() -> keras.Model:
 def test_refusals_are_grouped_by_what_there_is_to_say():
     found = report.check(bad())
     assert [(finding.kind, finding.layers) for finding in found.refused] == [
-        ("Conv2D 'silu', Activation 'silu'", ("swishy", "act")),
+        ("Conv2D 'sparse_plus', Activation 'sparse_plus'", ("swishy", "act")),
         ("UpSampling2D", ("up",)),
         ("LayerNormalization", ("norm",)),
-        ("Activation 'tanh'", ("curve",)),
+        ("Activation 'sparse_sigmoid'", ("curve",)),
     ]
-    assert found.refused[0].advice == "swap swish for ReLU and fine-tune"
+    assert found.refused[0].advice == "use ReLU there and fine-tune"
     assert all(finding.why and finding.advice for finding in found.refused)
     assert found.coverage == "4 of 9 layers can be read; refused: 5"
 
@@ -71,7 +71,7 @@ def test_the_command(tmp_path, snnc_command):
     good().save(tmp_path / "good.keras")
     code, out, err = snnc_command("check", tmp_path / "bad.keras")
     assert (code, err) == (1, "")
-    assert "swap swish for ReLU and fine-tune\n  - swishy\n  - act\n" in out
+    assert "use ReLU there and fine-tune\n  - swishy\n  - act\n" in out
     assert out.endswith("4 of 9 layers can be read; refused: 5\n")
     code, out, err = snnc_command("check", tmp_path / "good.keras", "--no-verify")
     assert (code, err) == (0, "")

@@ -185,7 +185,7 @@ def _expression(neuron: ir.FewSpikeFunction) -> str:
                 return "x"
             case ast.Name(id="p"):
                 return repr(float(neuron.parameter))
-            case ast.Constant(value=number):
+            case ast.Constant(value=int() | float() as number):
                 return repr(float(number))
             case ast.UnaryOp(operand=operand):
                 return f"(-{written(operand)})"

@@ -27,6 +27,7 @@ __version__ = "0.1.0"
 LONGEST_DEFAULT = 64  # timesteps
 LOWERING = "lower-max-pool,lower-leaky-relu"
 DEFAULT_PIPELINE = f"{LOWERING},data-norm{{percentile=99.9,per-channel=true}}"
+FUNCTION_PIPELINE = f"{LOWERING},few-spike{{k=8,per-channel=true}}"
 
 
 def load(model: str | PathLike[str] | Any, *, inputs: Any = None, verify: bool | None = False) -> Network:
@@ -49,7 +50,7 @@ def load(model: str | PathLike[str] | Any, *, inputs: Any = None, verify: bool |
 
 def convert(
     network: Network,
-    pipeline: str | Sequence[Pass] = DEFAULT_PIPELINE,
+    pipeline: str | Sequence[Pass] | None = None,
     *,
     calibration: Images | None = None,
     timesteps: int | None = None,
@@ -58,17 +59,23 @@ def convert(
 ) -> Network:
     """Make a spiking network of an analog one: canonicalise it, then run `pipeline`.
 
-    Without `timesteps`, T is that of `default_timesteps`. The other arguments and the errors are those of
-    `run_pipeline`.
+    Without `pipeline`, it is that of `default_pipeline`; without `timesteps`, T is that of `default_timesteps`. The
+    other arguments and the errors are those of `run_pipeline`.
     """
     from . import passes
 
     if timesteps is None:
         timesteps = default_timesteps(network)
-    steps = (passes.Canonicalise(), *_parsed(pipeline))
+    steps = (passes.Canonicalise(), *_parsed(default_pipeline(network) if pipeline is None else pipeline))
     return run_pipeline(
         network, steps, calibration=calibration, timesteps=timesteps, instruments=instruments, progress=progress
     )
+
+
+def default_pipeline(network: Network) -> str:
+    """The passes where nobody says: a rate code for rectifiers, few spikes where neurons apply other functions."""
+    neurons = [population.neuron for population in ir.as_network(network).populations.values()]
+    return FUNCTION_PIPELINE if any(isinstance(neuron, ir.Function) for neuron in neurons) else DEFAULT_PIPELINE
 
 
 def default_timesteps(network: Network) -> int:
@@ -149,6 +156,7 @@ __all__ = [
     "SnncError",
     "compile",
     "convert",
+    "default_pipeline",
     "default_timesteps",
     "load",
     "run_pipeline",

@@ -29,6 +29,7 @@ from .backend.compiled import Recording, track
 from .backend.onnxruntime import CompiledAnalog, CompiledEngine
 from .ir import (
     DataError,
+    FewSpikeFunction,
     FewSpikeInput,
     FewSpikeNeuron,
     Images,
@@ -189,7 +190,7 @@ def _said(magnitude: np.ndarray, neuron: SpikingNeuron, timesteps: int) -> tuple
 
 
 def _is_signed(neuron: SpikingNeuron) -> bool:
-    return isinstance(neuron, (SpikeEncoding, FewSpikeInput)) and neuron.signed
+    return isinstance(neuron, (SpikeEncoding, FewSpikeInput, FewSpikeFunction)) and neuron.signed
 
 
 def to_table(profile: Profile) -> Table:

@@ -72,7 +72,7 @@ def prove(reading: Reading) -> float:
     UncomparableError where the model cannot be run.
     """
     largest = 0.0
-    for image in _images(reading):
+    for image in _tractable(reading):
         trial = _Trial.of(reading, image)
         outputs = [tensor for tensor in reading.outputs if trial.tensor(tensor) is not None]
         within = not outputs or trial.known  # or where the network gives scores in place of a class
@@ -177,6 +177,14 @@ def _images(reading: Reading) -> list[Arrays]:
     noise = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     numbers = {name: rng.integers(0, 128, shape).astype(np.float32) for name, shape in shapes.items()}
     return [{**noise, **{name: numbers[name] for name in reading.integers}}, numbers]
+
+
+def _tractable(reading: Reading) -> list[Arrays]:
+    """The images that the model has an answer to, or all: an exponential of whole numbers overflows."""
+    images = _images(reading)
+    answers = [_run(reading, image, reading.outputs).arrays.values() for image in images]
+    finite = [all(np.isfinite(array).all() for array in arrays) for arrays in answers]
+    return [image for image, is_finite in zip(images, finite, strict=True) if is_finite] or images
 
 
 def _run(reading: Reading, image: Arrays, tensors: Sequence[str]) -> Computed:

@@ -222,7 +222,7 @@ def _parsed(pipelines: Sequence[Pipeline] | Mapping[str, Pipeline]) -> dict[str,
     if isinstance(pipelines, str):
         raise PipelineError(f"pipelines are given in a list or a mapping, even a single one: [{pipelines!r}]")
     if isinstance(pipelines, Mapping):
-        labelled = [*pipelines.items()]
+        labelled: list[tuple[Any, Any]] = [*pipelines.items()]
     else:
         given = as_tuple(pipelines, object, "pipelines are given in a list or a mapping", PipelineError)
         labelled = [(None, pipeline) for pipeline in given]
@@ -240,7 +240,7 @@ def _parsed(pipelines: Sequence[Pipeline] | Mapping[str, Pipeline]) -> dict[str,
 
 def _checked(timesteps: Sequence[int]) -> list[int]:
     expected = f"a sweep needs one number of timesteps or more in a list, each from 1 to {LARGEST_T:,}"
-    durations = as_tuple(timesteps, object, expected, PipelineError)
+    durations: tuple[Any, ...] = as_tuple(timesteps, object, expected, PipelineError)
     if not durations or not all(map(is_timesteps, durations)):
         raise PipelineError(f"{expected}, not {shown(timesteps)}")
     return sorted(set(map(int, durations)))

@@ -55,7 +55,15 @@ def convert(
             "--calibration", "-c", help="Training images, .npz (array `x_train` or `x`, or one per input) or .npy."
         ),
     ] = None,
-    pipeline: Annotated[str, typer.Option("--pipeline", "-p", help="Passes and their options.")] = DEFAULT_PIPELINE,
+    pipeline: Annotated[
+        str | None,
+        typer.Option(
+            "--pipeline",
+            "-p",
+            help=f"Passes and their options. [default: {DEFAULT_PIPELINE}; few-spike for more than rectifiers]",
+            show_default=False,
+        ),
+    ] = None,
     timesteps: Annotated[
         int | None,
         typer.Option(
@@ -85,6 +93,10 @@ def convert(
     network = snnc.load(model, verify=verify)
     data = read_images(calibration, network, ("x_train", "x"), scale, images) if calibration else None
     note_bytes(data, scale)
+    if pipeline is None:
+        pipeline = snnc.default_pipeline(network)
+        if pipeline != DEFAULT_PIPELINE:
+            err.print(f"note: activations are more than rectifiers, so the pipeline is {pipeline}", highlight=False)
     if timesteps is None:
         timesteps = snnc.default_timesteps(network)
         if timesteps < snnc.LONGEST_DEFAULT:

@@ -110,6 +110,14 @@ class Converter:
         if self._converting is not None and self._converting.tf_model is tf_model:
             return self._converting
         network = run_pipeline(frontend.load(tf_model), self._lowering, progress=False)
+        problems = [
+            f"{', '.join(p.origin.layers) or name}: its neuron is more than a rectifier, which mlGeNN's are not; "
+            "convert it with snnc.convert"
+            for name, p in network.populations.items()
+            if isinstance(p.neuron, (ir.Function, ir.QuantizedRelu))
+        ]
+        if problems:
+            raise ir.UnsupportedModelError("the converters cannot take every layer of this model", problems)
         found = {name: _find(tf_model, p.origin.layers[-1]) for name, p in network.populations.items()}
         return Analog(tf_model, network, found)
 
