@@ -1,12 +1,9 @@
-"""Functions beyond rectifiers, however frameworks write them: read as one neuron each, and told by few spikes."""
+"""Functions beyond rectifiers, however PyTorch writes them: read as one neuron each, and told by few spikes."""
 
 import warnings
 
-import keras
 import numpy as np
 import pytest
-from frontend_models import randomise
-from keras import layers as kl
 
 import snnc
 from snnc import ir
@@ -92,37 +89,6 @@ def test_what_comes_to_no_function_of_one_thing_is_refused():
         assert "1 (" in error.value.problems[0]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "silu",
-        "gelu",
-        "sigmoid",
-        "tanh",
-        "elu",
-        "selu",
-        "celu",
-        "softplus",
-        "softsign",
-        "mish",
-        "hard_silu",
-        "exponential",
-    ],
-)
-def test_keras_activations(name):
-    x = keras.Input((6, 6, 3), name="image")
-    y = kl.Conv2D(4, 3, activation=name, name="conv")(x)
-    model = randomise(keras.Model(x, kl.Dense(3, name="top")(kl.Flatten(name="flat")(y))))
-    network = snnc.load(model, verify=True)
-    images = np.random.default_rng(1).normal(size=(40, 6, 6, 3)).astype(np.float32)
-    expected = model.predict(images, verbose=0)
-    np.testing.assert_allclose(snnc.compile(network).predict(images), expected, atol=1e-4 * np.abs(expected).max())
-    assert all(population.origin.layers for population in network.populations.values())
-    snn = snnc.convert(network, f"{snnc.LOWERING},few-spike{{k=10}}", calibration=images, progress=False)
-    found = snnc.compile(snn).predict(images, progress=False)
-    assert np.abs(found - expected).mean() < 0.01 * np.abs(expected).mean()
-
-
 def test_rate_codes_refuse_functions_and_name_the_way_out():
     network = snnc.load(network_of(nn.SiLU()), inputs=torch.zeros(1, 3, 8, 8))
     images = np.moveaxis(X, 1, -1)
@@ -130,15 +96,6 @@ def test_rate_codes_refuse_functions_and_name_the_way_out():
         with pytest.raises(ir.UnsupportedModelError, match=r"1 \(Function, from 0, 1\)"):
             snnc.convert(network, pipeline, calibration=images, progress=False)
     assert snnc.default_pipeline(network).endswith("few-spike{k=8,per-channel=true}")
-
-
-def test_a_multi_label_readout_is_a_neuron():
-    x = keras.Input((5,), name="x")
-    model = randomise(keras.Model(x, kl.Dense(4, "sigmoid", name="labels")(kl.Dense(9, "relu", name="hidden")(x))))
-    images = np.random.default_rng(1).normal(size=(50, 5)).astype(np.float32)
-    snn = snnc.convert(snnc.load(model), calibration=images, progress=False)
-    found = snnc.compile(snn).predict(images, progress=False)
-    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=0.02)
 
 
 def test_the_command_line_says_which_pipeline_it_took(tmp_path, snnc_command, monkeypatch):

@@ -1,0 +1,58 @@
+"""Keras's activations beyond rectifiers: read as neurons of their own, and told by few spikes."""
+
+import keras
+import numpy as np
+import pytest
+from frontend_models import randomise
+from keras import layers as kl
+
+import snnc
+from snnc import ir
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "silu",
+        "gelu",
+        "sigmoid",
+        "tanh",
+        "elu",
+        "selu",
+        "celu",
+        "softplus",
+        "softsign",
+        "mish",
+        "hard_silu",
+        "exponential",
+    ],
+)
+def test_keras_activations(name):
+    x = keras.Input((6, 6, 3), name="image")
+    y = kl.Conv2D(4, 3, activation=name, name="conv")(x)
+    model = randomise(keras.Model(x, kl.Dense(3, name="top")(kl.Flatten(name="flat")(y))))
+    network = snnc.load(model, verify=True)
+    images = np.random.default_rng(1).normal(size=(40, 6, 6, 3)).astype(np.float32)
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(snnc.compile(network).predict(images), expected, atol=1e-4 * np.abs(expected).max())
+    assert all(population.origin.layers for population in network.populations.values())
+    snn = snnc.convert(network, f"{snnc.LOWERING},few-spike{{k=10}}", calibration=images, progress=False)
+    found = snnc.compile(snn).predict(images, progress=False)
+    assert np.abs(found - expected).mean() < 0.01 * np.abs(expected).mean()
+
+
+def test_a_multi_label_readout_is_a_neuron():
+    x = keras.Input((5,), name="x")
+    model = randomise(keras.Model(x, kl.Dense(4, "sigmoid", name="labels")(kl.Dense(9, "relu", name="hidden")(x))))
+    images = np.random.default_rng(1).normal(size=(50, 5)).astype(np.float32)
+    snn = snnc.convert(snnc.load(model), calibration=images, progress=False)
+    found = snnc.compile(snn).predict(images, progress=False)
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=0.02)
+
+
+def test_rate_codes_refuse_functions_by_name():
+    x = keras.Input((5,), name="x")
+    model = randomise(keras.Model(x, kl.Dense(2, name="top")(kl.Dense(9, "silu", name="hidden")(x))))
+    images = np.random.default_rng(1).normal(size=(50, 5)).astype(np.float32)
+    with pytest.raises(ir.UnsupportedModelError, match=r"hidden \(Function, from hidden\): no single spiking neuron"):
+        snnc.convert(snnc.load(model), "data-norm", calibration=images, progress=False)
