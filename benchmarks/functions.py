@@ -8,7 +8,6 @@ last. Converted by few-spike at several k, nothing else being chosen; the test i
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import machine
@@ -43,9 +42,7 @@ def main() -> None:
     for name in options.activations:
         torch.manual_seed(options.seed)
         module = cnn(ACTIVATIONS[name])
-        started = time.perf_counter()
         train(module, images["train"], labels["train"], options.epochs)
-        seconds = time.perf_counter() - started
         x = torch.from_numpy(np.moveaxis(images["test"], -1, 1).copy())
         with torch.no_grad():
             exact = accuracy(module(x).numpy(), labels["test"])
