@@ -48,11 +48,7 @@ def main() -> None:
             exact = accuracy(module(x).numpy(), labels["test"])
         network = snnc.load(module, inputs=x[:1], verify=True)
         found = [accuracy(decoded(network, k, images), labels["test"]) for k in K]
-        print(
-            f"| {name} | {exact:.2%} | "
-            + " | ".join(f"{share:.2%}" for share in found)
-            + f" |  trained in {seconds:.0f} s"
-        )
+        print(f"| {name} | {exact:.2%} | " + " | ".join(f"{share:.2%}" for share in found) + " |")
 
 
 def parse_arguments() -> argparse.Namespace:
