@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir import FUNCTIONS, AnalogNeuron, Clip, Function, QuantizedRelu, Relu
 from .affine import Term, Value
-from .bounds import affine, multiple, stretched, stripped
+from .bounds import affine, multiple, stretched, uniform
 from .call import Activation, Call
 from .support import Unsupported
 
@@ -172,21 +172,25 @@ def _bases(*values: Value) -> list[Value]:
     pending = list(values)
     while pending:
         value = pending.pop(0)
-        found.append(_bare(value))
+        found += _without_factors(value)
         for term in value.terms:
             summed = term.source.summed
-            if summed is not None and isinstance(term.source.neuron, _POINTWISE) and len(found) < 8:
+            if summed is not None and isinstance(term.source.neuron, _POINTWISE) and len(found) < 24:
                 pending.append(replace(summed, layout=value.layout) if summed.shape == value.shape else summed)
     return found[::-1]
 
 
-def _bare(value: Value) -> Value:
-    """A value of one term without a factor at its end."""
-    if len(value.terms) != 1:
-        return value
-    term, factor = stripped(value.terms[0])
-    bias = None if value.bias is None else value.bias / factor
-    return replace(value, terms=(term,), bias=bias)
+def _without_factors(value: Value) -> list[Value]:
+    """A value of one term without all factors at its end, without all but the first, and so on to the value itself.
+
+    A factor may belong to what the function is applied to, or to what the function's own formula does with it.
+    """
+    found = [value]
+    while len(value.terms) == 1 and (operators := value.terms[0].operators) and (factor := uniform(operators[-1])):
+        term = replace(value.terms[0], operators=operators[:-1])
+        value = replace(value, terms=(term,), bias=None if value.bias is None else value.bias / factor)
+        found.append(value)
+    return found[::-1]
 
 
 def _curve(value: Value, base: Value) -> Curve | None:

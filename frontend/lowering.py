@@ -156,12 +156,19 @@ class _Lowering:
         except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of a file that fits no schema
             self._refuse(node, f"its attributes or operands do not fit together: {first_line(error)}")
             return
-        if isinstance(results[0], np.ndarray) and any(isinstance(self.values.get(name), Value) for name in node.input):
-            self.constant[layer] = float(results[0].flat[0])
+        self._note_constant(node, layer, results)
         self.values.update(zip(node.output, results, strict=False))
         for extra in node.output[len(results) :]:
             if extra in self.wanted:
                 self._refuse(node, f"only its first output is supported, but {extra} is used too")
+
+    def _note_constant(self, node: onnx.NodeProto, layer: Layer, results: list[Argument]) -> None:
+        """Remember a layer that gives one number of activations, as a clip whose bounds meet."""
+        if node.op_type == "Shape" or not any(isinstance(self.values.get(name), Value) for name in node.input):
+            return
+        match results:
+            case [np.ndarray() as array, *_] if array.size and array.dtype.kind in "fiu":
+                self.constant[layer] = float(array.flat[0])
 
     def _let_go(self, node: onnx.NodeProto, uses: Counter[str]) -> None:
         uses.subtract(node.input)
@@ -175,7 +182,8 @@ class _Lowering:
         if path is not None:
             earlier = [known for known in self.graph.layers.values() if known.path == path and known.rank <= layer.rank]
             layer = max(earlier, key=lambda known: known.rank, default=layer)
-        self.refused.setdefault(layer, module_refusal(layer.kind, *self._sizes(layer)) or reason)
+        if layer not in self.refused:
+            self.refused[layer] = module_refusal(layer.kind, lambda: self._sizes(layer)) or reason
 
     def _sizes(self, layer: Layer) -> tuple[Shape, Shape]:
         """The ONNX dimensions of a layer's first input and last output, empty where they are not known."""

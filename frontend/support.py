@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..ir import Refusal
@@ -143,13 +143,15 @@ def refusal(classes: Iterable[str], activation: str | None, data_format: str | N
     return None
 
 
-def module_refusal(kind: str, given: Sequence[int], gives: Sequence[int]) -> str | None:
+def module_refusal(kind: str, sizes: Callable[[], tuple[Sequence[int], Sequence[int]]]) -> str | None:
     """Why a module of torch.nn cannot be lowered, by its class; None where its operators say it.
 
-    `given` and `gives` are the ONNX dimensions of its input and output, empty where they are not known.
+    `sizes` finds the ONNX dimensions of its input and output, empty where they are not known.
     """
-    if re.fullmatch(r"Adaptive\w+Pool\dd", kind) and len(given) == len(gives) > 2:
-        return adaptive_refusal(given[2:], gives[2:])
+    if re.fullmatch(r"Adaptive\w+Pool\dd", kind):
+        given, gives = sizes()
+        if len(given) == len(gives) > 2:
+            return adaptive_refusal(given[2:], gives[2:])
     return _MODULES.get(kind)
 
 

@@ -183,7 +183,7 @@ def _require_runs(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], t
     except Exception as error:  # whatever the module's own code raises
         path = running[-1] if running else ""
         kind = type(module.get_submodule(path)).__name__
-        reason = module_refusal(kind, (), ()) or first_line(error)
+        reason = module_refusal(kind, lambda: ((), ())) or first_line(error)
         problem = Layer(path, kind, 0).problem(reason) if path else reason
         raise UnsupportedModelError(f"{title} cannot be run on its inputs", [problem]) from None
     finally:

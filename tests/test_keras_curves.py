@@ -41,6 +41,19 @@ def test_keras_activations(name):
     assert np.abs(found - expected).mean() < 0.01 * np.abs(expected).mean()
 
 
+@pytest.mark.parametrize("name", ["silu", "gelu", "mish", "hard_silu", "softsign"])
+def test_activations_behind_a_scale_that_is_the_same_for_all(name):
+    """As batch normalisation at its defaults: its factor is no part of the function, but may look like it."""
+    x = keras.Input((6, 6, 3), name="image")
+    y = kl.BatchNormalization(name="norm")(kl.Conv2D(4, 3, name="conv")(x))
+    y = kl.Activation(name, name="act")(kl.Rescaling(0.7, name="scale")(y))
+    model = keras.Model(x, kl.Dense(3, name="top")(kl.Flatten(name="flat")(y)))
+    network = snnc.load(model, verify=True)
+    (function,) = [p.neuron for p in network.populations.values() if isinstance(p.neuron, ir.Function)]
+    assert function.function == {"hard_silu": "hard_swish"}.get(name, name)
+    assert function.parameter == 1
+
+
 def test_a_multi_label_readout_is_a_neuron():
     x = keras.Input((5,), name="x")
     model = randomise(keras.Model(x, kl.Dense(4, "sigmoid", name="labels")(kl.Dense(9, "relu", name="hidden")(x))))
