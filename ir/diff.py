@@ -77,7 +77,8 @@ def _connections(network: Network) -> _Parts:
     parts: dict[str, tuple[Record, str]] = {}
     parallel: Counter[str] = Counter()
     for connection in network.connections:
-        ends = f"connection {name_text(connection.source)} -> {name_text(connection.target)}"
+        port = f":{connection.port}" if connection.port else ""
+        ends = f"connection {name_text(connection.source)} -> {name_text(connection.target)}{port}"
         parallel[ends] += 1
         what = ends if parallel[ends] == 1 else f"{ends} ({parallel[ends]})"
         parts[what] = connection, connection_line(connection).strip()

@@ -23,7 +23,7 @@ from .operators import OPERATORS
 from .record import Record
 from .verify import verify
 
-VERSION = 1
+VERSION = 2  # 1 had no ports; all of its files are read
 _CLASSES: dict[str, type] = {
     **{cls.__name__: cls for cls in (Population, Connection, Origin)},
     **NEURONS,
@@ -88,7 +88,7 @@ def load(path: str | os.PathLike[str]) -> Network:
 
 
 def _network(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Network:
-    if structure["version"] != VERSION:
+    if structure["version"] not in range(1, VERSION + 1):
         raise NetworkFileError(f"file version {structure['version']}, but this snnc reads version {VERSION}")
     return Network(
         [_decode(entry, arrays) for entry in structure["populations"]],
@@ -101,8 +101,8 @@ def _network(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Networ
 
 def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, (Record, Origin)):
-        content = {f.name: _encode(getattr(value, f.name), arrays) for f in fields(value)}
-        return {"class": type(value).__name__, **content}
+        told = [f for f in fields(value) if not ("later" in f.metadata and getattr(value, f.name) is f.default)]
+        return {"class": type(value).__name__} | {f.name: _encode(getattr(value, f.name), arrays) for f in told}
     if isinstance(value, np.ndarray):
         key = f"{len(arrays):06d}"
         arrays[key] = value

@@ -49,7 +49,7 @@ def _is_nothing(operator: Operator, shape: Shape) -> bool:
         case AveragePool2D(pool_size, strides, padding):
             return pool_size == strides == (1, 1) and not any(map(any, padding))
         case Pick(indices):
-            return shape == indices.shape and bool((indices == np.arange(shape[0])).all())
+            return shape == indices.shape and bool((indices.reshape(-1) == np.arange(indices.size)).all())
     return False
 
 
@@ -68,16 +68,18 @@ def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
             return (Dense(weight[0, 0]), second)
         case Dense(weight), Scale(factor):
             return (Dense(weight * factor),)
-        case Dense(weight), Pick(indices):
+        case Dense(weight), Pick(indices) if indices.ndim == 1:
             return (Dense(weight[:, indices]),)
         case Dense(a), Dense(b) if a.shape[0] * b.shape[1] <= a.size + b.size:
             return (Dense(a.astype(np.float64) @ b),)
         case Pick(indices), Dense(weight):
             rows = np.zeros((int(np.prod(shape)), weight.shape[1]), weight.dtype)
-            np.add.at(rows, indices, weight)
+            np.add.at(rows, indices.reshape(-1), weight)
             return (Dense(rows),)
         case Pick(a), Pick(b):
-            return (Pick(a[b]),)
+            return (Pick(a.reshape(-1)[b]),)
+        case Pick(indices), Flatten():
+            return (Pick(indices.reshape(-1)),)
     return None
 
 

@@ -121,6 +121,7 @@ for _definition in (
     FunctionDefinition("gelu_tanh", "0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))", -0.1701),
     FunctionDefinition("hard_shrink", "where(abs(x) > p, x, 0)"),
     FunctionDefinition("hard_swish", "x * min(max(x / 6 + 0.5, 0), 1)", -0.375),
+    FunctionDefinition("identity", "x"),
     FunctionDefinition("log", f"log(max(x, {_TINY}))"),
     FunctionDefinition("log_sigmoid", "min(x, 0) - log(1 + exp(-abs(x)))", high=0.0),
     FunctionDefinition("mish", f"x * tanh({_SOFTPLUS})", -0.3089),

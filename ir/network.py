@@ -16,7 +16,7 @@ import numpy as np
 from .errors import VerificationError
 from .neurons import Neuron, SpikingNeuron
 from .operators import Operator
-from .record import Record
+from .record import LATER, Record
 from .windows import Shape
 
 
@@ -50,7 +50,7 @@ class Population(Record):
 
     `shape` is (H, W, C) or (N,). `bias` is None, one number per channel, (C,), or one per position of
     the summed input. It is in units of the ANN's activations; a spiking population adds it in every
-    step of its window.
+    step of its window. `second_bias` is that of port 1, for neurons that have two.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Population(Record):
     neuron: Neuron
     bias: np.ndarray | None = None
     origin: Origin = field(default_factory=Origin)
+    second_bias: np.ndarray | None = field(default=None, metadata=LATER)
 
     @property
     def size(self) -> int:
@@ -66,13 +67,27 @@ class Population(Record):
 
     @property
     def input_shape(self) -> Shape:
-        """The shape of the summed input: `shape` itself, except for pooling neurons."""
+        """The shape of the summed input at port 0: `shape` itself, except for pooling neurons and matrix products."""
         return self.neuron.input_shape(self.shape)
+
+    @property
+    def ports(self) -> tuple[tuple[Shape, np.ndarray | None], ...]:
+        """For each port the shape of its summed input, and its bias."""
+        biases = (self.bias, self.second_bias)
+        return tuple((self.neuron.input_shape(self.shape, port), biases[port]) for port in range(self.neuron.ports))
+
+    def shifted(self, by: np.ndarray | None, port: int = 0) -> Population:
+        """This population with so much more bias at a port."""
+        if by is None:
+            return self
+        if port:
+            return replace(self, second_bias=by if self.second_bias is None else self.second_bias + by)
+        return replace(self, bias=by if self.bias is None else self.bias + by)
 
 
 @dataclass(frozen=True, eq=False)
 class Connection(Record):
-    """An edge: `operators`, applied in order, from `source` to `target`. No operators: one to one.
+    """An edge: `operators`, applied in order, from `source` to `port` of `target`. No operators: one to one.
 
     A connection takes one timestep, plus `delay` more. The delay aligns edges that skip layers: it is the target's
     depth − the source's depth − 1, in timesteps or, in a few-spike network, in phases.
@@ -83,9 +98,10 @@ class Connection(Record):
     operators: tuple[Operator, ...] = ()
     delay: int = 0
     origin: Origin = field(default_factory=Origin)
+    port: int = field(default=0, metadata=LATER)
 
     def __str__(self) -> str:
-        return f"{self.source} -> {self.target}"
+        return f"{self.source} -> {self.target}{f':{self.port}' if self.port else ''}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -168,9 +184,10 @@ class Network(Record):
             depth[name] = max((depth[source] + 1 for source in self.graph.predecessors(name)), default=0)
         return MappingProxyType(depth)
 
-    def incoming(self, name: str) -> Sequence[Connection]:
-        """The connections into a population."""
-        return [data["connection"] for *_, data in self.graph.in_edges(name, data=True)]
+    def incoming(self, name: str, port: int | None = None) -> Sequence[Connection]:
+        """The connections into a population, or into one port of it."""
+        connections = [data["connection"] for *_, data in self.graph.in_edges(name, data=True)]
+        return [c for c in connections if port is None or c.port == port]
 
     def outgoing(self, name: str) -> Sequence[Connection]:
         """The connections out of a population."""

@@ -1,16 +1,18 @@
 """The neurons: nonlinearities that populations apply to their summed input.
 
 Analog neurons map the input once; spiking neurons are stepped T times. Each docstring states the
-equation; x is the sum over the incoming connections plus the population's bias.
+equation; x is the sum over the incoming connections plus the population's bias. A neuron with several ports has such
+a sum for each: x₀ and x₁.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from .errors import ShapeError
 from .functions import FUNCTIONS
 from .record import Record
 from .windows import NO_PADDING, Padding, Pair, Shape, pool_counts, windows
@@ -24,12 +26,17 @@ class Neuron(Record):
     is_input: ClassVar[bool] = False
     is_readout: ClassVar[bool] = False
 
+    @property
+    def ports(self) -> int:
+        """How many summed inputs there are."""
+        return 1
+
     def output_shape(self, shape: Shape) -> Shape:
-        """The shape of the population, given the shape of its summed input."""
+        """The shape of the population, given the shape of the summed input at port 0."""
         return shape
 
-    def input_shape(self, shape: Shape) -> Shape:
-        """The shape of the summed input, given the shape of the population."""
+    def input_shape(self, shape: Shape, port: int = 0) -> Shape:
+        """The shape of the summed input at a port, given the shape of the population."""
         return shape
 
 
@@ -37,9 +44,10 @@ class Neuron(Record):
 class AnalogNeuron(Neuron):
     """A neuron of the ANN: one real value."""
 
-    def apply(self, x: np.ndarray) -> np.ndarray:
-        """The activation, of shape (batch, *output_shape), for summed inputs `x`."""
-        return x
+    def apply(self, *x: Any) -> np.ndarray:
+        """The activation, of shape (batch, *output_shape), for summed inputs: one for each port."""
+        (only,) = x
+        return np.asarray(only)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +97,17 @@ class QuantizedRelu(AnalogNeuron):
 
 
 @dataclass(frozen=True, eq=False)
-class Function(AnalogNeuron):
+class SomaNeuron(AnalogNeuron):
+    """A neuron that is more than a rectifier: what computes it in spikes must know its whole input."""
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether y can be negative."""
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Function(SomaNeuron):
     """`y = f(x)`: f is `function`, one of `snnc.ir.FUNCTIONS` by name, with its `parameter`."""
 
     function: str
@@ -97,6 +115,52 @@ class Function(AnalogNeuron):
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         return FUNCTIONS[self.function].apply(x, self.parameter)
+
+    @property
+    def is_signed(self) -> bool:
+        return FUNCTIONS[self.function].is_signed
+
+
+@dataclass(frozen=True, eq=False)
+class TwoPorts(SomaNeuron):
+    """A neuron of two summed inputs."""
+
+    @property
+    def ports(self) -> int:
+        return 2
+
+
+@dataclass(frozen=True, eq=False)
+class Product(TwoPorts):
+    """`y = x₀ · x₁`, number by number: gates, squares, normalisation."""
+
+    def apply(self, x: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return x * other
+
+
+@dataclass(frozen=True, eq=False)
+class MatMul(TwoPorts):
+    """`y[b, m, n] = Σ_k x₀[b, m, k] · x₁[b, k, n]`: products of matrices, as in attention, where b is the head.
+
+    `left` and `right` are the shapes of the summed inputs, (B, M, K) and (B, K, N).
+    """
+
+    left: Shape
+    right: Shape
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(self.left) != 3 or len(self.right) != 3:
+            raise ShapeError(f"MatMul needs inputs of shape (B, M, K) and (B, K, N), not {self.left} and {self.right}")
+        (batch, rows, inner), (others, shared, columns) = self.left, self.right
+        if (batch, inner) != (others, shared):
+            raise ShapeError(f"MatMul cannot multiply matrices of shapes {self.left} and {self.right}")
+        return batch, rows, columns
+
+    def input_shape(self, shape: Shape, port: int = 0) -> Shape:
+        return self.right if port else self.left
+
+    def apply(self, x: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return np.matmul(x, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +192,7 @@ class MaxPool2D(AnalogNeuron):
         counts = pool_counts("MaxPool2D", shape, self.pool_size, self.strides, self.padding)
         return (*counts, shape[2])
 
-    def input_shape(self, shape: Shape) -> Shape:
+    def input_shape(self, shape: Shape, port: int = 0) -> Shape:
         return self.image
 
     def apply(self, x: np.ndarray) -> np.ndarray:
@@ -205,7 +269,7 @@ class SpikingNeuron(Neuron):
     def output_shape(self, shape: Shape) -> Shape:
         return self.pooling.output_shape(shape) if self.pooling else shape
 
-    def input_shape(self, shape: Shape) -> Shape:
+    def input_shape(self, shape: Shape, port: int = 0) -> Shape:
         return self.pooling.input_shape(shape) if self.pooling else shape
 
 
@@ -414,14 +478,24 @@ class FewSpike(FewSpikeNeuron):
 
 @dataclass(frozen=True, eq=False)
 class FewSpikeFunction(FewSpikeNeuron):
-    """Few-spike code of `y = f(x)`, which the soma computes of all its input at the start of the phase.
+    """Few-spike code of y, which the soma computes of all its input at the start of the phase.
 
-    f is that of the analog neuron `Function`. y is coded as `FewSpike` codes x or, if `signed`, |y| with y's sign.
+    y is what the analog neuron `computes` makes of the input, or of the inputs if it has several ports. It is coded as
+    `FewSpike` codes x or, if `signed`, |y| with y's sign.
     """
 
-    function: str = "silu"
-    parameter: float = 1.0
-    signed: bool = False
+    computes: AnalogNeuron = Function("silu")
+    signed: bool = True
+
+    @property
+    def ports(self) -> int:
+        return self.computes.ports
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.computes.output_shape(shape)
+
+    def input_shape(self, shape: Shape, port: int = 0) -> Shape:
+        return self.computes.input_shape(shape, port)
 
 
 @dataclass(frozen=True, eq=False)
@@ -449,9 +523,11 @@ NEURONS: dict[str, type[Neuron]] = {
         IntegrateFireInput,
         LeakyRelu,
         LogSoftmax,
+        MatMul,
         MaxPool2D,
         MaxPoolRelu2D,
         PoissonInput,
+        Product,
         QuantizedRelu,
         Relu,
         Softmax,

@@ -138,14 +138,17 @@ class Pad(Operator):
 
 @dataclass(frozen=True, eq=False)
 class Pick(Operator):
-    """Selection and permutation of a flattened input: `y[i] = x[indices[i]]`, of shape (len(indices),)."""
+    """Any number from any place: `y[…] = x[indices[…]]`, x flattened first (row-major, channels last).
+
+    `indices` has the shape of y, (N,) or (H, W, C). So numbers are selected, permuted, repeated and folded.
+    """
 
     indices: np.ndarray
 
     def output_shape(self, shape: Shape) -> Shape:
         size = math.prod(shape)
-        if self.indices.ndim != 1 or self.indices.dtype.kind != "i" or not self.indices.size:
-            raise ShapeError("Pick needs a list of indices")
+        if self.indices.ndim not in (1, 3) or self.indices.dtype.kind != "i" or not self.indices.size:
+            raise ShapeError("Pick needs indices of shape (N,) or (H, W, C)")
         if self.indices.min() < 0 or self.indices.max() >= size:
             raise ShapeError(f"Pick reaches outside an input of {size} numbers")
         return self.indices.shape

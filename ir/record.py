@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+LATER = {"later": True}  # of a field that not every record has had: files say it only where it is not at its default
+
 
 @dataclass(frozen=True, eq=False)
 class Record:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -55,13 +55,15 @@ def summary(network: Network) -> str:
 def population_line(population: Population) -> str:
     """The line of one population."""
     shape = ",".join(map(str, population.shape))
-    bias = "" if population.bias is None else f" bias={value_text(population.bias)}"
+    biases = {"bias": population.bias, "second-bias": population.second_bias}
+    bias = "".join(f" {name}={value_text(array)}" for name, array in biases.items() if array is not None)
     return f"  {name_text(population.name)} [{shape}] {value_text(population.neuron)}{bias}{_from(population.origin)}"
 
 
 def connection_line(connection: Connection) -> str:
     """The line of one connection."""
-    ends = f"{name_text(connection.source)} -> {name_text(connection.target)}"
+    port = f" port={connection.port}" if connection.port else ""
+    ends = f"{name_text(connection.source)} -> {name_text(connection.target)}{port}"
     operators = ", ".join(map(value_text, connection.operators)) or "one-to-one"
     delay = f" delay={connection.delay}" if connection.delay else ""
     return f"  {ends}: {operators}{delay}{_from(connection.origin)}"
@@ -124,16 +126,22 @@ def arrays_of(network: Network) -> dict[str, np.ndarray]:
 
     Raises NetworkTextError if two different arrays share a token, as one in 2³² pairs of one shape does.
     """
-    nodes = [record for population in network.populations.values() for record in (population, population.neuron)]
     operators = [operator for connection in network.connections for operator in connection.operators]
-    records = [record for record in (*nodes, *operators) if isinstance(record, Record)]
-    values = [getattr(record, field.name) for record in records for field in fields(record)]
     arrays: dict[str, np.ndarray] = {}
-    for array in (value for value in values if isinstance(value, np.ndarray)):
+    for array in _arrays((*network.populations.values(), *operators)):
         token = value_text(array)
         if arrays.setdefault(token, array).tobytes() != array.tobytes():
             raise NetworkTextError(f"two different arrays of the network both print as {token}")
     return arrays
+
+
+def _arrays(records: Iterable[Any]) -> Iterator[np.ndarray]:
+    """The arrays in records, and in what these hold."""
+    for record in records:
+        if isinstance(record, Record):
+            yield from _arrays(getattr(record, field.name) for field in fields(record))
+        elif isinstance(record, np.ndarray):
+            yield record
 
 
 def parse(text: str, arrays: Mapping[str, np.ndarray]) -> Network:
@@ -184,13 +192,14 @@ class _Line:
     def _population(self, name: str) -> Population:
         shape = self._group("[", lambda: self._typed(int, "a size"), "]")
         neuron = self._typed(Neuron | None, "a neuron")
-        return Population(name, shape, neuron, self._option("bias", np.ndarray, None), self._origin())
+        bias, second = (self._option(name, np.ndarray, None) for name in ("bias", "second-bias"))
+        return Population(name, shape, neuron, bias, self._origin(), second)
 
     def _connection(self, source: str) -> Connection:
-        target = self._name()
+        target, port = self._name(), self._option("port", int, 0)
         self._expect(":")
         operators = () if self._accept("one-to-one") else self._list(lambda: self._typed(Operator, "an operator"))
-        return Connection(source, target, operators, self._option("delay", int, 0), self._origin())
+        return Connection(source, target, operators, self._option("delay", int, 0), self._origin(), port)
 
     def _origin(self) -> Origin:
         layers = self._list(self._name) if self._accept("from") else ()

@@ -102,19 +102,27 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
         yield "is an input but has a bias"
     if not neuron.is_input and not network.graph.in_degree(population.name):
         yield "has no incoming connections"
+    elif not neuron.is_input:
+        for port in range(neuron.ports):
+            if not network.incoming(population.name, port):
+                yield f"has no incoming connections at port {port}"
     yield from _neuron_shape(population)
     yield from _not_finite(neuron)
-    if isinstance(neuron, (Function, FewSpikeFunction)) and neuron.function not in FUNCTIONS:
-        yield f"there is no function {neuron.function!r}"
+    if isinstance(neuron, FewSpikeFunction):
+        yield from _not_finite(neuron.computes)
+    computes = neuron.computes if isinstance(neuron, FewSpikeFunction) else neuron
+    if isinstance(computes, Function) and computes.function not in FUNCTIONS:
+        yield f"there is no function {computes.function!r}"
     if isinstance(neuron, QuantizedRelu) and not (neuron.max > 0 and 0 < neuron.levels < 2**LARGEST_K):
         yield f"max is {neuron.max} and levels {neuron.levels}; both are positive, levels below {2**LARGEST_K}"
     if isinstance(neuron, LeakyRelu) and np.shape(neuron.slope) not in ((), shape[-1:], shape):
         yield f"slope has shape {np.shape(neuron.slope)}; expected a number, or {shape[-1:]} or {shape}"
-    if population.bias is not None:
-        summed = population.input_shape
-        if population.bias.shape not in (summed, summed[-1:]):
-            yield f"bias of shape {population.bias.shape} for an input of shape {summed}"
-        yield from _not_finite(population)
+    for summed, bias in population.ports:
+        if bias is not None and bias.shape not in (summed, summed[-1:]):
+            yield f"bias of shape {bias.shape} for an input of shape {summed}"
+    if population.second_bias is not None and neuron.ports < 2:
+        yield f"has a bias for a second port, which {type(neuron).__name__} has not"
+    yield from _not_finite(population)
     if isinstance(neuron, SpikingNeuron):
         yield from _spiking_fields(neuron, shape, network.timesteps)
 
@@ -174,8 +182,12 @@ def _connection_faults(network: Network, connection: Connection) -> Iterator[str
     except ShapeError as error:
         yield str(error)
         return
-    if shape != target.input_shape:
-        yield f"gives shape {shape} where the target takes {target.input_shape}"
+    if connection.port not in range(target.neuron.ports):
+        yield f"there is no port {connection.port}: {type(target.neuron).__name__} has {target.neuron.ports}"
+        return
+    wanted, _ = target.ports[connection.port]
+    if shape != wanted:
+        yield f"gives shape {shape} where the target takes {wanted}"
 
 
 def _cycles(network: Network) -> Iterator[str]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from ..ir import DataError, Function, Identity, Network, Population, Softmax
+from ..ir import DataError, Identity, Network, Population, Softmax, SomaNeuron
 
 BINS = 1024
 _SMALLEST = BINS / float(np.finfo(np.float32).max) * 2  # range of a histogram: float32 has to hold the bins per unit
@@ -158,7 +158,7 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
 
     first = 0
     statistics = {
-        name: Statistics(population.shape[-1], isinstance(population.neuron, Function))
+        name: Statistics(population.shape[-1], isinstance(population.neuron, SomaNeuron))
         for name, population in network.populations.items()
         if not population.neuron.is_input
     }

@@ -40,7 +40,7 @@ class Canonicalise(Pass):
 def _append(connections: list[Connection], connection: Connection, by: str) -> None:
     """Add a connection to the list; where a parallel one differs in nothing but its weight or last factor, add them."""
     for place, other in enumerate(connections):
-        if (other.source, other.target) == (connection.source, connection.target):
+        if (other.source, other.target, other.port) == (connection.source, connection.target, connection.port):
             total = _added(other.operators, connection.operators)
             if total is not None:
                 origin = other.origin.merge(connection.origin).by(by)

@@ -9,13 +9,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..ir import (
-    FUNCTIONS,
     FewSpike,
     FewSpikeFunction,
     FewSpikeInput,
     FewSpikeNeuron,
     FewSpikeReadout,
-    Function,
     GradedInput,
     Identity,
     Input,
@@ -26,6 +24,7 @@ from ..ir import (
     Population,
     QuantizedRelu,
     Softmax,
+    SomaNeuron,
 )
 from ..ir.verify import LARGEST_K
 from .calibration import Statistics
@@ -56,7 +55,7 @@ class FewSpikeConversion(Conversion):
     """
 
     name: ClassVar[str] = "few-spike"
-    convertible: ClassVar[tuple[type[Neuron], ...]] = (*Conversion.convertible, Function)
+    convertible: ClassVar[tuple[type[Neuron], ...]] = (*Conversion.convertible, SomaNeuron)
 
     k: int = 4
     alpha: Literal["mse", "max"] = "mse"
@@ -107,8 +106,8 @@ class FewSpikeConversion(Conversion):
             quantum = neuron.max / neuron.levels
             return FewSpike(k, quantum * 2**k, 0.5 * quantum, pool, limit=neuron.levels % (2**k - 1))
         code = self._code(k, statistics, neuron, alpha)
-        if isinstance(neuron, Function):
-            return FewSpikeFunction(*code, neuron.function, neuron.parameter, FUNCTIONS[neuron.function].is_signed)
+        if isinstance(neuron, SomaNeuron):
+            return FewSpikeFunction(*code, neuron, neuron.is_signed)
         return FewSpike(*code, pool)
 
     def _code(

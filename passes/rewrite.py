@@ -128,19 +128,18 @@ class Rewrite:
         """The network in which `total` stands for the old population, which stays on only as an output."""
         for read in self.before.outgoing(self.old.name):
             sent = replace(total, origin=read.origin.by(self._by)).then(*read.operators)
-            target = self._populations[read.target]
-            self._populations[read.target] = replace(target, bias=_added(target.bias, sent.bias))
-            self._connect(sent, read.target)
+            self._populations[read.target] = self._populations[read.target].shifted(sent.bias, read.port)
+            self._connect(sent, read.target, read.port)
         if self.old.name in self.before.outputs:
             readout = Population(self.old.name, total.shape, Identity(), total.bias, self._origin)
             self._populations[self.old.name] = readout
             self._connect(total, self.old.name)
         return self.before.replace(populations=self._populations, connections=self._connections)
 
-    def _connect(self, summed: Sum, target: str) -> None:
+    def _connect(self, summed: Sum, target: str, port: int = 0) -> None:
         for term in summed.terms:
             operators = fold(term.operators, self._populations[term.source].shape)
-            self._connections.append(replace(term, target=target, operators=operators))
+            self._connections.append(replace(term, target=target, operators=operators, port=port))
 
 
 def _added(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:

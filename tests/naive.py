@@ -26,7 +26,7 @@ def _simulate_one(network, image):
     timesteps, phased = network.timesteps, network.is_phased
     begin = {name: depth * (timesteps if phased else 1) for name, depth in network.depth.items()}
     v = {name: np.zeros(p.shape) + getattr(p.neuron, "v_init", 0) for name, p in network.populations.items()}
-    x = dict.fromkeys(network.order, 0)  # what has arrived and is not yet in v
+    x = {name: [0] * p.neuron.ports for name, p in network.populations.items()}  # what has arrived and is not yet in v
     signs = dict.fromkeys(network.order, 1)  # of the spikes
     sent = {name: {} for name in network.order}  # what goes into a population's connections, by step
     trains = {name: [] for name in network.order if network.populations[name].neuron.fires}
@@ -34,17 +34,19 @@ def _simulate_one(network, image):
     for step in range(max(begin.values()) + timesteps):
         for name in network.order:
             population, t = network.populations[name], step - begin[name]
-            arriving = list(_arriving(network, name, sent, step))
-            assert not arriving or (-timesteps < t <= 0 if phased else 0 <= t < timesteps), "a spike is lost"
-            x[name] = x[name] + sum(arriving)
+            for port, arriving in _arriving(network, name, sent, step):
+                assert -timesteps < t <= 0 if phased else 0 <= t < timesteps, "a spike is lost"
+                x[name][port] = x[name][port] + arriving
             if not 0 <= t < timesteps:
                 continue
-            drive, sign = _drive(population, image.get(name))
+            drives, sign = _drive(population, image.get(name))
+            drive = drives[0]
             if t == 0 or not phased:
-                value, turned = _computed(population.neuron, _pooled(population.neuron, x[name] + drive))
+                given = [arrived + more for arrived, more in zip(x[name], drives, strict=True)]
+                value, turned = _computed(population.neuron, given)
                 v[name] = np.minimum(v[name] + value, _largest(population.neuron))
                 signs[name] = sign * turned
-                x[name] = 0
+                x[name] = [0] * len(given)
             if name in trains:
                 spikes = _fire(population.neuron, v[name], drive, t)
                 v[name] = _reset(population.neuron, v[name], spikes, t)
@@ -64,29 +66,25 @@ def _arriving(network, name, sent, step):
     for connection in network.incoming(name):
         before = sent[connection.source].get(step - 1 - connection.delay)
         if before is not None:
-            yield ir.apply(connection.operators, before[None])[0]
+            yield connection.port, ir.apply(connection.operators, before[None])[0]
 
 
 def _drive(population, x):
-    """What adds to V beside the connections, in every step or once per phase, and the sign of the spikes."""
+    """What adds to each port beside the connections, in every step or once per phase, and the sign of the spikes."""
     if x is None:
-        return 0 if population.bias is None else population.bias.astype(np.float64), 1
+        return [0 if bias is None else bias.astype(np.float64) for _, bias in population.ports], 1
     x = x.astype(np.float64)
     if not population.neuron.fires:
-        return x, 1
-    return (np.abs(x), np.where(x < 0, -1, 1)) if population.neuron.signed else (np.maximum(x, 0), 1)
+        return [x], 1
+    return ([np.abs(x)], np.where(x < 0, -1, 1)) if population.neuron.signed else ([np.maximum(x, 0)], 1)
 
 
-def _pooled(neuron, x):
-    return neuron.pooling.apply(x[None])[0] if neuron.pooling else x
-
-
-def _computed(neuron, x):
-    """What the soma makes of its input, and the sign of the spikes that say it."""
+def _computed(neuron, given):
+    """What the soma makes of its inputs, and the sign of the spikes that say it."""
     if not isinstance(neuron, ir.FewSpikeFunction):
-        return x, 1
-    y = ir.Function(neuron.function, neuron.parameter).apply(np.asarray(x, np.float64))
-    return (np.abs(y), np.where(y < 0, -1, 1)) if neuron.signed else (np.maximum(y, 0), 1)
+        return neuron.pooling.apply(given[0][None])[0] if neuron.pooling else given[0], 1
+    y = neuron.computes.apply(*(np.asarray(x, np.float64)[None] for x in given))[0]
+    return (np.abs(y), np.where(y < 0, -1, 1)) if neuron.signed else (y, 1)
 
 
 def _largest(neuron):

@@ -36,6 +36,7 @@ def reference(name):
         "gelu_tanh": lambda x: f.gelu(x, approximate="tanh"),
         "hard_shrink": f.hardshrink,
         "hard_swish": f.hardswish,
+        "identity": lambda x: x,
         "log_sigmoid": f.logsigmoid,
         "mish": f.mish,
         "power": lambda x: x**3,
@@ -85,7 +86,7 @@ def exact(name, parameter=1.0, signed=True):
     """A network whose functions give dyadic numbers, of images and of vectors, at different depths."""
     k = 7
     alphas = np.array([4.0, 2.0, 1.0, 8.0], np.float32)
-    of = {"function": name, "parameter": parameter, "signed": signed}
+    of = {"computes": ir.Function(name, parameter), "signed": signed}
     return dyadic.spiking(
         [
             ir.Population("image", (5, 5, 2), ir.GradedInput()),
@@ -133,7 +134,8 @@ def all_functions():
     for name in NAMES:
         definition = ir.FUNCTIONS[name]
         shift = np.full(40, 6.01 if name in POSITIVE else 0.0)
-        neuron = ir.FewSpikeFunction(8, 8.0, 1 / 64, name, PARAMETERS.get(name, 1.0), definition.is_signed)
+        computes = ir.Function(name, PARAMETERS.get(name, 1.0))
+        neuron = ir.FewSpikeFunction(8, 8.0, 1 / 64, computes, definition.is_signed)
         populations.append(ir.Population(name, (40,), neuron, shift))
         connections.append(ir.Connection("x", name))
     return dyadic.spiking(populations, connections, ["x"], NAMES, timesteps=8)
@@ -160,7 +162,7 @@ def test_transcendental_functions_differ_in_hardly_any_spike(backend):
 def test_numbers_beyond_all_bounds_are_cut_off():
     populations = [ir.Population("x", (4,), ir.GradedInput())]
     names = ["exp", "reciprocal", "log", "rsqrt", "power"]
-    populations += [ir.Population(n, (4,), ir.FewSpikeFunction(4, 2.0, 0.0, n, 3.0, True)) for n in names]
+    populations += [ir.Population(n, (4,), ir.FewSpikeFunction(4, 2.0, 0.0, ir.Function(n, 3.0))) for n in names]
     network = dyadic.spiking(populations, [ir.Connection("x", n) for n in names], ["x"], names, timesteps=4)
     decoded = snnc.compile(network).predict(np.float32([[0, -1e30, 1e30, 3e38]]))
     for name in names:

@@ -22,6 +22,7 @@ from .compiler import WindowCompiler
 from .connectivity import Machine, choose, readable, require_memory
 from .emit import emit, is_constant
 from .machine import CPU, GPU_BATCH, describe, free_memory, genn_backend
+from .neurons import SECOND, STEADY
 from .options import Options
 from .pool import Pool
 from .rehearsal import rehearse
@@ -136,17 +137,18 @@ class CompiledGenn(CompiledSpiking):
             self._period,
             self._batch,
             _seed(self.network),
-            self._constant(),
+            self._arriving(),
             depths if self.network.is_phased else None,
             kernel_profiling=options.kernel_profiling,
             communicator=options.communicator,
             backend=backend,
         )
 
-    def _constant(self) -> list[Any]:
-        """mlGeNN's connections that bring a constant current."""
-        pairs = zip(self.network.connections, self.mlgenn_network.connections, strict=True)
-        return [emitted for connection, emitted in pairs if is_constant(self.network, connection)]
+    def _arriving(self) -> dict[Any, str]:
+        """mlGeNN's connections that bring a constant current, or go to a second port, and where they arrive."""
+        pairs = list(zip(self.network.connections, self.mlgenn_network.connections, strict=True))
+        constant = {emitted: STEADY for connection, emitted in pairs if is_constant(self.network, connection)}
+        return constant | {emitted: SECOND for connection, emitted in pairs if connection.port}
 
     def _run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         with self._alone():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_genn.compilers import InferenceCompiler
@@ -12,8 +12,6 @@ from ml_genn.compilers.few_spike_compiler import CompiledFewSpikeNetwork
 from ml_genn.compilers.inference_compiler import CompiledInferenceNetwork
 from ml_genn.utils.model import WeightUpdateModel
 from pygenn import ParallelismHint, SynapseMatrixConnectivity, SynapseMatrixType
-
-from .neurons import STEADY
 
 SYNAPSES_OF_A_THREAD = 16
 # TOEPLITZ first, as two SPARSE convolutions of different kernel shape in one network do not build.
@@ -36,7 +34,7 @@ def by_spike(synapse_groups: Iterable[Any]) -> None:
 class WindowCompiler(InferenceCompiler):
     """Compiles networks made of this package's neurons. GeNN's time starts again every `period` steps.
 
-    `constant` holds the connections that bring a constant current; `phases` says for each population of a few-spike
+    `arriving` says what a connection adds to, where that is not Isyn; `phases` says for each population of a few-spike
     network how many periods it lags behind the inputs. `settings` are those of mlGeNN's compiler.
     """
 
@@ -45,7 +43,7 @@ class WindowCompiler(InferenceCompiler):
         period: int,
         batch_size: int,
         seed: int,
-        constant: Collection[Any],
+        arriving: Mapping[Any, str],
         phases: Mapping[Any, int] | None = None,
         **settings: Any,
     ):
@@ -57,7 +55,7 @@ class WindowCompiler(InferenceCompiler):
             optimize_code=True,  # GeNN compiles without optimisation unless told otherwise
             **settings,
         )
-        self.constant = constant
+        self.arriving = arriving
         self.phases = phases
         self.supported_matrix_type = SupportedMatrixType(IN_MEMORY)  # what is PROCEDURAL says so itself
 
@@ -77,11 +75,11 @@ class WindowCompiler(InferenceCompiler):
     ) -> CompiledNetwork:
         """As mlGeNN's, but without a reset between examples, as the neurons start themselves.
 
-        And constant currents arrive where their targets expect them.
+        And constant currents, and what goes to second ports, arrive where their targets expect them.
         """
         for connection, synapses in connection_populations.items():
-            if connection in self.constant:
-                synapses.post_target_var = STEADY
+            if connection in self.arriving:
+                synapses.post_target_var = self.arriving[connection]
         by_spike(connection_populations.values())
         parts = (genn_model, neuron_populations, connection_populations, self.communicator, self.evaluate_timesteps)
         if self.phases is None:

@@ -59,7 +59,7 @@ def _operator_matrix(operator: Operator, shape: Shape) -> csr_array:
             positions = np.arange(math.prod(padded)).reshape(padded)[inside]
             return _from_entries(ONE, np.arange(size).reshape(shape), positions, (size, math.prod(padded)))
         case Pick(indices):
-            return _from_entries(ONE, indices, np.arange(len(indices)), (size, len(indices)))
+            return _from_entries(ONE, indices, np.arange(indices.size).reshape(indices.shape), (size, indices.size))
         case Flatten():
             return eye_array(size, dtype=np.float32, format="csr")
     raise BackendError(f"the mlgenn backend does not know the operator {type(operator).__name__}")

@@ -30,6 +30,7 @@ Value = float | np.ndarray
 VARIABLES = {
     "V": ("scalar",),
     "Arrived": ("scalar",),  # what a few-spike neuron has collected for its next phase
+    "Arrived1": ("scalar",),  # the same of its second port
     "Count": ("unsigned int",),  # spikes so far in the window
     "Value": ("scalar",),  # what a spike counts as, where that is not 1
     "Held": ("scalar",),  # the constant current
@@ -38,6 +39,7 @@ VARIABLES = {
 }
 FIELDS = {"VThresh": "v_thresh", "VInit": "v_init", "Alpha": "alpha", "Largest": "largest_v"}
 STEADY = "Steady"  # the input through which constant currents arrive, besides Isyn
+SECOND = "Isyn1"  # that of a neuron's second port
 SIGN = "(Input < 0.0 ? -1.0 : 1.0)"
 
 
@@ -76,7 +78,7 @@ class WindowNeuron(Neuron):
         model = {
             "params": [(name, "scalar") for name in self.parameters],
             "vars": variables,
-            "additional_input_vars": [(STEADY, "scalar", 0.0)] if self.code.names(STEADY) else [],
+            "additional_input_vars": [(name, "scalar", 0.0) for name in (STEADY, SECOND) if self.code.names(name)],
             "sim_code": f"""
             {self.code.always}
             if (t == Begin) {{ {self.code.start} }}
@@ -105,9 +107,10 @@ def neuron(
     """The mlGeNN neuron of a population whose window begins at step `begin`; `holds`: there is a constant current."""
     spiking = population.neuron
     assert isinstance(spiking, SpikingNeuron)  # verified
-    bias = 0.0 if population.bias is None else _per_neuron(population.bias, population.shape)
     # a few-spike neuron with fewer bits than the phase has steps is silent in the rest
-    parameters: dict[str, Value] = {"Begin": begin, "End": begin + getattr(spiking, "k", timesteps), "Bias": bias}
+    parameters: dict[str, Value] = {"Begin": begin, "End": begin + getattr(spiking, "k", timesteps)}
+    for name, (shape, bias) in zip(("Bias", "Bias1"), population.ports, strict=False):
+        parameters[name] = 0.0 if bias is None else _per_neuron(bias, shape)
     for name, field in FIELDS.items():
         if hasattr(spiking, field):
             parameters[name] = _per_neuron(getattr(spiking, field), population.shape)
@@ -135,8 +138,13 @@ def _code(name: str, neuron: SpikingNeuron) -> Code:
             return _rate(neuron, "V = VInit;", f"V += {_drive(neuron)};", fires, f"V = {after};")
         case ir.Integrate():
             return Code("V = 0.0;", f"V += {_drive(neuron)};")
-        case ir.FewSpikeFunction():
-            return _function(neuron)
+        case ir.FewSpikeFunction(computes=ir.Function() | ir.Product() as computes):
+            return _computing(neuron, computes)
+        case ir.FewSpikeFunction(computes=computes):
+            raise BackendError(
+                f"the mlgenn backend does not compute the {type(computes).__name__} of {name!r} in a soma"
+                f"{_way_out(computes)}"
+            )
         case ir.FewSpikeNeuron():
             return _few_spike(neuron)
         case ir.FewSpikeReadout():
@@ -164,19 +172,27 @@ def _few_spike(neuron: ir.FewSpikeNeuron) -> Code:
     )
 
 
-def _function(neuron: ir.FewSpikeFunction) -> Code:
-    """As `_few_spike`, of what the function makes of the input."""
-    value = f"const scalar x = Arrived + Bias; const scalar y = {_expression(neuron)};"
-    said = (
-        "V = fabs(y) + VInit; Value = y < 0.0 ? -1.0 : 1.0;"
-        if neuron.signed
-        else "V = fmax(y, 0.0) + VInit; Value = 1.0;"
-    )
+def _computing(neuron: ir.FewSpikeFunction, computes: ir.Function | ir.Product) -> Code:
+    """As `_few_spike`, of what the soma makes of the input."""
     plain = _few_spike(neuron)
-    return replace(plain, start=f"{value} {said} Arrived = 0.0; Count = 0; Sum = 0.0;")
+    value = f"const scalar x = Arrived + Bias; const scalar y = {_soma(computes)};"
+    said = "V = fabs(y) + VInit; Value = y < 0.0 ? -1.0 : 1.0;" if neuron.signed else "V = y + VInit; Value = 1.0;"
+    start = f"{value} {said} Arrived = 0.0; Count = 0; Sum = 0.0;"
+    if computes.ports == 1:
+        return replace(plain, start=start)
+    return replace(plain, start=f"{start} Arrived1 = 0.0;", always=f"{plain.always} Arrived1 += {SECOND};")
 
 
-def _expression(neuron: ir.FewSpikeFunction) -> str:
+def _soma(computes: ir.Function | ir.Product) -> str:
+    """What a soma makes of x in GeNN's language."""
+    return _expression(computes) if isinstance(computes, ir.Function) else "x * (Arrived1 + Bias1)"
+
+
+def _way_out(computes: ir.AnalogNeuron) -> str:
+    return "; run lower-matmul before few-spike" if isinstance(computes, ir.MatMul) else ""
+
+
+def _expression(neuron: ir.Function) -> str:
     """The tree of a function's expression in GeNN's language."""
 
     def written(node: ast.expr) -> str:

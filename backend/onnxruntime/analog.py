@@ -85,11 +85,13 @@ def _session(network: Network, outputs: tuple[str, ...]) -> onnxruntime.Inferenc
         if population.neuron.is_input:
             values[name] = CHANNELS_LAST.entering(graph, f"in:{name}", population.shape).value
             continue
-        terms = [
-            emit_operators(graph, values[c.source], c.operators, network.populations[c.source].shape)
-            for c in network.incoming(name)
-        ]
-        summed = emit_bias(graph, graph.total(terms), population.bias, population.input_shape)
+        summed = []
+        for port, (shape, bias) in enumerate(population.ports):
+            terms = [
+                emit_operators(graph, values[c.source], c.operators, network.populations[c.source].shape)
+                for c in network.incoming(name, port)
+            ]
+            summed.append(emit_bias(graph, graph.total(terms), bias, shape))
         assert isinstance(population.neuron, AnalogNeuron)
         values[name] = emit_neuron(graph, summed, population.neuron, population.input_shape)
     for name in outputs:

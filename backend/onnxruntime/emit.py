@@ -30,12 +30,14 @@ from ...ir import (
     Identity,
     LeakyRelu,
     LogSoftmax,
+    MatMul,
     MaxPool2D,
     MaxPoolRelu2D,
     Operator,
     Pad,
     Padding,
     Pick,
+    Product,
     QuantizedRelu,
     Relu,
     Scale,
@@ -147,8 +149,9 @@ def emit_bias(graph: GraphBuilder, value: str, bias: np.ndarray | None, shape: S
     return value if bias is None else graph.node("Add", [value, graph.array(_broadcastable(bias, shape))])
 
 
-def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Shape) -> str:
-    """Apply an analog neuron to the summed input of `shape`."""
+def emit_neuron(graph: GraphBuilder, values: Sequence[str], neuron: AnalogNeuron, shape: Shape) -> str:
+    """Apply an analog neuron to its summed inputs, one for each port; that at port 0 has `shape`."""
+    value = values[0]
     match neuron:
         case Relu():
             return graph.node("Relu", [value])
@@ -159,6 +162,11 @@ def emit_neuron(graph: GraphBuilder, value: str, neuron: AnalogNeuron, shape: Sh
             return _emit_quantized(graph, value, neuron)
         case Function(name, parameter):
             return emit_function(graph, value, name, parameter)
+        case Product():
+            return graph.node("Mul", values)
+        case MatMul():
+            matrices = [graph.node("Transpose", [each], perm=(0, 2, 3, 1)) for each in values]
+            return graph.node("Transpose", [graph.node("MatMul", matrices)], perm=(0, 3, 1, 2))
         case LeakyRelu(slope):
             slopes = np.atleast_1d(np.asarray(slope, np.float32))
             return graph.node("PRelu", [value, graph.array(_broadcastable(slopes, shape))])
@@ -245,7 +253,8 @@ def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: S
             pairs = np.array([(0, 0), *internal_shape(amounts)], np.int64)  # type: ignore[arg-type]
             return graph.node("Pad", [value, graph.array(pairs.T.reshape(-1))])
         case Pick(indices):
-            places = np.argsort(_internal_positions(shape))[indices]
+            inside = indices if indices.ndim == 1 else np.moveaxis(indices, -1, 0)
+            places = np.argsort(_internal_positions(shape))[inside]
             return graph.node("Gather", [graph.node("Flatten", [value]), graph.array(places)], axis=1)
         case Flatten():
             last = graph.node("Transpose", [value], perm=(0, 2, 3, 1)) if len(shape) == 3 else value

@@ -83,19 +83,60 @@ def few_spike(
         for i in range(neurons):
             potential = v_init[i] + (now[i] + steady[i])
             potential = potential if potential < largest[i] else largest[i]
-            quotient = potential * inverse[i]
-            quotient = quotient if quotient > np.float32(0.0) else np.float32(0.0)
-            number = np.floor(quotient if quotient < most else most)
-            too_many = (fused(-number, quanta[i], potential) < 0) & (number > 0)
-            too_few = (fused(-number - np.float32(1.0), quanta[i], potential) >= 0) & (number < most)
-            number = number + np.float32(too_few) - np.float32(too_many)
+            number = _quanta_in(potential, quanta[i], inverse[i], most)
             left[i] = fused(-number, quanta[i], potential)
             now[i] = number * share
-            bits = np.uint32(np.int32(number))  # counted by adding up neighbours, pairs and so on
-            bits = np.uint32(bits - ((bits >> np.uint32(1)) & np.uint32(0x55555555)))
-            bits = np.uint32((bits & np.uint32(0x33333333)) + ((bits >> np.uint32(2)) & np.uint32(0x33333333)))
-            bits = np.uint32((bits + (bits >> np.uint32(4))) & np.uint32(0x0F0F0F0F))
-            counted[i] += np.int32(np.uint32(bits * np.uint32(0x01010101)) >> np.uint32(24))
+            counted[i] += _bits_of(number)
+
+
+@njit(nogil=True, cache=True)
+def few_spike_signed(
+    current: np.ndarray,
+    constant: np.ndarray,
+    alpha: np.ndarray,
+    v_init: np.ndarray,
+    largest: np.ndarray,
+    k: int,
+    v: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """As `few_spike`, of the input's magnitude; every spike has its sign."""
+    images, neurons = current.shape
+    share = np.float32(0.5) ** np.float32(k)
+    quanta = alpha * share
+    inverse = np.float32(1.0) / quanta
+    most = np.float32(2**k - 1)
+    for image in range(images):
+        now, steady = current[image], constant[image % len(constant)]
+        left, counted = v[image % len(v)], counts[image % len(counts)]
+        for i in range(neurons):
+            x = now[i] + steady[i]
+            potential = v_init[i] + np.abs(x)
+            potential = potential if potential < largest[i] else largest[i]
+            number = _quanta_in(potential, quanta[i], inverse[i], most)
+            left[i] = fused(-number, quanta[i], potential)
+            now[i] = number * (-share if x < 0 else share)
+            counted[i] += _bits_of(number)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _quanta_in(potential: float, quantum: float, inverse: float, most: float) -> float:
+    quotient = potential * inverse
+    quotient = quotient if quotient > np.float32(0.0) else np.float32(0.0)
+    number = np.floor(quotient if quotient < most else most)
+    too_many = (fused(-number, quantum, potential) < 0) & (number > 0)
+    too_few = (fused(-number - np.float32(1.0), quantum, potential) >= 0) & (number < most)
+    return number + np.float32(too_few) - np.float32(too_many)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _bits_of(number: float) -> int:
+    """How many bits of a whole number are set, by adding up neighbours, pairs and so on."""
+    bits = np.uint32(np.int32(number))
+    bits = np.uint32(bits - ((bits >> np.uint32(1)) & np.uint32(0x55555555)))
+    bits = np.uint32((bits & np.uint32(0x33333333)) + ((bits >> np.uint32(2)) & np.uint32(0x33333333)))
+    bits = np.uint32((bits + (bits >> np.uint32(4))) & np.uint32(0x0F0F0F0F))
+    return np.int32(np.uint32(bits * np.uint32(0x01010101)) >> np.uint32(24))
 
 
 @njit(nogil=True, cache=True)

@@ -2,12 +2,14 @@
 
 Weights are added up per spike (`events.py`), or onnxruntime applies the linear maps to [steps · images] at once. A
 kernel runs the neurons. What graded inputs send, and biases, are the same in every step and computed once per image. A
-few-spike population is run for its whole phase at once: what it sends is one number, Σ 2^−step over its spikes.
+few-spike population is run for its whole phase at once: what it sends is one number, Σ 2^−step over its spikes. Where
+a soma computes more than a rectifier, one graph goes from what its sources send to what it makes of all that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +21,7 @@ from ...ir import (
     FewSpikeFunction,
     FewSpikeInput,
     FewSpikeNeuron,
+    Function,
     Integrate,
     IntegrateFire,
     IntegrateFireInput,
@@ -27,6 +30,7 @@ from ...ir import (
     PhasedNeuron,
     PoissonInput,
     Population,
+    Product,
     Shape,
     SpikeEncoding,
     SpikeInput,
@@ -34,10 +38,10 @@ from ...ir import (
 )
 from ..weights import weighted
 from . import kernels
-from .blocked import block_size, emit, emit_pooled
-from .emit import GraphBuilder, emit_function, run_into
+from .blocked import Tensor, block_size, emit, emit_pooled
+from .emit import GraphBuilder, emit_neuron, run_into
 from .events import SLACK, Events
-from .layout import Layout
+from .layout import CHANNELS_FIRST, Layout
 from .resources import Buffers
 
 
@@ -48,7 +52,7 @@ class State:
     `constant` is the part of the summed input, before any pooling, that is the same in every step, and (1, neurons)
     where it is the same for every image; `sign` is that of a signed input's spikes. With `totals`, `counts` has one row
     for all images, and `v` has only one, too, if the whole run is a single phase. `stopped` has the counts of images
-    that are no longer in the batch.
+    that are no longer in the batch. `graded` is what graded inputs send.
     """
 
     constant: np.ndarray
@@ -58,6 +62,7 @@ class State:
     numbers: np.ndarray
     totals: bool
     stopped: np.ndarray
+    graded: Mapping[str, np.ndarray]
 
     @property
     def images(self) -> int:
@@ -92,11 +97,11 @@ class Layer:
     driven: onnxruntime.InferenceSession | None  # sums those from spikes that are not computed spike by spike
     events: tuple[Events, ...]  # the connections that are
     pooling: onnxruntime.InferenceSession | None  # takes the largest of each window of the summed input
-    soma: onnxruntime.InferenceSession | None  # applies a function to it
     steady_sources: tuple[str, ...]
     driven_sources: tuple[str, ...]
     source_shapes: Mapping[str, Shape]
     source_layouts: Mapping[str, Layout]
+    graded_sources: tuple[str, ...]
 
     @classmethod
     def of(cls, network: Network, name: str, threads: int) -> Layer:
@@ -104,22 +109,39 @@ class Layer:
 
         Linear maps are computed by so many threads.
         """
+        population = network.populations[name]
+        if isinstance(population.neuron, FewSpikeFunction):
+            return cls._of_soma(network, population, threads)
         connections = network.incoming(name)
         steady = [c for c in connections if is_graded(network.populations[c.source].neuron)]
         spiking = [(c, _events(network, c)) for c in connections if not is_graded(network.populations[c.source].neuron)]
         driven = [c for c, events in spiking if events is None]
         return cls(
-            network.populations[name],
+            population,
             Layout.of(network, name),
             _session(network, steady, threads),
             _session(network, driven, threads),
             tuple(events for _, events in spiking if events is not None),
             _pooling_session(network, name, threads),
-            _soma_session(network, name, threads),
             _sources(steady),
             _sources(driven),
-            {c.source: network.populations[c.source].shape for c in connections},
-            {c.source: Layout.of(network, c.source) for c in connections},
+            *_described(network, connections),
+        )
+
+    @classmethod
+    def _of_soma(cls, network: Network, population: Population, threads: int) -> Layer:
+        """A population whose soma computes something of all of its input, biases included."""
+        connections = network.incoming(population.name)
+        return cls(
+            population,
+            Layout.of(network, population.name),
+            None,
+            _soma_session(network, population, threads),
+            (),
+            None,
+            (),
+            _sources(connections),
+            *_described(network, connections),
         )
 
     @property
@@ -145,8 +167,15 @@ class Layer:
 
     @cached_property
     def _bias(self) -> np.ndarray:
-        bias = 0.0 if self.population.bias is None else self.population.bias
-        return self.layout.per_position(bias, self.population.input_shape)[None]
+        """What is added to what the graphs give, (1, neurons)."""
+        if self.population.bias is None or isinstance(self.neuron, FewSpikeFunction):
+            return np.zeros((1, math.prod(self._given_shape)), np.float32)
+        return self.layout.per_position(self.population.bias, self._given_shape)[None]
+
+    @property
+    def _given_shape(self) -> Shape:
+        """The shape of what the graphs give for one example: the summed input, or what the soma makes of all of it."""
+        return self.population.shape if isinstance(self.neuron, FewSpikeFunction) else self.population.input_shape
 
     def external(self, x: np.ndarray) -> np.ndarray:
         """(…, neurons) in the engine's layout as (…, *population shape)."""
@@ -155,7 +184,8 @@ class Layer:
     @property
     def spiking_sources(self) -> tuple[str, ...]:
         """The populations whose spikes this one takes."""
-        return tuple(dict.fromkeys([*self.driven_sources, *(edge.source for edge in self.events)]))
+        driven = (name for name in self.driven_sources if name not in self.graded_sources)
+        return tuple(dict.fromkeys([*driven, *(edge.source for edge in self.events)]))
 
     def start(self, inputs: Mapping[str, np.ndarray], first_image: int, totals: bool = False) -> State:
         """The state before the first step, for `inputs` in the engine's layout: (images, …) by input.
@@ -169,14 +199,15 @@ class Layer:
         if self.steady is not None:
             feed = {name: self._as_fed(inputs[name], name, images) for name in self.steady_sources}
             summed = np.empty((images, constant.shape[1]), np.float32)
-            run_into(self.steady, feed, summed.reshape(images, *self.layout.shape(self.population.input_shape)))
+            run_into(self.steady, feed, summed.reshape(images, *self.layout.shape(self._given_shape)))
             constant = np.add(summed, constant, out=summed)
         rows = 1 if totals else images
         v = np.empty((rows if self.neuron.phased else images, self.population.size), np.float32)
         v[:] = self._v_init
         numbers = np.arange(first_image, first_image + images)
         counts = np.zeros((rows, self.population.size), np.int32)
-        return State(constant, v, counts, sign, numbers, totals, np.zeros(1, np.int64))
+        graded = {name: inputs[name] for name in self.graded_sources}
+        return State(constant, v, counts, sign, numbers, totals, np.zeros(1, np.int64), graded)
 
     def summed(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
         """The whole input of every step, pooled where the neuron pools: (steps, images, neurons)."""
@@ -205,8 +236,9 @@ class Layer:
         current = buffers.take(rows * neurons + SLACK)
         summed = current[: rows * neurons]
         if self.driven is not None:
-            feed = {name: self._as_fed(sent[name], name, rows) for name in self.driven_sources}
-            run_into(self.driven, feed, summed.reshape(rows, *self.layout.shape(self.population.input_shape)))
+            sending = {**sent, **state.graded}
+            feed = {name: self._as_fed(sending[name], name, rows) for name in self.driven_sources}
+            run_into(self.driven, feed, summed.reshape(rows, *self.layout.shape(self._given_shape)))
         elif not self.events:
             summed[:] = 0
         for number, edge in enumerate(self.events):
@@ -243,33 +275,17 @@ class Layer:
             case SpikeInput():
                 result[:] = seen = constant != 0
                 state.counts += steps * (seen if len(state.counts) == len(seen) else seen.sum(0))
-            case FewSpikeFunction():
-                self._compute(result[0], constant)
-                sign = np.where(result[0] < 0, np.float32(-1), np.float32(1))
-                result[0] *= sign
-                self._few_spike(result[0], np.zeros_like(constant[:1]), state, neuron.k)
-                result[0] *= sign
             case FewSpikeNeuron():
-                self._few_spike(result[0], constant, state, neuron.k)
+                signed = isinstance(neuron, FewSpikeFunction) and neuron.signed
+                run = kernels.few_spike_signed if signed else kernels.few_spike
+                code = (self._amplitude, self._v_init, self._largest_v, neuron.k)
+                run(result[0], constant, *code, state.v, state.counts)
             case PhasedNeuron():  # a readout
                 state.v += result[0] + constant
                 result[0] = state.v
         if state.sign is not None:
             result *= state.sign
         return result
-
-    def _few_spike(self, current: np.ndarray, constant: np.ndarray, state: State, k: int) -> None:
-        alpha, v_init, largest = self._amplitude, self._v_init, self._largest_v
-        kernels.few_spike(current, constant, alpha, v_init, largest, k, state.v, state.counts)
-
-    def _compute(self, current: np.ndarray, constant: np.ndarray) -> None:
-        """What the soma makes of its input, in place of it; what it cannot say, if it sends no sign, is 0."""
-        assert self.soma is not None
-        assert isinstance(self.neuron, FewSpikeFunction)
-        summed = (current + constant).reshape(-1)
-        run_into(self.soma, {"x": summed}, current.reshape(-1))
-        if not self.neuron.signed:
-            np.maximum(current, 0, out=current)
 
     def decode(self, result: np.ndarray, counts_before: np.ndarray, first: int) -> np.ndarray:
         """The activation decoded after each step, (steps, images, *shape); `first` steps came before."""
@@ -307,8 +323,20 @@ def _encoded(neuron: SpikingNeuron, x: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return magnitude, np.where(x < 0, np.float32(-1), np.float32(1)) if neuron.signed else None
 
 
-def _sources(connections: list[Connection]) -> tuple[str, ...]:
+def _sources(connections: Sequence[Connection]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(connection.source for connection in connections))
+
+
+def _described(
+    network: Network, connections: Sequence[Connection]
+) -> tuple[dict[str, Shape], dict[str, Layout], tuple[str, ...]]:
+    """The shapes and the layouts of the sources of a soma or a sum, and those that are graded inputs."""
+    names = _sources(connections)
+    return (
+        {name: network.populations[name].shape for name in names},
+        {name: Layout.of(network, name) for name in names},
+        tuple(name for name in names if is_graded(network.populations[name].neuron)),
+    )
 
 
 def _session(network: Network, connections: list[Connection], threads: int) -> onnxruntime.InferenceSession | None:
@@ -316,18 +344,50 @@ def _session(network: Network, connections: list[Connection], threads: int) -> o
     if not connections:
         return None
     graph, target = GraphBuilder(), network.populations[connections[0].target]
-    layout, block = Layout.of(network, target.name), block_size() if network.is_phased else 1
-    values = {
-        name: Layout.of(network, name).entering(graph, name, network.populations[name].shape)
-        for name in _sources(connections)
-    }
+    layout = Layout.of(network, target.name)
+    total = _total(graph, network, connections, _entering(graph, network, connections), layout, target.input_shape)
+    layout.leaving(graph, total, "current", target.input_shape)
+    return graph.session(threads)
+
+
+def _soma_session(network: Network, population: Population, threads: int) -> onnxruntime.InferenceSession:
+    """Computes what a soma makes of what its sources send, as graded inputs do, too."""
+    assert isinstance(population.neuron, FewSpikeFunction)
+    graph, computes = GraphBuilder(), population.neuron.computes
+    outside = Layout.of(network, population.name)
+    inside = outside if isinstance(computes, (Function, Product)) else CHANNELS_FIRST
+    sources = _entering(graph, network, network.incoming(population.name))
+    ports = []
+    for port, (shape, bias) in enumerate(population.ports):
+        total = _total(graph, network, network.incoming(population.name, port), sources, inside, shape)
+        ports.append(inside.shifted(graph, total, bias, shape))
+    computed = Tensor(emit_neuron(graph, ports, computes, population.input_shape), inside.is_blocked(population.shape))
+    outside.leaving(graph, outside.arranged(graph, computed, population.shape), "computed", population.shape)
+    return graph.session(threads)
+
+
+def _entering(graph: GraphBuilder, network: Network, connections: Sequence[Connection]) -> dict[str, Tensor]:
+    """The sources of connections, as inputs of a graph."""
+    shapes = {name: network.populations[name].shape for name in _sources(connections)}
+    return {name: Layout.of(network, name).entering(graph, name, shape) for name, shape in shapes.items()}
+
+
+def _total(
+    graph: GraphBuilder,
+    network: Network,
+    connections: Sequence[Connection],
+    sources: Mapping[str, Tensor],
+    layout: Layout,
+    shape: Shape,
+) -> str:
+    """The sum of what connections bring, of `shape` and arranged as `layout` has it."""
+    block = block_size() if network.is_phased else 1
     terms = []
     for connection in connections:
-        shape = network.populations[connection.source].shape
-        term = emit(graph, values[connection.source], weighted(network, connection), shape, block)
-        terms.append(layout.arranged(graph, term, target.input_shape))
-    layout.leaving(graph, graph.total(terms), "current", target.input_shape)
-    return graph.session(threads)
+        given = network.populations[connection.source].shape
+        term = emit(graph, sources[connection.source], weighted(network, connection), given, block)
+        terms.append(layout.arranged(graph, term, shape))
+    return graph.total(terms)
 
 
 def _events(network: Network, connection: Connection) -> Events | None:
@@ -336,15 +396,6 @@ def _events(network: Network, connection: Connection) -> Events | None:
     if not isinstance(source.neuron, IntegrateFire):
         return None
     return Events.of(source.name, weighted(network, connection), source.shape)
-
-
-def _soma_session(network: Network, name: str, threads: int) -> onnxruntime.InferenceSession | None:
-    neuron = network.populations[name].neuron
-    if not isinstance(neuron, FewSpikeFunction):
-        return None
-    graph = GraphBuilder()
-    graph.output(emit_function(graph, graph.input("x", ()), neuron.function, neuron.parameter), "y", ())
-    return graph.session(threads)
 
 
 def _pooling_session(network: Network, name: str, threads: int) -> onnxruntime.InferenceSession | None:

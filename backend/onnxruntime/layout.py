@@ -8,7 +8,7 @@ import numpy as np
 
 from ...ir import Network, Shape
 from .blocked import Tensor, arranged, block_size, in_blocks, out_of_blocks
-from .emit import GraphBuilder, internal_shape
+from .emit import GraphBuilder, emit_bias, internal_shape
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,18 @@ class Layout:
         value = graph.input(name, self.shape(shape))
         if self.block is None and len(shape) == 3:
             value = graph.node("Transpose", [value], perm=(0, 3, 1, 2))
-        return Tensor(value, self._blocked(shape))
+        return Tensor(value, self.is_blocked(shape))
 
     def arranged(self, graph: GraphBuilder, tensor: Tensor, shape: Shape) -> str:
         """A value of a graph on its way to leave it in this layout."""
-        return arranged(graph, tensor, shape, self._blocked(shape))
+        return arranged(graph, tensor, shape, self.is_blocked(shape))
+
+    def shifted(self, graph: GraphBuilder, value: str, bias: np.ndarray | None, shape: Shape) -> str:
+        """An arranged value plus a bias."""
+        if bias is None or not self.is_blocked(shape):
+            return emit_bias(graph, value, bias, shape)
+        positions = self.per_position(bias, shape).reshape(self.shape(shape))
+        return graph.node("Add", [value, graph.array(positions)])
 
     def leaving(self, graph: GraphBuilder, value: str, name: str, shape: Shape) -> None:
         """Make an arranged value an output of a graph."""
@@ -69,8 +76,10 @@ class Layout:
     def _same(self, shape: Shape) -> bool:
         return self.block is None or len(shape) < 3
 
-    def _blocked(self, shape: Shape) -> bool:
+    def is_blocked(self, shape: Shape) -> bool:
+        """Whether the channels of what has this shape lie in blocks."""
         return len(shape) == 3 and (self.block or 1) > 1
 
 
 CHANNELS_LAST = Layout(None)
+CHANNELS_FIRST = Layout(1)

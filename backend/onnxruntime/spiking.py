@@ -214,7 +214,7 @@ def _live_neurons(network: Network) -> int:
     for name in stepped(network):
         population = network.populations[name]
         live[name] = population.size
-        summed = math.prod(population.input_shape)
+        summed = sum(math.prod(shape) for shape, _ in population.ports)
         largest = max(largest, sum(live.values()) + summed)  # and what onnxruntime or lists need
         for spent in _spent(name, live, last):
             del live[spent]

@@ -75,7 +75,7 @@ def convert(
 def default_pipeline(network: Network) -> str:
     """The passes where nobody says: a rate code for rectifiers, few spikes where neurons apply other functions."""
     neurons = [population.neuron for population in ir.as_network(network).populations.values()]
-    return FUNCTION_PIPELINE if any(isinstance(neuron, ir.Function) for neuron in neurons) else DEFAULT_PIPELINE
+    return FUNCTION_PIPELINE if any(isinstance(neuron, ir.SomaNeuron) for neuron in neurons) else DEFAULT_PIPELINE
 
 
 def default_timesteps(network: Network) -> int:

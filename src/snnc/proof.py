@@ -13,7 +13,6 @@ import numpy as np
 
 from . import ir
 from .ir import (
-    Function,
     Input,
     MismatchError,
     ModelWarning,
@@ -21,6 +20,7 @@ from .ir import (
     Population,
     QuantizedRelu,
     SnncError,
+    SomaNeuron,
     UncomparableError,
 )
 
@@ -183,7 +183,7 @@ def _images(reading: Reading) -> list[Arrays]:
 def _tractable(reading: Reading) -> list[Arrays]:
     """The images that the model has an answer to, or all: an exponential of whole numbers overflows."""
     images = _images(reading)
-    if not any(isinstance(population.neuron, Function) for population in reading.network.populations.values()):
+    if not any(isinstance(population.neuron, SomaNeuron) for population in reading.network.populations.values()):
         return images
     answers = [_run(reading, image, reading.outputs).arrays.values() for image in images]
     finite = [all(np.isfinite(array).all() for array in arrays) for arrays in answers]

@@ -114,7 +114,7 @@ class Converter:
             f"{', '.join(p.origin.layers) or name}: its neuron is more than a rectifier, which mlGeNN's are not; "
             "convert it with snnc.convert"
             for name, p in network.populations.items()
-            if isinstance(p.neuron, (ir.Function, ir.QuantizedRelu))
+            if isinstance(p.neuron, (ir.QuantizedRelu, ir.SomaNeuron))
         ]
         if problems:
             raise ir.UnsupportedModelError("the converters cannot take every layer of this model", problems)
