@@ -120,7 +120,8 @@ def few_spike_signed(
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _quanta_in(potential: float, quantum: float, inverse: float, most: float) -> float:
+def _quanta_in(potential: np.float32, quantum: np.float32, inverse: np.float32, most: np.float32) -> np.float32:
+    """How many quanta fit into a potential, `most` at most."""
     quotient = potential * inverse
     quotient = quotient if quotient > np.float32(0.0) else np.float32(0.0)
     number = np.floor(quotient if quotient < most else most)
@@ -130,7 +131,7 @@ def _quanta_in(potential: float, quantum: float, inverse: float, most: float) ->
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _bits_of(number: float) -> int:
+def _bits_of(number: np.float32) -> np.int32:
     """How many bits of a whole number are set, by adding up neighbours, pairs and so on."""
     bits = np.uint32(np.int32(number))
     bits = np.uint32(bits - ((bits >> np.uint32(1)) & np.uint32(0x55555555)))
