@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir import Clip, LeakyRelu, LogSoftmax, Relu, Softmax
-from . import rounding
+from . import normalisation, rounding
 from .affine import Value, per_channel
-from .bounds import below, clamped, number, raised
+from .bounds import below, clamped, lowest, number, raised
 from .call import Activation, Call, Ranking, Result
 from .support import JUMP, Unsupported
 
@@ -32,6 +32,9 @@ def maximum(call: Call) -> Result:
             return x
         case (Value() as x, Value() as y):  # x + relu(y − x)
             return Activation(Relu(), _minus(y, x, call), lambda over: x.plus(over, call.layers))
+        case (Value() as x, Value() as y, *others):
+            over = call.population(Relu(), _minus(y, x, call), "first")
+            return maximum(replace(call, inputs=(x.plus(over, call.layers), *others)))
     x, low = _with_bound(call)
     return clamp(x, call, low=low)
 
@@ -42,6 +45,9 @@ def minimum(call: Call) -> Result:
             return x
         case (Value() as x, Value() as y):  # x − relu(x − y)
             return Activation(Relu(), _minus(x, y, call), lambda over: _minus(x, over, call))
+        case (Value() as x, Value() as y, *others):
+            over = call.population(Relu(), _minus(x, y, call), "first")
+            return minimum(replace(call, inputs=(_minus(x, over, call), *others)))
     x, high = _with_bound(call)
     return clamp(x, call, high=high)
 
@@ -75,6 +81,7 @@ def clamp(x: Value, call: Call, low: float = -np.inf, high: float = np.inf) -> R
     if low == high:
         return np.full(x.dims, low, np.float32)
     inner, layers = before.inner, call.layers
+    low = max(low, min(lowest(inner), high))  # the difference from a large bound would round a small number away
     if np.isinf(low):  # high − relu(high − inner)
         return Activation(Relu(), below(high, inner, layers), lambda output: below(high, output, layers))
     neuron = Relu() if np.isinf(high) else Clip(high - low)
@@ -117,17 +124,29 @@ def leaky(x: Value, slope: np.ndarray, call: Call) -> Result:
     return Activation(LeakyRelu(float(slopes.flat[0]) if (slopes == slopes.flat[0]).all() else slopes), x)
 
 
-def softmax(call: Call) -> Activation:
-    x = call.value()
-    axis = call.attributes.get("axis", -1 if call.opset >= 13 else 1) % len(x.dims)
-    x = x.settled()
-    if x.axis(axis) != len(x.shape) - 1 or (call.opset < 13 and len(x.dims) != 2):
-        raise Unsupported("softmax is supported over the last axis only, the channels")
-    return Activation(Softmax(), x)
+def softmax(call: Call) -> Result:
+    """At the outputs a neuron of its own, which no spikes have to compute; within the model it is taken apart."""
+    x, axis = _scores(call)
+    if call.is_last and x.axis(axis) == len(x.shape) - 1:
+        return Activation(Softmax(), x)
+    return normalisation.softmax(call.value(), axis, call)
 
 
 def log_softmax(call: Call) -> Activation:
-    return replace(softmax(call), neuron=LogSoftmax())
+    x, axis = _scores(call)
+    if not call.is_last or x.axis(axis) != len(x.shape) - 1:
+        raise Unsupported("the logarithm of a softmax is supported at the outputs only, over the last axis")
+    return Activation(LogSoftmax(), x)
+
+
+def _scores(call: Call) -> tuple[Value, int]:
+    x = call.value()
+    axis = call.attributes.get("axis", -1 if call.opset >= 13 else 1) % len(x.dims)
+    if axis == 0 and not x.layout[0]:
+        raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
+    if call.opset < 13 and len(x.dims) != axis + 1:
+        raise Unsupported("softmax over several axes, as before opset 13, is not supported; convert the model to it")
+    return x.settled(), axis
 
 
 def arg_max(call: Call) -> Ranking:

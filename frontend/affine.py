@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..ir import AnalogNeuron, Conv2D, Flatten, Operator, Pad, Pick, Scale, Shape
+from ..ir import AnalogNeuron, AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, Shape
 from .support import Layer, Unsupported
 
 # For each ONNX axis the axes of the channels-last shape that are merged into it, row-major; () has size 1.
@@ -36,15 +36,26 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A population in the making: `neuron` applied to `summed`, which is None for an input.
+    """A population in the making: `neuron` applied to `summed`, which is None for an input, and to `second` at port 1.
 
-    `layer` is the layer of the nonlinearity.
+    `layer` is the layer of the nonlinearity; `part` tells its populations apart, where it needs several.
     """
 
     neuron: AnalogNeuron
     shape: Shape
     summed: Value | None
     layer: Layer
+    second: Value | None = None
+    part: str = ""
+
+    @property
+    def given(self) -> tuple[Value, ...]:
+        """The sums that the neuron is applied to, by port."""
+        return tuple(value for value in (self.summed, self.second) if value is not None)
+
+    @property
+    def name(self) -> str:
+        return f"{self.layer.path}/{self.part}" if self.part else self.layer.path
 
     def value(self, layout: Layout) -> Value:
         """The population's own output, arranged as `layout` says."""
@@ -121,14 +132,28 @@ class Value:
         return Value(terms, bias, shape, layout or self.layout, merge(self.layers, layers))
 
     def scaled(self, factor: np.ndarray, layers: tuple[str, ...]) -> Value:
-        """The value times an ONNX constant that broadcasts to it."""
-        return self.then(Scale(per_channel(self.arranged(factor))), layers=layers)
+        """The value, repeated where the constant is longer, times an ONNX constant."""
+        x = self._fitting(factor)
+        return x.then(Scale(per_channel(x.arranged(factor))), layers=layers)
 
     def shifted(self, offset: np.ndarray, layers: tuple[str, ...]) -> Value:
-        """The value plus an ONNX constant that broadcasts to it."""
-        array = self.arranged(offset).astype(np.float64)
-        bias = array if self.bias is None else self.bias + array
-        return replace(self, bias=bias, layers=merge(self.layers, layers))
+        """The value, repeated where the constant is longer, plus an ONNX constant."""
+        x = self._fitting(offset)
+        array = x.arranged(offset).astype(np.float64)
+        bias = array if x.bias is None else x.bias + array
+        return replace(x, bias=bias, layers=merge(x.layers, layers))
+
+    def _fitting(self, array: np.ndarray) -> Value:
+        """The value repeated to the dimensions that it has together with an array, if the array can be combined."""
+        try:
+            dims = np.broadcast_shapes(self.dims, array.shape)
+        except ValueError:
+            return self  # for `arranged` to refuse
+        if dims == self.dims:
+            return self
+        if len(self.dims) == len(dims) and dims[0] > 1 == self.dims[0]:
+            raise Unsupported(f"it combines each image of a batch with another part of a constant, {array.shape}")
+        return self.placed(np.broadcast_to(np.arange(math.prod(self.dims)).reshape(self.dims), dims))
 
     def plus(self, other: Value, layers: tuple[str, ...]) -> Value:
         """The sum of two values of the same dimensions."""
@@ -162,6 +187,50 @@ class Value:
         terms = tuple(term.then((), layers) for term in self.terms)
         return replace(self, terms=terms, layout=layout, layers=merge(self.layers, layers))
 
+    def placed(self, positions: np.ndarray, layers: tuple[str, ...] = (), *, channels_first: bool = False) -> Value:
+        """The tensor of the dimensions of `positions` whose numbers are those at these positions of this one.
+
+        Its last axis is that of the channels, or the second. Raises Unsupported for more than three axes of a size.
+        """
+        return self.placed_as(positions, *_place(positions.shape, channels_first), layers=layers)
+
+    def placed_as(self, positions: np.ndarray, shape: Shape, layout: Layout, layers: tuple[str, ...] = ()) -> Value:
+        """As `placed`, as a value of `shape` that the ONNX tensor arranges as `layout` says."""
+        own = as_tensor(np.arange(math.prod(self.shape)).reshape(1, *self.shape), self.layout).reshape(-1)
+        indices = Value((), None, shape, layout).arranged(own[positions])
+        bounded(shape)
+        if np.array_equal(indices.reshape(-1), np.arange(math.prod(self.shape))):
+            if shape == self.shape:
+                return replace(self, layout=layout)
+            if len(shape) == 1:
+                return self.then(Flatten(), layers=layers, layout=layout)
+        return self.then(Pick(np.ascontiguousarray(indices)), layers=layers, layout=layout)
+
+    def replaced(self, *, channels_first: bool = False) -> Value:
+        """The same tensor, its last axis being that of the channels, or its second."""
+        return self.placed(np.arange(math.prod(self.dims)).reshape(self.dims), channels_first=channels_first)
+
+    def expanded(self, like: Value) -> Value:
+        """The value repeated where `like` is longer, and laid out as it is."""
+        own = np.arange(math.prod(self.dims)).reshape(self.dims)
+        return self.placed_as(np.broadcast_to(own, like.dims), like.shape, like.layout)
+
+    def reduced(self, axes: Iterable[int], layers: tuple[str, ...]) -> Value:
+        """The mean over ONNX axes, which stay with size 1. Raises Unsupported for the axis of a batch."""
+        over = {axis for position in axes for axis in self.layout[position]}
+        if any(position == 0 and not self.layout[0] for position in axes):
+            raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
+        if not self.is_image:
+            size = self.shape[0]
+            return self.then(Dense(np.full((size, 1), 1 / size, np.float32)), layers=layers) if over else self
+        x, channels = self, self.shape[2]
+        height, width = (size if axis in over else 1 for axis, size in enumerate(self.shape[:2]))
+        if (height, width) != (1, 1):
+            x = x.then(AveragePool2D((height, width), (height, width)), layers=layers)
+        if 2 in over and channels > 1:
+            x = x.then(Conv2D(np.full((1, 1, channels, 1), 1 / channels, np.float32)), layers=layers)
+        return x
+
     def flat(self) -> Value:
         """A vector with shape (N,), in the order of the ONNX tensor."""
         layout: Layout = (*((),) * (len(self.layout) - 1), (0,))
@@ -182,8 +251,10 @@ class Value:
         parts = self._essential(self.layout)
         space = parts[2:]
         apart = all(len(part) < 2 and part != (2,) for part in space)
-        if not self.is_image or len(space) not in (1, 2) or parts[0] or parts[1] not in ((), (2,)) or not apart:
+        if len(self.dims) not in (3, 4) or parts[0]:
             raise Unsupported(f"{operator} needs an image but is given a tensor of shape {self.dims[1:]}")
+        if not self.is_image or len(space) not in (1, 2) or parts[1] not in ((), (2,)) or not apart:
+            return self.replaced(channels_first=True).image(operator)
         free = [axis for axis in (0, 1) if (axis,) not in space]  # of size one
         axes = tuple(part[0] if part else free.pop(0) for part in space)
         layout = ((), (2,), *((axis,) for axis in axes[:-1]), (axes[-1], *free))
@@ -280,9 +351,9 @@ def concatenated(values: list[Value], axis: int, layers: tuple[str, ...]) -> Val
     if all(value.is_vector for value in values):
         values = [value.flat() for value in values]
     axis %= len(values[0].layout)
-    where = values[0].axis(axis)
-    if any(value.axis(axis) != where or len(value.shape) != len(values[0].shape) for value in values):
-        raise Unsupported("it concatenates tensors that are laid out differently")
+    if len({(value.axis(axis), len(value.shape)) for value in values if value.dims[axis] > 1}) > 1:
+        values = [value.replaced() for value in values]
+    where = max(values, key=lambda value: value.dims[axis]).axis(axis)
     sizes = [value.shape[where] for value in values]
     total: Value | None = None
     for position, value in enumerate(values):
@@ -296,16 +367,26 @@ def concatenated(values: list[Value], axis: int, layers: tuple[str, ...]) -> Val
 
 
 def alike(first: Value, second: Value) -> tuple[Value, Value]:
-    """Both values with the same shape and layout; as in numpy, the shorter tensor gains axes at the front."""
+    """Both values with the same shape and layout; as in numpy, tensors gain axes at the front and are repeated."""
     rank = max(len(first.layout), len(second.layout))
     first, second = (value.viewed((1,) * (rank - len(value.layout)) + value.dims, ()) for value in (first, second))
-    if first.dims != second.dims:
-        raise Unsupported(f"it adds tensors of different shapes, {first.dims[1:]} and {second.dims[1:]}")
+    try:
+        dims = np.broadcast_shapes(first.dims, second.dims)
+    except ValueError:
+        raise Unsupported(f"it combines tensors of different shapes, {first.dims[1:]} and {second.dims[1:]}") from None
+    if first.dims[0] != second.dims[0]:
+        raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
+    if first.dims != dims != second.dims:
+        first = first.placed(np.broadcast_to(np.arange(math.prod(first.dims)).reshape(first.dims), dims))
+    elif first.dims != dims:
+        return first.expanded(second), second
+    if second.dims != dims:
+        return first, second.expanded(first)
     if first.shape == second.shape and first._essential(first.layout) == second._essential(second.layout):
         return first, second
     if first.is_vector:
         return first.flat(), second.flat()
-    raise Unsupported("it adds tensors that are laid out differently")
+    return first, second.expanded(first)
 
 
 def _without_opposites(terms: tuple[Term, ...]) -> tuple[Term, ...]:
@@ -336,6 +417,26 @@ def per_channel(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3 and (array == array[:1, :1]).all():
         return array[0, 0]
     return array
+
+
+def _place(dims: Shape, channels_first: bool) -> tuple[Shape, Layout]:
+    """The shape and the layout of a tensor of these ONNX dimensions: a vector, a series, or an image."""
+    large = [axis for axis, size in enumerate(dims) if size > 1]
+    if len(large) > 3:
+        raise Unsupported(f"it arranges numbers in {len(large)} axes, {dims}; populations have three at most")
+    if len(dims) <= 2 and all(size == 1 for size in dims[:-1]):
+        return dims[-1:], (*((),) * (len(dims) - 1), (0,))
+    spare = [axis for axis in reversed(range(1, len(dims))) if axis not in large]
+    axes = sorted([*large, *spare[: max(3 - len(large), 0)]])
+    sizes = [dims[axis] for axis in axes]
+    last: dict[int, Layout] = {2: ((0, 1), (2,)), 3: ((0,), (1,), (2,))}
+    second: dict[int, Layout] = {2: ((2,), (0, 1)), 3: ((2,), (0,), (1,))}
+    roles = second if channels_first else last
+    shape = [1, 1, 1]
+    for role, size in zip(roles[len(axes)], sizes, strict=True):
+        shape[role[0]] = size
+    found = dict(zip(axes, roles[len(axes)], strict=True))
+    return tuple(shape), tuple(found.get(axis, ()) for axis in range(len(dims)))
 
 
 def _split(axes: list[int], shape: Shape, dims: tuple[int, ...]) -> Layout | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir import Clip, Relu, Scale
+from ..ir import FUNCTIONS, Clip, Function, Relu, Scale
 from .affine import Source, Term, Value, merge
 from .support import Unsupported
 
@@ -65,6 +65,16 @@ def clamped(x: Value, turned_only: bool = False) -> Clamped:
     low, high = sorted((offset, offset + factor * largest))
     turned = rectified if factor == -1 and not all(map(_is_turned, rectified.terms)) else None
     return Clamped(inner, low, high, turned, offset)
+
+
+def lowest(x: Value) -> float:
+    """What a value does not fall below, where that follows from a function that it is a multiple of."""
+    found = affine(x)
+    if found is None or not isinstance(found.source.neuron, Function):
+        return -np.inf
+    definition = FUNCTIONS[found.source.neuron.function]
+    bound = definition.low if found.factor > 0 else definition.high
+    return found.factor * bound + found.offset
 
 
 def raised(x: Value, by: float, layers: tuple[str, ...]) -> Value:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
 
-from ..ir import AnalogNeuron
-from .affine import Value
-from .support import Unsupported
+from ..ir import AnalogNeuron, Flatten, Function, Pad, Pick, Product, Scale, SomaNeuron
+from .affine import Layout, Source, Value, alike, as_tensor
+from .support import Layer, Unsupported
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +66,25 @@ class Activation:
     finish: Callable[[Value], Any] = _unchanged
 
 
-Result = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | Activation | tuple[Value, ...]
+Result = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | Activation | tuple[Value | Regrouped, ...]
 
 
 @dataclass(frozen=True)
 class Call:
-    """An ONNX node with its inputs: values, constants, or None where an optional one is left out."""
+    """An ONNX node with its inputs: values, constants, or None where an optional one is left out.
+
+    `is_last` says that nothing is computed of what it gives. `settled` has inputs, by their number, that became
+    populations of their own: later nodes take them. `made` are all populations that are made for the node.
+    """
 
     node: onnx.NodeProto
     inputs: tuple[Argument, ...]
     opset: int
     layers: tuple[str, ...]
+    layer: Layer
+    is_last: bool = False
+    settled: dict[int, Value] = field(default_factory=dict)
+    made: list[Source] = field(default_factory=list)
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
@@ -97,6 +105,43 @@ class Call:
         if not isinstance(argument, Value):
             raise Unsupported(f"{self.node.op_type} with a constant as operand {index + 1} is not supported")
         return argument
+
+    def population(self, neuron: AnalogNeuron, x: Value, part: str = "") -> Value:
+        """The output of a new population; `part` names it where the layer needs several."""
+        x = x.settled()
+        return self.sent(Source(neuron, neuron.output_shape(x.shape), x, self.layer, part=part), x.layout)
+
+    def sent(self, source: Source, layout: Layout) -> Value:
+        """The output of a new population, arranged as `layout` says."""
+        self.made.append(source)
+        return source.value(layout)
+
+    @property
+    def is_somatic(self) -> bool:
+        """Whether a population was made that is more than a rectifier."""
+        return any(isinstance(source.neuron, SomaNeuron) for source in self.made)
+
+    def product(self, x: Value, y: Value, part: str = "") -> Value:
+        """`x · y`, number by number, repeated where one is longer: a population, unless one of them is constant."""
+        x, y = alike(x, y)
+        for value, other in ((x, y), (y, x)):
+            if not value.terms:
+                number = np.zeros((1, *value.shape)) if value.bias is None else value.bias[None]
+                return other.scaled(as_tensor(number, value.layout), self.layers)
+        if x.is_vector:
+            x, y = x.flat(), y.flat()
+        return self.sent(Source(Product(), x.shape, x, self.layer, y, part), x.layout)
+
+    def resting(self, index: int) -> Value:
+        """An input that is used several times: what takes work to compute becomes a population that says it."""
+        x = self.value(index)
+        cheap = all(
+            isinstance(operator, (Flatten, Pad, Pick, Scale)) for term in x.terms for operator in term.operators
+        )
+        if len(x.terms) == 1 and cheap:
+            return x
+        self.settled[index] = self.population(Function("identity"), x, "input")
+        return self.settled[index]
 
     def constant(self, index: int) -> np.ndarray | None:
         """An input that does not depend on the network's input; None where it is left out."""

@@ -23,6 +23,7 @@ Curve = Callable[[np.ndarray], np.ndarray]  # in double precision
 _POINTWISE: tuple[type[AnalogNeuron], ...] = (Clip, Function, QuantizedRelu, Relu)
 _GRID = np.delete(np.linspace(-9, 9, 361), 180)  # without 0, where some have a pole
 _CLOSE = 1e-5  # of the largest number on the grid: constants are written in single precision
+_ABOVE = ("log", "rsqrt", "sqrt", "power")  # which have no value below 0
 _FREE = {"silu", "power", "squareplus"}  # whose parameter is told by what they are at 1
 
 _OPERATORS = {
@@ -108,11 +109,16 @@ def product(x: Value, y: Value, call: Call) -> Activation | None:
     return _combined((x, y), lambda t, first, second: first(t) * second(t), call)
 
 
-def quotient(x: Value | float, y: Value, call: Call) -> Activation | None:
-    """As `product`, of a quotient."""
-    if not isinstance(x, Value):
-        return _combined((y,), lambda t, below: x / below(t), call)
-    return _combined((x, y), lambda t, above, below: above(t) / below(t), call)
+def quotient(x: Value | np.ndarray, y: Value, call: Call) -> Activation | Value:
+    """`x / y`: a function, if both are functions of one thing, or else x times what is 1 / y."""
+    found = _combined((x, y), lambda t, above, below: above(t) / below(t), call) if isinstance(x, Value) else None
+    if found is not None:
+        return found
+    inverse = _combined((y,), lambda t, below: 1 / below(t), call) or _plain(y, "reciprocal", 1.0)
+    if isinstance(x, np.ndarray):
+        first = inverse.finish
+        return replace(inverse, finish=lambda output: first(output).scaled(x, call.layers))
+    return call.product(x, inverse.finish(call.population(inverse.neuron, inverse.summed, "reciprocal")))
 
 
 def chosen(
@@ -228,12 +234,22 @@ def _line(value: Value, base: Value) -> tuple[float, float] | None:
 
 
 def _recognised(curve: np.ndarray) -> tuple[str, float, float] | None:
-    """The function, its parameter and a factor that give a curve over the grid."""
-    for name in sorted(FUNCTIONS, key=lambda name: name in _FREE):
+    """The function, its parameter and a factor that give a curve over the grid.
+
+    What has no value below 0, as a root, is one of those functions that have none there.
+    """
+    above = _GRID > 0
+    everywhere = bool(np.isfinite(curve).all())
+    if not everywhere and not np.isfinite(curve[above]).all():
+        return None
+    names = FUNCTIONS if everywhere else _ABOVE
+    for name in sorted(names, key=lambda name: name in _FREE):
         definition = FUNCTIONS[name]
         parameter = _parameter(name, curve) if name in _FREE else 1.0
         with np.errstate(all="ignore"):
             own = definition.apply(_GRID, parameter)
+            if not everywhere:
+                own, curve = own[-above.sum() :], curve[-above.sum() :]
             largest = np.abs(own).argmax()
             scale = curve[largest] / own[largest]
             if np.isfinite(own).all() and np.allclose(curve, scale * own, rtol=0, atol=_CLOSE * np.abs(curve).max()):
@@ -244,7 +260,8 @@ def _recognised(curve: np.ndarray) -> tuple[str, float, float] | None:
 
 def _parameter(name: str, curve: np.ndarray) -> float:
     """The parameter of a function that has this curve, from two of its points."""
-    one, two = (float(curve[np.flatnonzero(at == _GRID)[0]]) for at in (1.0, 2.0))
+    grid = _GRID[-len(curve) :]
+    one, two = (float(curve[np.flatnonzero(at == grid)[0]]) for at in (1.0, 2.0))
     with np.errstate(all="ignore"):
         match name:
             case "silu":  # at 1: 1 / (1 + exp(−p))

@@ -82,45 +82,59 @@ def global_max_pool(call: Call) -> Activation:
 
 
 def reduce_mean(call: Call) -> Value:
-    reduced = _reduction(call)
-    if reduced is None:
-        return call.value()
-    x, size, dims = reduced
-    return x.then(AveragePool2D(size, size), layers=call.layers).viewed(dims, ())
+    x, axes = call.value(), reduced_axes(call)
+    return without(x.reduced(axes, call.layers), axes, call)
 
 
 def reduce_sum(call: Call) -> Value:
-    reduced = _reduction(call)
-    if reduced is None:
-        return call.value()
-    _, (height, width), _ = reduced
-    return reduce_mean(call).scaled(np.array(float(height * width)), call.layers)
+    x, axes = call.value(), reduced_axes(call)
+    count = float(np.prod([x.dims[axis] for axis in axes]))
+    return without(x.reduced(axes, call.layers).scaled(np.array(count), call.layers), axes, call)
+
+
+def reduced_axes(call: Call) -> tuple[int, ...]:
+    """The axes that a node works along. Raises Unsupported for all of them, where those of a batch are among them."""
+    x = call.value()
+    axes = call.axes(1, len(x.dims))
+    if not axes and not call.attributes.get("noop_with_empty_axes", 0):
+        raise Unsupported(f"{call.node.op_type} works along all axes, those of a batch included; name the others")
+    return axes or ()
+
+
+def without(x: Value, axes: tuple[int, ...], call: Call) -> Value:
+    """A reduced tensor without the axes that are reduced, unless they are to stay."""
+    if call.attributes.get("keepdims", 1):
+        return x
+    return x.viewed(tuple(dim for axis, dim in enumerate(x.dims) if axis not in axes), ())
 
 
 def reduce_max(call: Call) -> Activation | Value:
-    reduced = _reduction(call)
-    if reduced is None:
+    x, axes = call.value(), reduced_axes(call)
+    over = {axis for position in axes for axis in x.layout[position]}
+    if 0 in axes and not x.layout[0]:
+        raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
+    if not over:
         return call.value()
-    x, size, dims = reduced
-    return Activation(MaxPool2D(x.shape, size, size), x, lambda output: output.viewed(dims, ()))
+    if not x.is_image or (2 in over and x.shape[2] > 1):
+        return _largest_of(x, axes, call)
+    height, width = (x.shape[axis] if axis in over else 1 for axis in (0, 1))
+    size = (height, width)
+    return Activation(MaxPool2D(x.shape, size, size), x, lambda output: without(output, axes, call))
 
 
-def _reduction(call: Call) -> tuple[Value, Pair, tuple[int, ...]] | None:
-    """The image that is reduced, the window that this comes to, and the ONNX dimensions of the result.
+def _largest_of(x: Value, axes: tuple[int, ...], call: Call) -> Activation:
+    """The largest number along any axes: these become one axis of space, and all others another."""
+    kept = tuple(axis for axis in range(len(x.dims)) if axis not in axes)
+    own = np.arange(np.prod(x.dims)).reshape(x.dims).transpose((*kept, *axes))
+    rows = own.reshape(int(np.prod([x.dims[axis] for axis in kept])), -1, 1)
+    table = x.placed_as(rows, rows.shape, ((0,), (1,), (2,)))
+    window = (1, rows.shape[1])
+    dims = tuple(1 if axis in axes else dim for axis, dim in enumerate(x.dims))
 
-    None where the node asks for no axes and so for nothing.
-    """
-    x = call.value()
-    axes = call.axes(1, len(x.layout))
-    if not axes and call.attributes.get("noop_with_empty_axes", 0):
-        return None
-    reduced = {axis for a in axes or () for axis in x.layout[a]}
-    if not x.is_image or not axes or 0 in axes or any(x.shape[axis] != 1 for axis in reduced - {0, 1}):
-        raise Unsupported(f"{call.node.op_type} is supported over the height and width of images only")
-    height, width = (x.shape[axis] if axis in reduced else 1 for axis in (0, 1))
-    kept = call.attributes.get("keepdims", 1)
-    dims = [1 if position in axes else dim for position, dim in enumerate(x.dims) if kept or position not in axes]
-    return x, (height, width), tuple(dims)
+    def finish(output: Value) -> Value:
+        return without(output.placed(np.arange(len(rows)).reshape(dims)), axes, call)
+
+    return Activation(MaxPool2D(table.shape, window, window), table, finish)
 
 
 def _pool(call: Call) -> tuple[Image, _Window]:

@@ -11,6 +11,7 @@ import onnx
 
 from ..ir import (
     Connection,
+    Function,
     Identity,
     Input,
     Network,
@@ -19,7 +20,6 @@ from ..ir import (
     QuantizedRelu,
     Shape,
     ShapeError,
-    Softmax,
     UnsupportedModelError,
     apply,
     fold,
@@ -41,10 +41,13 @@ from .bounds import affine
 from .call import Activation, Argument, Call, Quantized, Ranking, Regrouped
 from .constants import evaluate, inferred
 from .graph import Graph
-from .regrouping import refused
+from .operators import RENAMING
+from .regrouping import MOVING
 from .rounding import UNBOUNDED, Rounded
 from .support import Layer, Unsupported, first_line, module_refusal
 
+_ENDING = {*MOVING, *RENAMING, "ZipMap"}  # what may follow a softmax that is an output
+_SUMS = {"Add", "Identity", "Sum"}  # Keras's layers end in an Identity
 _LAST = 2**31  # the rank of readouts: after every layer
 _LAYOUTS: dict[int, Layout] = {2: FLAT, 3: SERIES_FIRST, 4: CHANNELS_FIRST}  # by the rank of an ONNX tensor
 
@@ -116,6 +119,9 @@ class _Lowering:
         self.lost: set[str] = set()
         self.constant: dict[Layer, float] = {}  # layers that say the same whatever they are given
         self.wanted = {*graph.outputs, *graph.probes, *(name for node in graph.nodes for name in node.input)}
+        self.inner = _inner(graph)
+        self.readers = self._readers()
+        self.somatic = False  # whether a population so far is more than a rectifier
 
     def lowered(self) -> Lowered:
         inputs = {}
@@ -133,7 +139,6 @@ class _Lowering:
         for position, (tensor, value) in enumerate(self._given()):
             self._read_out(tensor, value, position, outputs)
         sources = _reaching([*inputs.values(), *outputs])
-        self._refuse_inner_softmax(sources)
         self._refuse_unbounded_rounding(sources)
         if self.refused:
             self._report()
@@ -223,14 +228,39 @@ class _Lowering:
         if len(constants) == len(inputs):
             return list(evaluate(node, constants, self.graph.opset))
         absorbed = self.graph.absorbed.get(node.name)
-        call = Call(node, inputs, self.graph.opset, (*((absorbed,) if absorbed else ()), layer.path))
+        layers = (*((absorbed,) if absorbed else ()), layer.path)
+        is_last = not self.inner.intersection(node.output)
+        call = Call(node, inputs, self.graph.opset, layers, layer, is_last)
         if node.op_type == "Shape":
-            dims = call.value().dims
+            dims = self._known(node.input[0])
+            assert isinstance(dims, tuple)
             return [np.array(dims[call.attributes.get("start", 0) : call.attributes.get("end", len(dims))], np.int64)]
         result = operators.apply(call)
+        self.somatic = self.somatic or call.is_somatic
+        if node.op_type in _SUMS and isinstance(result, Value) and self._is_trunk(node.output[0], result):
+            result = call.population(Function("identity"), result)
+        self.values |= {node.input[index]: value for index, value in call.settled.items()}
         if isinstance(result, Activation):
-            return [result.finish(_population(result, layer))]
+            found = result.finish(call.population(result.neuron, result.summed))
+            self.somatic = self.somatic or call.is_somatic
+            return [found]
         return [*result] if isinstance(result, tuple) else [result]
+
+    def _readers(self) -> dict[str, set[str]]:
+        """For each tensor the layers that read it."""
+        readers: dict[str, set[str]] = {}
+        for node in self.graph.nodes:
+            for name in node.input:
+                readers.setdefault(name, set()).add(self._layer(node).path)
+        return readers
+
+    def _is_trunk(self, name: str, value: Value) -> bool:
+        """Whether a sum, as a residual stream, becomes a population that says it: several layers read it.
+
+        Each would otherwise have an edge from everything that was ever added to it. In networks of rectifiers it has:
+        a number of either sign is more than a rectifier says.
+        """
+        return self.somatic and len(value.terms) > 1 and len(self.readers.get(name, ())) > 1
 
     def _given(self) -> Iterator[tuple[str, Argument]]:
         """The model's outputs. Where ArgMax gives one, its scores do instead, unless they are an output themselves."""
@@ -256,8 +286,12 @@ class _Lowering:
             return
         if isinstance(value, Regrouped):
             node = next(node for node in self.graph.nodes if tensor in node.output)
-            self._refuse(node, str(refused(value)), value.layer)
-            return
+            table = value
+            try:
+                value = table.value.placed(table.positions)
+            except Unsupported as error:
+                self._refuse(node, str(error), table.layer)
+                return
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
             found = "is quantised" if isinstance(value, Quantized) else found
@@ -276,13 +310,6 @@ class _Lowering:
     def _refuse_unless_known(self, tensor: str) -> None:
         if not self.refused:
             self.refused[Layer(tensor, "output", _LAST)] = "nothing in the model gives this output"
-
-    def _refuse_inner_softmax(self, sources: Iterable[Source]) -> None:
-        for source in sources:
-            for term in source.summed.terms if source.summed else ():
-                if isinstance(term.source.neuron, Softmax):
-                    reason = "softmax is supported at the outputs only, because it needs all activations at once"
-                    self.refused.setdefault(term.source.layer, reason)
 
     def _refuse_unbounded_rounding(self, sources: Iterable[Source]) -> None:
         for source in sources:
@@ -335,15 +362,17 @@ def _needed(graph: Graph) -> list[onnx.NodeProto]:
     return nodes[::-1]
 
 
+def _inner(graph: Graph) -> set[str]:
+    """The tensors that something is computed of, so that they are more than outputs."""
+    inner: set[str] = set()
+    for node in reversed(graph.nodes):
+        if node.op_type not in _ENDING or inner.intersection(node.output):
+            inner.update(node.input)
+    return inner
+
+
 def _last_layer(value: Value) -> str:
     return value.layers[-1] if value.layers else value.terms[0].source.layer.path
-
-
-def _population(activation: Activation, layer: Layer) -> Value:
-    """The output of a new population."""
-    summed = activation.summed.settled()
-    source = Source(activation.neuron, activation.neuron.output_shape(summed.shape), summed, layer)
-    return source.value(summed.layout)
 
 
 def _reaching(ends: list[Source]) -> list[Source]:
@@ -354,7 +383,7 @@ def _reaching(ends: list[Source]) -> list[Source]:
         source = pending.pop()
         if source not in found:
             found[source] = None
-            pending += [term.source for term in source.summed.terms] if source.summed else []
+            pending += [term.source for value in source.given for term in value.terms]
     ordered = [*found][::-1]  # within a layer, sources first
     return sorted(ordered, key=lambda source: source.layer.rank)
 
@@ -363,13 +392,16 @@ def _assembled(names: Mapping[Source, str], inputs: list[Source], outputs: list[
     populations, connections = [], []
     for source, name in names.items():
         layer = source.layer.path
-        history = tuple(path for path in source.summed.layers if path != layer) if source.summed else ()
+        history = tuple(path for value in source.given for path in value.layers if path != layer)
         origin = Origin(merge(history, (layer,)))
-        populations.append(Population(name, source.shape, source.neuron, _bias(source.summed), origin))
-        for term in source.summed.terms if source.summed else ():
-            folded = fold(term.operators, term.source.shape)
-            # An edge that no layer of its own made, one to one, belongs to the population's layer.
-            connections.append(Connection(names[term.source], name, folded, origin=Origin(term.layers or (layer,))))
+        biases = _bias(source.summed), origin, _bias(source.second)
+        populations.append(Population(name, source.shape, source.neuron, *biases))
+        for port, value in enumerate(source.given):
+            for term in value.terms:
+                folded = fold(term.operators, term.source.shape)
+                # An edge that no layer of its own made, one to one, belongs to the population's layer.
+                made_by = Origin(term.layers or (layer,))
+                connections.append(Connection(names[term.source], name, folded, origin=made_by, port=port))
     network = Network(populations, connections, [names[s] for s in inputs], [names[s] for s in outputs])
     verify(network, "analog")
     return network
@@ -380,7 +412,7 @@ def _names(sources: list[Source]) -> dict[Source, str]:
     names: dict[Source, str] = {}
     taken: dict[str, int] = {}
     for source in sources:
-        path = name = source.layer.path
+        path = name = source.name
         while name in taken:
             taken[path] += 1
             name = f"{path}#{taken[path]}"

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from ..ir import Conv2D, Dense, Pad
-from . import activations, functions, images, masks, rounding
-from .affine import Value, concatenated
-from .bounds import number
+from ..ir import Conv2D, Dense, Pad, Product
+from . import activations, functions, images, masks, matrices, normalisation, rounding
+from .affine import Source, Value, concatenated
+from .bounds import Affine, affine, multiple
 from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
-from .regrouping import MOVING, regrouped
+from .regrouping import MOVING, beside, gathered, is_too_deep, reduced, regrouped
 from .support import JUMP, Unsupported, operator_refusal
 
 _TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
@@ -32,8 +32,14 @@ def apply(call: Call) -> Result:
             raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
         if isinstance(argument, Mask) and call.node.op_type not in _CHOOSING:
             raise Unsupported(JUMP, argument.layer)
-        if isinstance(argument, Regrouped):
+    if any(isinstance(argument, Regrouped) for argument in call.inputs):
+        if call.node.op_type in MOVING:
             return regrouped(call)
+        if call.node.op_type in _ELEMENTWISE and is_too_deep(call):
+            return beside(call, apply)
+        if call.node.op_type in ("ReduceMean", "ReduceSum"):
+            return reduced(call)
+        call = gathered(call)
     known = {"": _HANDLERS, "ai.onnx": _HANDLERS, "ai.onnx.ml": _LEARNED}.get(call.node.domain, {})
     if call.node.op_type not in known:
         raise Unsupported(operator_refusal(call.node.op_type))
@@ -47,7 +53,7 @@ def apply(call: Call) -> Result:
 
 
 def _renamed(ranking: Ranking, call: Call) -> Ranking:
-    if call.node.op_type not in _RENAMING:
+    if call.node.op_type not in RENAMING:
         raise Unsupported("it computes with what ArgMax found; end the model there")
     return ranking
 
@@ -59,11 +65,26 @@ def _add(call: Call) -> Value:
     values = [call.value(i) for i, argument in enumerate(call.inputs) if isinstance(argument, Value)]
     total = values[0]
     for value in values[1:]:
-        total = total.plus(value, call.layers)
+        total = _factored(total, value, call) or total.plus(value, call.layers)
     for index, argument in enumerate(call.inputs):
         if not isinstance(argument, Value):
             total = total.shifted(call.weight(index), call.layers)
     return total
+
+
+def _factored(x: Value, y: Value, call: Call) -> Value | None:
+    """`a · c + b · c` as `(a + b) · c`, which few bits say better where a and b nearly cancel, as in normalisation."""
+    products = [affine(replace(value, bias=None)) for value in (x, y)]
+    match products:
+        case [
+            Affine(Source(Product(), summed=Value() as a, second=Value() as c), first, _),
+            Affine(Source(Product(), summed=Value() as b, second=Value() as d), second, _),
+        ] if x.dims == y.dims and x.layout == y.layout and multiple(c, d) == 1:
+            total = a.scaled(np.array(first), ()).plus(b.scaled(np.array(second), ()), call.layers)
+            product = call.product(replace(total, layout=x.layout), replace(c, layout=x.layout))
+            biases = [value.bias for value in (x, y) if value.bias is not None]
+            return replace(product, bias=sum(biases[1:], biases[0])) if biases else product
+    return None
 
 
 def _subtract(call: Call) -> Value:
@@ -89,10 +110,7 @@ def _multiply(call: Call) -> Result:
         case (Mask(layer=layer), _) | (_, Mask(layer=layer)):
             raise Unsupported(JUMP, layer)
     if isinstance(first, Value) and isinstance(second, Value):
-        found = functions.product(first, second, call)
-        if found is not None:
-            return found
-        raise Unsupported("it multiplies activations with each other, which spikes cannot; add them instead")
+        return functions.product(first, second, call) or call.product(first, second)
     if isinstance(first, Value):
         return first.scaled(call.weight(1), call.layers)
     return call.value(1).scaled(call.weight(0), call.layers)
@@ -101,13 +119,7 @@ def _multiply(call: Call) -> Result:
 def _divide(call: Call) -> Result:
     first, second = call.inputs
     if isinstance(second, Value):
-        above = first if isinstance(first, Value) else number(call.weight(0))
-        found = functions.quotient(above, second, call)
-        if found is None:
-            raise Unsupported(
-                "it divides activations by each other, which spikes cannot; multiply by a constant instead"
-            )
-        return found
+        return functions.quotient(first if isinstance(first, Value) else call.weight(0), second, call)
     return call.value().scaled(1 / call.weight(1).astype(np.float64), call.layers)
 
 
@@ -130,7 +142,12 @@ def _scaler(call: Call) -> Value:
 # Matrices.
 
 
-def _matmul(call: Call) -> Value:
+def _matmul(call: Call) -> Result:
+    match call.inputs:
+        case (Value() as x, Value() as y):
+            return matrices.matmul(x, y, call)
+        case (np.ndarray() as weight, Value() as x):  # (x' w')'
+            return matrices.turned(_times(matrices.turned(x), weight.swapaxes(-1, -2), call.layers))
     return _times(call.value(), call.weight(1), call.layers)
 
 
@@ -144,14 +161,16 @@ def _times(x: Value, weight: np.ndarray, layers: tuple[str, ...]) -> Value:
         return x.flat().then(Dense(weight), layers=layers)
     if x.is_image and x.dims[-1] == x.shape[2] and 2 in x.layout[-1]:  # a matrix for each pixel
         return x.then(Conv2D(weight[None, None]), layers=layers)
+    placed = x.replaced()
+    if placed.is_image and 2 in placed.layout[-1]:
+        return placed.then(Conv2D(weight[None, None]), layers=layers)
     raise Unsupported(f"it multiplies the last axis of a tensor of shape {x.dims}, which is no channel axis")
 
 
 def _gemm(call: Call) -> Value:
-    if call.attributes.get("transA", 0):
-        raise Unsupported("it multiplies a transposed activation")
+    x = matrices.turned(call.value()) if call.attributes.get("transA", 0) else call.value()
     weight = call.weight(1).T if call.attributes.get("transB", 0) else call.weight(1)
-    product = _times(call.value(), weight, call.layers)
+    product = _times(x, weight, call.layers)
     alpha, beta = (np.array(call.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
     if alpha != 1:
         product = product.scaled(alpha, call.layers)
@@ -193,6 +212,9 @@ def _concat(call: Call) -> Value:
     """Constants among the operands are parts of the bias."""
     like = next(argument for argument in call.inputs if isinstance(argument, Value))
     axis = call.attributes["axis"] % len(like.dims)
+    if sum(like.shape[each] > 1 for each in like.layout[axis]) > 1:  # as height and width are tokens
+        inputs = tuple(each.replaced() if isinstance(each, Value) else each for each in call.inputs)
+        return _concat(replace(call, inputs=inputs))
     values = [
         call.value(index) if isinstance(argument, Value) else like.constant(call.weight(index), axis)
         for index, argument in enumerate(call.inputs)
@@ -257,7 +279,7 @@ def _dropout(call: Call) -> Value:
 def _expand(call: Call) -> Value:
     x = call.value()
     if np.broadcast_shapes(x.dims, tuple(call.weight(1).tolist())) != x.dims:
-        raise Unsupported(f"it repeats a tensor of shape {x.dims}; repeated activations are not supported")
+        raise Unsupported(f"it repeats a tensor of shape {x.dims}")  # which is for `regrouped`
     return x
 
 
@@ -333,6 +355,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Div": _divide,
     "DepthToSpace": regrouped,
     "Dropout": _dropout,
+    "Einsum": matrices.einsum,
     "Elu": functions.elu,
     "Erfc": functions.erfc,
     "Expand": _expand,
@@ -343,16 +366,21 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "GatherND": regrouped,
     "Gelu": functions.gelu,
     "Gemm": _gemm,
+    "GroupNormalization": normalisation.group,
     "GlobalAveragePool": images.global_average_pool,
     "GlobalMaxPool": images.global_max_pool,
     "Greater": masks.compare,
     "GreaterOrEqual": masks.compare,
     "HardSigmoid": activations.hard_sigmoid,
     "Identity": _same,
+    "InstanceNormalization": normalisation.instance,
+    "LRN": normalisation.local_response,
+    "LayerNormalization": normalisation.layer,
     "LeakyRelu": activations.leaky_relu,
     "Less": masks.compare,
     "LessOrEqual": masks.compare,
     "LogSoftmax": activations.log_softmax,
+    "LpNormalization": normalisation.lp,
     "MatMul": _matmul,
     "Max": activations.maximum,
     "MaxPool": images.max_pool,
@@ -365,9 +393,12 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Pad": _pad,
     "Pow": functions.power,
     "QuantizeLinear": rounding.quantize,
+    "RMSNormalization": normalisation.root_mean_square,
+    "ReduceL2": normalisation.length,
     "ReduceMax": images.reduce_max,
     "ReduceMean": images.reduce_mean,
     "ReduceSum": images.reduce_sum,
+    "ReduceSumSquare": normalisation.sum_of_squares,
     "Relu": activations.relu,
     "Reshape": _reshape,
     "Round": rounding.round_half_even,
@@ -380,6 +411,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Squeeze": _squeeze,
     "Sub": _subtract,
     "Sum": _add,
+    "Tile": regrouped,
     "Swish": functions.swish,
     "ThresholdedRelu": activations.thresholded_relu,
     "Transpose": _transpose,
@@ -390,8 +422,11 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
 # Operators of classical machine learning, as scikit-learn's converter writes them around a network.
 _LEARNED: dict[str, Callable[[Call], Result]] = {"Scaler": _scaler, "ZipMap": _same}
 
+# What computes number by number, whatever the axes.
+_ELEMENTWISE = {*functions.OPERATORS, "Add", "Div", "Gelu", "Mul", "Pow", "Relu", "Sub", "Sum"}
+
 # What may follow a comparison.
 _CHOOSING = {"Cast", "CastLike", "Identity", "Mul", "Not", "Where"}
 
 # What may follow ArgMax: the class is looked up or cast, and stays the class of the largest score.
-_RENAMING = {"ArrayFeatureExtractor", "Cast", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
+RENAMING = {"ArrayFeatureExtractor", "Cast", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"}

@@ -7,35 +7,118 @@ things are evaluated as they are. As soon as the table can be said by picking al
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
 
-from .affine import LARGEST, NOT_FOLDED, Value
-from .call import Call, Regrouped
+from .affine import LARGEST, Value
+from .call import Activation, Argument, Call, Regrouped, Result
 from .constants import evaluate
 from .support import Unsupported
 
 MOVING = frozenset(
-    {"DepthToSpace", "Flatten", "Gather", "GatherND", "Identity", "Reshape", "Slice", "SpaceToDepth", "Squeeze"}
-    | {"Transpose", "Unsqueeze"}
+    {"DepthToSpace", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Reshape", "Slice", "SpaceToDepth"}
+    | {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
 
 
-def regrouped(call: Call) -> Value | Regrouped:
-    """What a node that only moves things gives, for its first input; raises Unsupported for other nodes."""
-    table = next(argument for argument in call.inputs if isinstance(argument, (Value, Regrouped)))
-    if isinstance(table, Value):
-        table = Regrouped(table, _positions(table), call.layers[-1])
-    if call.node.op_type not in MOVING or table is not call.inputs[0] is not table.value:
-        raise refused(table)
+def regrouped(call: Call) -> Result:
+    """What a node that only moves things gives, for its first input."""
+    table = call.inputs[0]
+    if not isinstance(table, Regrouped):
+        table = Regrouped(call.value(), _positions(call.value()), call.layers[-1])
     if _takes_images(call, table.positions):
         raise Unsupported("it takes some images of a batch and not others, which networks see one by one")
     constants = [call.constant(index) for index in range(1, len(call.inputs))]
-    (positions,) = evaluate(call.node, [table.positions, *constants], call.opset)
-    found = _value(table.value, positions, call.layers)
-    return replace(table, positions=positions) if found is None else found
+    found = []
+    for positions in evaluate(call.node, [table.positions, *constants], call.opset):
+        if len(positions) > 1 == len(table.positions) and call.node.op_type in ("Expand", "Tile"):
+            raise Unsupported("it repeats the images of a batch, which networks see one by one")
+        found.append(_value(table.value, positions, call.layers) or replace(table, positions=positions))
+    return tuple(found) if len(found) > 1 else found[0]
+
+
+def gathered(call: Call) -> Call:
+    """A call that computes with what was regrouped: its numbers are picked from where they are."""
+
+    def value(argument: Argument) -> Argument:
+        if not isinstance(argument, Regrouped):
+            return argument
+        try:
+            return argument.value.placed(argument.positions, call.layers)
+        except Unsupported as error:
+            raise Unsupported(str(error), argument.layer) from None
+
+    return replace(call, inputs=tuple(map(value, call.inputs)))
+
+
+def is_too_deep(call: Call) -> bool:
+    """Whether a table among the inputs has more axes than a population."""
+    tables = [argument.positions for argument in call.inputs if isinstance(argument, Regrouped)]
+    return any(sum(size > 1 for size in table.shape) > 3 for table in tables)
+
+
+def beside(call: Call, apply: Callable[[Call], Result]) -> Result:
+    """What an operator that works number by number gives for tables: all axes but the last are one while it works."""
+    tables = [_table(argument) for argument in call.inputs]
+    dims = np.broadcast_shapes(*(table.shape for table in tables if table is not None))
+
+    def merged(argument: Argument, table: np.ndarray | None) -> Argument:
+        if table is None:
+            return argument
+        rows = np.broadcast_to(table, dims).reshape(-1, dims[-1])
+        return (
+            argument.placed(rows)
+            if isinstance(argument, Value)
+            else (argument.value.placed(rows) if isinstance(argument, Regrouped) else rows)
+        )
+
+    inputs = tuple(merged(argument, table) for argument, table in zip(call.inputs, tables, strict=True))
+    own = np.arange(math.prod(dims)).reshape(dims)
+
+    def apart(output: Value) -> Regrouped:
+        return Regrouped(output, own, call.layers[-1])
+
+    found = apply(replace(call, inputs=inputs))
+    if isinstance(found, Activation):
+        first = found.finish
+        return replace(found, finish=lambda output: apart(first(output)))
+    assert isinstance(found, Value)
+    return apart(found)
+
+
+def reduced(call: Call) -> Result:
+    """The mean or the sum of a table over some axes."""
+    table = call.inputs[0]
+    assert isinstance(table, Regrouped)
+    rank = table.positions.ndim
+    axes = call.axes(1, rank) or ()
+    kept = tuple(axis for axis in range(rank) if axis not in axes)
+    rows = table.positions.transpose((*kept, *axes)).reshape(
+        math.prod(table.positions.shape[axis] for axis in kept), -1
+    )
+    value = table.value.placed_as(rows[:, None], (len(rows), 1, rows.shape[1]), ((0,), (1,), (2,)))
+    mean = value.reduced((2,), call.layers)
+    if call.node.op_type == "ReduceSum":
+        mean = mean.scaled(np.array(float(rows.shape[1])), call.layers)
+    stay = call.attributes.get("keepdims", 1)
+    dims = tuple(1 if axis in axes else size for axis, size in enumerate(table.positions.shape) if stay or axis in kept)
+    positions = np.arange(len(rows)).reshape(dims)
+    return _value(mean, positions, call.layers) or Regrouped(mean, positions, call.layers[-1])
+
+
+def _table(argument: Argument) -> np.ndarray | None:
+    """The numbers of a constant, or the positions of activations."""
+    match argument:
+        case Regrouped(positions=positions):
+            return positions
+        case Value() as x:
+            return _positions(x)
+        case np.ndarray() as array:
+            return array
+    return None
 
 
 def _takes_images(call: Call, positions: np.ndarray) -> bool:
@@ -56,12 +139,6 @@ def _positions(x: Value) -> np.ndarray:
     if math.prod(x.dims) > LARGEST:
         raise Unsupported(f"it gives more than {LARGEST} numbers for an image")
     return np.arange(math.prod(x.dims)).reshape(x.dims)
-
-
-def refused(table: Regrouped) -> Unsupported:
-    """What to say where something else than moving is asked for: it is about the layer that began."""
-    reason = f"it reshapes {table.value.dims[1:]} to {table.positions.shape[1:]}; {NOT_FOLDED}"
-    return Unsupported(reason, table.layer)
 
 
 def _value(x: Value, positions: np.ndarray, layers: tuple[str, ...]) -> Value | None:

@@ -40,16 +40,12 @@ class Unsupported(Exception):
 _USE_RELU = "use ReLU there and fine-tune"
 _REPLACE = "express it with convolutions, dense layers, additions, pooling and ReLU"
 _RECURRENT = "recurrent layers have no spiking counterpart here; use feed-forward layers"
-_ATTENTION = "attention multiplies activations, which spikes cannot; use convolutions"
-_NORM = "it normalises by statistics of each image, which spikes cannot; use BatchNormalization and fine-tune"
 _VOLUME = "only images (H, W, C), series (L, C) and vectors (N,) are supported; use the 2D layer"
 _TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
 _RESIZED = "it resamples images, which is not supported; resize them before the network, or use strides and pooling"
 JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
 _BATCH = "it normalises by statistics of each batch; keep running statistics in training (track_running_stats=True)"
-_SHUFFLED = "it moves channels into space, or space into channels; use strides and pooling, or a larger kernel"
 _TABLE = "it looks its input up in a table; feed the embedded vectors instead"
-_REPEATED = "it repeats numbers, which is not supported; let what reads them have weights for one copy"
 _CATEGORIES = "it turns numbers or text into categories; do so with the data, before the network"
 _SPECTRUM = "it takes the spectrum of sound; do so with the data, before the network"
 _ADJUSTED = "it changes each image by its own statistics; do so with the data, before the network"
@@ -68,15 +64,6 @@ _LAYERS = {
     "ConvLSTM3D": _RECURRENT,
     "Bidirectional": _RECURRENT,
     "TimeDistributed": "sequences of images are not supported; apply the inner layer to single images",
-    "MultiHeadAttention": _ATTENTION,
-    "GroupQueryAttention": _ATTENTION,
-    "GroupedQueryAttention": _ATTENTION,
-    "Attention": _ATTENTION,
-    "AdditiveAttention": _ATTENTION,
-    "LayerNormalization": _NORM,
-    "GroupNormalization": _NORM,
-    "RMSNormalization": _NORM,
-    "UnitNormalization": _NORM,
     "Lambda": _LAMBDA,
     **dict.fromkeys(("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"), _WRAPPED),
     "Embedding": _TABLE,
@@ -87,7 +74,6 @@ _LAYERS = {
     **dict.fromkeys(("Conv3D", "AveragePooling3D", "MaxPooling3D", "AdaptiveAveragePooling3D"), _VOLUME),
     **dict.fromkeys(("AdaptiveMaxPooling3D", "UpSampling3D"), _VOLUME),
     **dict.fromkeys(("UpSampling1D", "UpSampling2D"), _RESIZED),
-    "RepeatVector": _REPEATED,
     **dict.fromkeys(("CategoryEncoding", "Discretization", "Hashing", "HashedCrossing"), _CATEGORIES),
     **dict.fromkeys(("IntegerLookup", "StringLookup", "TextVectorization"), _CATEGORIES),
     **dict.fromkeys(("MelSpectrogram", "STFTSpectrogram"), _SPECTRUM),
@@ -103,13 +89,10 @@ _OTHER_ACTIVATIONS = {"glu", "sparse_plus", "sparse_sigmoid", "threshold"}
 # By ONNX operator.
 _OPERATORS = {
     **dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), _RECURRENT),
-    **dict.fromkeys(("GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization"), _NORM),
     "ConvTranspose": _TRANSPOSED,
     "Resize": _RESIZED,
     "Upsample": _RESIZED,
-    "Tile": _REPEATED,
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), JUMP),
-    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _SHUFFLED),
     "LogSoftmax": _ACTIVATIONS["log_softmax"],
 }
 
@@ -117,12 +100,8 @@ _OPERATORS = {
 # By class of torch.nn: what it does says more than the operators that it is exported as.
 _MODULES = {
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"), _BATCH),
-    **dict.fromkeys(("GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "LayerNorm"), _NORM),
-    **dict.fromkeys(("LocalResponseNorm", "CrossMapLRN2d", "RMSNorm"), _NORM),
     **dict.fromkeys(("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"), _RESIZED),
-    **dict.fromkeys(("PixelShuffle", "PixelUnshuffle"), _SHUFFLED),
     **dict.fromkeys(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"), _RECURRENT),
-    "MultiheadAttention": _ATTENTION,
     "Embedding": _TABLE,
     "RReLU": "its slope is drawn at random in training; use LeakyReLU with the mean of its two slopes",
     "Threshold": JUMP,

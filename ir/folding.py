@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from .operators import AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale
-from .windows import Padding, Shape
+from .windows import NO_PADDING, Padding, Shape
 
 Operators = tuple[Operator, ...]
 
@@ -64,6 +64,15 @@ def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
             return _pad_then(first, second, shape)
         case Conv2D(weight), Scale(factor) if factor.ndim == 1:
             return (replace(first, weight=weight * factor),)
+        case Conv2D(weight, groups=1), Conv2D(chosen) if _only_chooses(second):
+            places = chosen[0, 0].astype(bool).argmax(0)
+            return (replace(first, weight=weight[..., places] * chosen[0, 0].sum(0)),)
+        case Conv2D(weight, groups=1), Pick(indices) if (
+            len(used := np.unique(indices % weight.shape[3])) < weight.shape[3]
+        ):
+            pixels, channels = np.divmod(indices, weight.shape[3])
+            places = pixels * len(used) + np.searchsorted(used, channels)
+            return replace(first, weight=weight[..., used]), Pick(places)
         case Conv2D(weight, groups=1), (Flatten() | Dense()) if shape[:2] == weight.shape[:2] == (1, 1):
             return (Dense(weight[0, 0]), second)
         case Dense(weight), Scale(factor):
@@ -81,6 +90,13 @@ def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
         case Pick(indices), Flatten():
             return (Pick(indices.reshape(-1)),)
     return None
+
+
+def _only_chooses(conv: Conv2D) -> bool:
+    """Whether each channel that a convolution gives is one of those that it is given, up to a factor."""
+    if conv.weight.shape[:2] != (1, 1) or conv.strides != (1, 1) or conv.groups != 1 or conv.padding != NO_PADDING:
+        return False
+    return bool((np.count_nonzero(conv.weight[0, 0], axis=0) <= 1).all())
 
 
 def _scale_then(scale: Scale, second: Operator, shape: Shape) -> Operators | None:

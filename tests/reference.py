@@ -11,6 +11,9 @@ def analog(network: Network, inputs: dict[str, np.ndarray]) -> dict[str, np.ndar
     for name in network.order:
         population = network.populations[name]
         if name not in network.inputs:
-            summed = sum(apply(c.operators, values[c.source]) for c in network.incoming(name))
-            values[name] = population.neuron.apply(summed if population.bias is None else summed + population.bias)
+            summed = []
+            for port, (_, bias) in enumerate(population.ports):
+                total = sum(apply(c.operators, values[c.source]) for c in network.incoming(name, port))
+                summed.append(total if bias is None else total + bias)
+            values[name] = population.neuron.apply(*summed)
     return values

@@ -549,12 +549,12 @@ def test_all_problems_are_reported_at_once(tmp_path):
         ("ConvTranspose", "x w", "t"),
         ("GlobalLpPool", "x", "r"),
         ("Relu", "x", "fine"),
-        ("LRN", "fine", "l", {"size": 3}),
+        ("Hardmax", "fine", "l"),
     ]
     path = save(tmp_path, nodes, (2, 4, 4), outputs=("hidden", "t", "r", "l"), w=weight(2, 2, 2, 2))
     found = problems(path)
     assert [line.split(":")[0] for line in found] == [
-        *("n/s (Sign)", "n/hidden (Asinh)", "n/t (ConvTranspose)", "n/r (GlobalLpPool)", "n/l (LRN)")
+        *("n/s (Sign)", "n/hidden (Asinh)", "n/t (ConvTranspose)", "n/r (GlobalLpPool)", "n/l (Hardmax)")
     ]
 
 
