@@ -37,6 +37,8 @@ _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.USub, ast.Gt)
 class FunctionDefinition:
     """`y = expression` of x; with p = 1, y lies between `low` and `high`, whatever x is.
 
+    `is_factor` says that other activations are scaled by y or by sums of it, as for softmax and normalisation: errors
+    reach all of them, and so they are coded with more bits. |y| reaches `pole` only where f itself is not defined.
     Expressions are finite for all finite x of single precision but where they overflow, and give a number for all x.
     """
 
@@ -44,6 +46,8 @@ class FunctionDefinition:
     expression: str
     low: float = -math.inf
     high: float = math.inf
+    is_factor: bool = False
+    pole: float = math.inf
 
     @cached_property
     def tree(self) -> ast.expr:
@@ -116,18 +120,18 @@ for _definition in (
     FunctionDefinition("cos", "cos(x)", -1.0, 1.0),
     FunctionDefinition("elu", "max(x, 0) + p * (exp(min(x, 0)) - 1)"),
     FunctionDefinition("erf", "erf(x)", -1.0, 1.0),
-    FunctionDefinition("exp", "exp(x)", 0.0),
+    FunctionDefinition("exp", "exp(x)", 0.0, is_factor=True),
     FunctionDefinition("gelu", "0.5 * x * (1 + erf(x * 0.7071067811865476))", -0.17),
     FunctionDefinition("gelu_tanh", "0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))", -0.1701),
     FunctionDefinition("hard_shrink", "where(abs(x) > p, x, 0)"),
     FunctionDefinition("hard_swish", "x * min(max(x / 6 + 0.5, 0), 1)", -0.375),
     FunctionDefinition("identity", "x"),
-    FunctionDefinition("log", f"log(max(x, {_TINY}))"),
+    FunctionDefinition("log", f"log(max(x, {_TINY}))", pole=69),
     FunctionDefinition("log_sigmoid", "min(x, 0) - log(1 + exp(-abs(x)))", high=0.0),
     FunctionDefinition("mish", f"x * tanh({_SOFTPLUS})", -0.3089),
-    FunctionDefinition("power", "x ** p"),
-    FunctionDefinition("reciprocal", "1 / x"),
-    FunctionDefinition("rsqrt", f"1 / sqrt(max(x, {_TINY}))", 0.0),
+    FunctionDefinition("power", "x ** p", is_factor=True),
+    FunctionDefinition("reciprocal", "1 / x", is_factor=True),
+    FunctionDefinition("rsqrt", f"1 / sqrt(max(x, {_TINY}))", 0.0, is_factor=True),
     FunctionDefinition("selu", f"{_SELU} * (max(x, 0) + {_SELU_ALPHA} * (exp(min(x, 0)) - 1))", -_SELU * _SELU_ALPHA),
     FunctionDefinition("sigmoid", "1 / (1 + exp(-x))", 0.0, 1.0),
     FunctionDefinition("silu", "x / (1 + exp(-p * x))", -0.2785),
@@ -135,8 +139,8 @@ for _definition in (
     FunctionDefinition("soft_shrink", "max(x - p, 0) + min(x + p, 0)"),
     FunctionDefinition("softplus", _SOFTPLUS, 0.0),
     FunctionDefinition("softsign", "x / (1 + abs(x))", -1.0, 1.0),
-    FunctionDefinition("sqrt", "sqrt(max(x, 0))", 0.0),
-    FunctionDefinition("square", "x * x", 0.0),
+    FunctionDefinition("sqrt", "sqrt(max(x, 0))", 0.0, is_factor=True),
+    FunctionDefinition("square", "x * x", 0.0, is_factor=True),
     FunctionDefinition("squareplus", "(x + sqrt(x * x + p)) / 2", 0.0),
     FunctionDefinition("tanh", "tanh(x)", -1.0, 1.0),
     FunctionDefinition("tanh_shrink", "x - tanh(x)"),

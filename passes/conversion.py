@@ -10,10 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from ..ir import (
+    FUNCTIONS,
     Clip,
     Conv2D,
     DataError,
     Flatten,
+    Function,
     Identity,
     Input,
     MaxPool2D,
@@ -38,6 +40,7 @@ from .calibration import Statistics
 from .manager import Context, Pass
 
 _SHOWN = 8  # channels that are named
+_WIDE = 1e4  # times the median of a function: no code of few bits says both
 _LOWERED_BY = {"MaxPool2D": "lower-max-pool", "LeakyRelu": "lower-leaky-relu"}
 
 
@@ -111,6 +114,22 @@ class Conversion(Pass):
                 stacklevel=2,
             )
 
+    def warn_of_range(self, network: Network, statistics: Mapping[str, Statistics]) -> None:
+        """Warn of functions that leave what they are defined for, as the reciprocal of numbers on both sides of 0."""
+        wide = [
+            f"{', '.join(population.origin.layers) or name} ({population.neuron.function} up to {largest:.3g})"
+            for name, population in network.populations.items()
+            if isinstance(population.neuron, Function)
+            and (largest := float(statistics[name].maximum.max())) >= _beyond(population.neuron, statistics[name])
+        ]
+        if wide:
+            warnings.warn(
+                f"{self.name}: calibration images bring functions to where they are not defined, or near a pole: "
+                f"{'; '.join(wide)}; small values cannot be told there. Bound their input, as by an epsilon",
+                ModelWarning,
+                stacklevel=2,
+            )
+
     def warn_of_negative_outputs(self, smallest: Mapping[str, float]) -> None:
         """Warn of outputs that are to be told by spikes and go below zero; `smallest` is by population."""
         negative = [f"{name} goes down to {number:.3g}" for name, number in smallest.items() if number < 0]
@@ -142,6 +161,12 @@ class Conversion(Pass):
         statistics = Statistics(population.shape[-1])
         statistics.update(np.abs(images))
         return statistics
+
+
+def _beyond(neuron: Function, statistics: Statistics) -> float:
+    """The magnitude at which a function's value is none that others can be told beside."""
+    usual = max(float(statistics.percentile(50, per_channel=False)[0]), 1.0)
+    return min(FUNCTIONS[neuron.function].pole, _WIDE * usual)
 
 
 def hidden(network: Network) -> list[str]:

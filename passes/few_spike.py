@@ -9,11 +9,13 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..ir import (
+    FUNCTIONS,
     FewSpike,
     FewSpikeFunction,
     FewSpikeInput,
     FewSpikeNeuron,
     FewSpikeReadout,
+    Function,
     GradedInput,
     Identity,
     Input,
@@ -51,6 +53,9 @@ class FewSpikeConversion(Conversion):
     - input: `graded`, the image itself once per phase, or a `few-spike` code of it.
     - input-k: k of the few-spike code of the image, if not `k`.
     - signed: negative numbers in the images become negative spikes; without it they are refused.
+    - factor-k: bits more, at most, for exponentials, squares, reciprocals and roots, whose errors reach many other
+      activations: one for each doubling from a population's mean to its largest value. The phase is as long as the
+      largest k; who has less is silent for the rest of it.
     - layer-k: populations or layers with a k of their own, as in `layer-k=stem:4 head:6`.
     """
 
@@ -64,21 +69,26 @@ class FewSpikeConversion(Conversion):
     input: Literal["graded", "few-spike"] = "graded"
     input_k: int = 0
     signed: bool = False
+    factor_k: int = 2
     layer_k: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.input == "graded" and (self.input_k or self.signed):
             raise PipelineError("few-spike: input-k and signed=true are for input=few-spike; a graded input needs none")
+        if self.factor_k < 0:
+            raise PipelineError(f"few-spike: factor-k is {self.factor_k}; it is a number of bits, or 0")
         for k in (self.k, self.input_k or self.k, *self._own_k().values()):
             if not 1 <= k <= LARGEST_K:
                 raise PipelineError(f"few-spike: k is {k}; a phase has 1 to {LARGEST_K} steps")
 
     def run(self, network: Network, context: Context) -> Network:
         self.require_convertible(network)
-        k = self._k_by_population(network)
-        self.warn_of_levels(network, lambda name, neuron: neuron.levels < 2 ** k[name])
+        self._require_known(network)
         statistics = context.statistics(network)
+        k = self._k_by_population(network, statistics)
+        self.warn_of_range(network, statistics)
+        self.warn_of_levels(network, lambda name, neuron: neuron.levels < 2 ** k[name])
         whole = giving_outputs(network)
         self.warn_of_silence(network, {name: statistics[name].maximum for name in hidden(network)})
 
@@ -123,27 +133,41 @@ class FewSpikeConversion(Conversion):
         quantum = per_layer_or_channel(largest / np.float32(levels), self.per_channel)
         return k, quantum * 2**k, 0.5 * quantum if self.rounding else 0.0
 
-    def _k_by_population(self, network: Network) -> Mapping[str, int]:
-        """K of each population that spikes. Raises PipelineError for an own k that belongs to none."""
-        own = self._own_k()
-        spiking = {
+    def _require_known(self, network: Network) -> None:
+        """Raise PipelineError for an own k that belongs to no population that spikes."""
+        spiking = self._spiking(network)
+        known = {key for name, population in spiking.items() for key in _keys(name, population.origin)}
+        unknown = sorted(set(self._own_k()) - known)
+        if unknown:
+            raise PipelineError(
+                f"few-spike: layer-k names {', '.join(unknown)}; the populations that spike are {', '.join(spiking)}"
+            )
+
+    def _spiking(self, network: Network) -> Mapping[str, Population]:
+        return {
             name: population
             for name, population in network.populations.items()
             if not isinstance(population.neuron, (Identity, Softmax))
             and not (isinstance(population.neuron, Input) and self.input == "graded")
         }
-        known = {key for name, population in spiking.items() for key in _keys(name, population.origin)}
-        unknown = sorted(set(own) - known)
-        if unknown:
-            raise PipelineError(
-                f"few-spike: layer-k names {', '.join(unknown)}; the populations that spike are {', '.join(spiking)}"
-            )
-        default = {name: self.input_k or self.k if name in network.inputs else self.k for name in spiking}
+
+    def _k_by_population(self, network: Network, statistics: Mapping[str, Statistics]) -> Mapping[str, int]:
+        """K of each population that spikes."""
+        own = self._own_k()
         chosen = {
-            name: next((own[key] for key in _keys(name, population.origin) if key in own), default[name])
-            for name, population in spiking.items()
+            name: next((own[key] for key in _keys(name, population.origin) if key in own), None)
+            or (self.input_k or self.k if name in network.inputs else self.k + self._more(population, statistics[name]))
+            for name, population in self._spiking(network).items()
         }
         return chosen or {"": self.k}
+
+    def _more(self, population: Population, statistics: Statistics) -> int:
+        """How many bits a population has more than others."""
+        neuron, mean = population.neuron, float(statistics.mean.mean())
+        if not (isinstance(neuron, Function) and FUNCTIONS[neuron.function].is_factor) or mean <= 0:
+            return 0
+        doublings = np.ceil(np.log2(statistics.maximum.max() / mean))
+        return int(np.clip(doublings, 0, min(self.factor_k, LARGEST_K - self.k)))
 
     def _own_k(self) -> Mapping[str, int]:
         own = {}

@@ -189,3 +189,42 @@ def test_networks_of_functions_are_kept_and_printed(tmp_path):
     assert ir.diff(ir.parse(str(network), ir.arrays_of(network)), network) == ()
     unknown = network.replace(populations=[ir.Population("image", (5, 5, 2), ir.Function("nothing"))])
     assert "there is no function 'nothing'" in " ".join(ir.faults(unknown, "analog"))
+
+
+def converted(function, x, bias=None, **options):
+    """An output that is a function of the input, as few spikes."""
+    size = x.shape[1:]
+    populations = [ir.Population("x", size, ir.Input()), ir.Population("y", size, ir.Function(function), bias)]
+    network = ir.Network(populations, [ir.Connection("x", "y")], ["x"], ["y"])
+    given = "".join(f",{name.replace('_', '-')}={value}" for name, value in options.items())
+    return snnc.convert(network, f"few-spike{{k=5{given}}}", calibration=x)
+
+
+@pytest.mark.parametrize(
+    ("function", "more"), [("exp", 2), ("square", 2), ("rsqrt", 1), ("sqrt", 1), ("silu", 0), ("identity", 0)]
+)
+def test_what_scales_others_has_more_bits(function, more):
+    x = np.random.default_rng(0).uniform(1, 3, (200, 6)).astype(np.float32)
+    x[:, :2] **= 2
+    network = converted(function, x)
+    assert network.populations["y"].neuron.k == 5 + more
+    assert network.timesteps == 5 + more
+    assert converted(function, x, factor_k=0).timesteps == 5
+    assert converted(function, x, layer_k="y:3").populations["y"].neuron.k == 3
+
+
+@pytest.mark.parametrize("function", ["reciprocal", "rsqrt", "log"])
+def test_functions_that_leave_their_range_are_named_and_give_numbers(function):
+    x = np.random.default_rng(0).uniform(-0.2, 1, (64, 6)).astype(np.float32)
+    x[3, 2] = 1e-9
+    with pytest.warns(ir.ModelWarning, match=rf"y \({function} up to"):
+        network = converted(function, x)
+    with pytest.warns(ir.ModelWarning, match="it was calibrated for"):
+        assert np.isfinite(snnc.compile(network).predict(x * np.float32(1e30))).all()
+
+
+def test_an_exponential_that_overflows_is_an_error_that_names_layer_and_image():
+    x = np.ones((8, 3), np.float32)
+    x[5, 1] = 200
+    with pytest.raises(ir.DataError, match="calibration image 5 drives y beyond"):
+        converted("exp", x)
