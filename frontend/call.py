@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..ir import AnalogNeuron, Flatten, Function, Pad, Pick, Product, Scale, SomaNeuron
-from .affine import Layout, Source, Value, alike, as_tensor
+from ..ir import AnalogNeuron, Flatten, Function, Pad, Pick, Product, Scale, SomaNeuron, apply
+from .affine import Layout, Source, Value, alike, as_tensor, per_channel
 from .support import Layer, Unsupported
 
 
@@ -67,6 +67,28 @@ class Activation:
 
 
 Result = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | Activation | tuple[Value | Regrouped, ...]
+
+
+def _of_pole(x: Value) -> tuple[Value, Product, np.ndarray | None] | None:
+    """A value as a function with a pole, which a product applies itself: what it is of, moved to where x has it.
+
+    And by what x multiplies it, (*shape), if by anything.
+    """
+    if len(x.terms) != 1 or x.bias is not None:
+        return None
+    source, operators = x.terms[0].source, x.terms[0].operators
+    if not isinstance(source.neuron, Function) or source.neuron.function not in _POLES or source.summed is None:
+        return None
+    if not all(isinstance(operator, (Flatten, Pick, Scale)) for operator in operators):
+        return None
+    moves = [operator for operator in operators if not isinstance(operator, Scale)]
+    factor = apply(operators, np.ones((1, *source.shape), np.float32))[0]
+    inner = source.summed.then(*moves, layout=x.layout)
+    neuron = Product(source.neuron.function, source.neuron.parameter)
+    return inner, neuron, None if (factor == 1).all() else per_channel(factor)
+
+
+_POLES = {"power", "reciprocal", "rsqrt"}
 
 
 @dataclass(frozen=True)
@@ -128,9 +150,17 @@ class Call:
             if not value.terms:
                 number = np.zeros((1, *value.shape)) if value.bias is None else value.bias[None]
                 return other.scaled(as_tensor(number, value.layout), self.layers)
+        for value, other in ((x, y), (y, x)):
+            found = _of_pole(value)
+            if found is not None:
+                return self._multiplied(other, *found, part)
+        return self._multiplied(x, y, Product(), None, part)
+
+    def _multiplied(self, x: Value, y: Value, neuron: Product, factor: np.ndarray | None, part: str) -> Value:
         if x.is_vector:
             x, y = x.flat(), y.flat()
-        return self.sent(Source(Product(), x.shape, x, self.layer, y, part), x.layout)
+        product = self.sent(Source(neuron, x.shape, x, self.layer, y, part), x.layout)
+        return product if factor is None else product.then(Scale(factor), layers=self.layers)
 
     def resting(self, index: int) -> Value:
         """An input that is used several times: what takes work to compute becomes a population that says it."""

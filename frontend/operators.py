@@ -12,10 +12,11 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from ..ir import Conv2D, Dense, Pad, Product
+from ..ir import Conv2D, Dense, Pad, Product, Scale
+from ..ir import apply as ir_apply
 from . import activations, functions, images, masks, matrices, normalisation, rounding
-from .affine import Source, Value, concatenated
-from .bounds import Affine, affine, multiple
+from .affine import Source, Term, Value, concatenated, per_channel
+from .bounds import multiple
 from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
 from .regrouping import MOVING, beside, gathered, is_too_deep, reduced, regrouped
 from .support import JUMP, Unsupported, operator_refusal
@@ -74,17 +75,35 @@ def _add(call: Call) -> Value:
 
 def _factored(x: Value, y: Value, call: Call) -> Value | None:
     """`a · c + b · c` as `(a + b) · c`, which few bits say better where a and b nearly cancel, as in normalisation."""
-    products = [affine(replace(value, bias=None)) for value in (x, y)]
-    match products:
-        case [
-            Affine(Source(Product(), summed=Value() as a, second=Value() as c), first, _),
-            Affine(Source(Product(), summed=Value() as b, second=Value() as d), second, _),
-        ] if x.dims == y.dims and x.layout == y.layout and multiple(c, d) == 1:
-            total = a.scaled(np.array(first), ()).plus(b.scaled(np.array(second), ()), call.layers)
-            product = call.product(replace(total, layout=x.layout), replace(c, layout=x.layout))
+    match x.terms, y.terms:
+        case (
+            [Term(Source(Product() as neuron, summed=Value() as a, second=Value() as c))],
+            [Term(Source(Product() as other, summed=Value() as b, second=Value() as d))],
+        ) if neuron == other and (x.shape, x.layout) == (y.shape, y.layout) and multiple(c, d) == 1:
+            first, second = (_factor(value.terms[0]) for value in (x, y))
+            share = None if first is None or second is None else _share(first, second)
+            if first is None or share is None:
+                return None
+            total = a.plus(b.scaled(np.array(share), ()), call.layers)
+            product = call.sent(Source(neuron, x.shape, total, call.layer, c), x.layout)
             biases = [value.bias for value in (x, y) if value.bias is not None]
-            return replace(product, bias=sum(biases[1:], biases[0])) if biases else product
+            scaled = product.then(Scale(per_channel(first)), layers=call.layers)
+            return replace(scaled, bias=sum(biases[1:], biases[0])) if biases else scaled
     return None
+
+
+def _factor(term: Term) -> np.ndarray | None:
+    """What a term multiplies each number of its source by, (*shape), if that is all that it does."""
+    if not all(isinstance(operator, Scale) for operator in term.operators):
+        return None
+    return ir_apply(term.operators, np.ones((1, *term.source.shape), np.float32))[0]
+
+
+def _share(first: np.ndarray, second: np.ndarray) -> float | None:
+    """The number that one array is of another, if it is one."""
+    place = np.abs(first).argmax()
+    share = float(second.flat[place] / first.flat[place]) if first.flat[place] else np.nan
+    return share if np.allclose(second, share * first, rtol=1e-6) else None
 
 
 def _subtract(call: Call) -> Value:

@@ -132,10 +132,16 @@ class TwoPorts(SomaNeuron):
 
 @dataclass(frozen=True, eq=False)
 class Product(TwoPorts):
-    """`y = x₀ · x₁`, number by number: gates, squares, normalisation."""
+    """`y = x₀ · f(x₁)`, number by number: gates, squares, normalisation. f is the identity unless `function` names one.
+
+    So a reciprocal, or that of a root, multiplies as it is: near its pole no code could say it.
+    """
+
+    function: str = "identity"
+    parameter: float = 1.0
 
     def apply(self, x: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return x * other
+        return x * FUNCTIONS[self.function].apply(other, self.parameter)
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,7 @@ from .neurons import (
     Function,
     LeakyRelu,
     Neuron,
+    Product,
     QuantizedRelu,
     SpikingNeuron,
 )
@@ -111,7 +112,7 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
     if isinstance(neuron, FewSpikeFunction):
         yield from _not_finite(neuron.computes)
     computes = neuron.computes if isinstance(neuron, FewSpikeFunction) else neuron
-    if isinstance(computes, Function) and computes.function not in FUNCTIONS:
+    if isinstance(computes, (Function, Product)) and computes.function not in FUNCTIONS:
         yield f"there is no function {computes.function!r}"
     if isinstance(neuron, QuantizedRelu) and not (neuron.max > 0 and 0 < neuron.levels < 2**LARGEST_K):
         yield f"max is {neuron.max} and levels {neuron.levels}; both are positive, levels below {2**LARGEST_K}"

@@ -40,7 +40,8 @@ from .calibration import Statistics
 from .manager import Context, Pass
 
 _SHOWN = 8  # channels that are named
-_WIDE = 1e4  # times the median of a function: no code of few bits says both
+_WIDE = 256  # times the median of a function: hardly a code says both
+_HUGE = 1e4  # what such a function reaches near its pole
 _LOWERED_BY = {"MaxPool2D": "lower-max-pool", "LeakyRelu": "lower-leaky-relu"}
 
 
@@ -164,9 +165,10 @@ class Conversion(Pass):
 
 
 def _beyond(neuron: Function, statistics: Statistics) -> float:
-    """The magnitude at which a function's value is none that others can be told beside."""
-    usual = max(float(statistics.percentile(50, per_channel=False)[0]), 1.0)
-    return min(FUNCTIONS[neuron.function].pole, _WIDE * usual)
+    """The magnitude at which a function's value is none that the others can be told beside."""
+    largest, usual = float(statistics.maximum.max()), float(statistics.percentile(50, per_channel=False)[0])
+    alone = usual < largest / _WIDE  # of which a histogram sees no more
+    return min(FUNCTIONS[neuron.function].pole, _HUGE if alone else np.inf)
 
 
 def hidden(network: Network) -> list[str]:

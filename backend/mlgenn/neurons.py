@@ -175,7 +175,8 @@ def _few_spike(neuron: ir.FewSpikeNeuron) -> Code:
 def _computing(neuron: ir.FewSpikeFunction, computes: ir.Function | ir.Product) -> Code:
     """As `_few_spike`, of what the soma makes of the input."""
     plain = _few_spike(neuron)
-    value = f"const scalar x = Arrived + Bias; const scalar y = {_soma(computes)};"
+    second = "const scalar x1 = Arrived1 + Bias1;" if computes.ports > 1 else ""
+    value = f"const scalar x = Arrived + Bias; {second} const scalar y = {_soma(computes)};"
     said = "V = fabs(y) + VInit; Value = y < 0.0 ? -1.0 : 1.0;" if neuron.signed else "V = y + VInit; Value = 1.0;"
     start = f"{value} {said} Arrived = 0.0; Count = 0; Sum = 0.0;"
     if computes.ports == 1:
@@ -184,23 +185,25 @@ def _computing(neuron: ir.FewSpikeFunction, computes: ir.Function | ir.Product) 
 
 
 def _soma(computes: ir.Function | ir.Product) -> str:
-    """What a soma makes of x in GeNN's language."""
-    return _expression(computes) if isinstance(computes, ir.Function) else "x * (Arrived1 + Bias1)"
+    """What a soma makes of its inputs in GeNN's language."""
+    if isinstance(computes, ir.Function):
+        return _expression(computes.function, computes.parameter, "x")
+    return f"x * {_expression(computes.function, computes.parameter, 'x1')}"
 
 
 def _way_out(computes: ir.AnalogNeuron) -> str:
     return "; run lower-matmul before few-spike" if isinstance(computes, ir.MatMul) else ""
 
 
-def _expression(neuron: ir.Function) -> str:
-    """The tree of a function's expression in GeNN's language."""
+def _expression(function: str, parameter: float, x: str) -> str:
+    """The tree of a function's expression of x in GeNN's language."""
 
     def written(node: ast.expr) -> str:
         match node:
             case ast.Name(id="x"):
-                return "x"
+                return x
             case ast.Name(id="p"):
-                return repr(float(neuron.parameter))
+                return repr(float(parameter))
             case ast.Constant(value=int() | float() as number):
                 return repr(float(number))
             case ast.UnaryOp(operand=operand):
@@ -215,9 +218,9 @@ def _expression(neuron: ir.Function) -> str:
                 return f"pow({written(left)}, {written(right)})"
             case ast.BinOp(left=left, op=operator, right=right):
                 return f"({written(left)} {_SIGNS[type(operator)]} {written(right)})"
-        raise BackendError(f"the mlgenn backend does not know {ast.unparse(node)!r}, a part of {neuron.function}")
+        raise BackendError(f"the mlgenn backend does not know {ast.unparse(node)!r}, a part of {function}")
 
-    return written(FUNCTIONS[neuron.function].tree)
+    return written(FUNCTIONS[function].tree)
 
 
 _CALLS = {"abs": "fabs", "max": "fmax", "min": "fmin"}

@@ -162,8 +162,8 @@ def emit_neuron(graph: GraphBuilder, values: Sequence[str], neuron: AnalogNeuron
             return _emit_quantized(graph, value, neuron)
         case Function(name, parameter):
             return emit_function(graph, value, name, parameter)
-        case Product():
-            return graph.node("Mul", values)
+        case Product(name, parameter):
+            return graph.node("Mul", [value, emit_function(graph, values[1], name, parameter)])
         case MatMul():
             matrices = [graph.node("Transpose", [each], perm=(0, 2, 3, 1)) for each in values]
             return graph.node("Transpose", [graph.node("MatMul", matrices)], perm=(0, 3, 1, 2))
