@@ -1,4 +1,4 @@
-"""The analog semantics in ten lines of numpy: what every other implementation is compared with."""
+"""The analog semantics in a few lines of numpy: what every other implementation is compared with."""
 
 import numpy as np
 
@@ -11,6 +11,10 @@ def analog(network: Network, inputs: dict[str, np.ndarray]) -> dict[str, np.ndar
     for name in network.order:
         population = network.populations[name]
         if name not in network.inputs:
-            summed = sum(apply(c.operators, values[c.source]) for c in network.incoming(name))
-            values[name] = population.neuron.apply(summed if population.bias is None else summed + population.bias)
+            summed = [
+                sum(apply(c.operators, values[c.source]) for c in network.incoming(name, port))
+                for port in range(population.neuron.ports)
+            ]
+            biases = [0 if bias is None else bias for _, bias in population.ports]
+            values[name] = population.neuron.apply(*(x + bias for x, bias in zip(summed, biases, strict=True)))
     return values

@@ -143,7 +143,6 @@ def _code(name: str, neuron: SpikingNeuron) -> Code:
         case ir.FewSpikeFunction(computes=computes):
             raise BackendError(
                 f"the mlgenn backend does not compute the {type(computes).__name__} of {name!r} in a soma"
-                f"{_way_out(computes)}"
             )
         case ir.FewSpikeNeuron():
             return _few_spike(neuron)
@@ -186,10 +185,6 @@ def _computing(neuron: ir.FewSpikeFunction, computes: ir.Function | ir.Product) 
 def _soma(computes: ir.Function | ir.Product) -> str:
     """What a soma makes of x in GeNN's language."""
     return _expression(computes) if isinstance(computes, ir.Function) else "x * (Arrived1 + Bias1)"
-
-
-def _way_out(computes: ir.AnalogNeuron) -> str:
-    return "; run lower-matmul before few-spike" if isinstance(computes, ir.MatMul) else ""
 
 
 def _expression(neuron: ir.Function) -> str:
