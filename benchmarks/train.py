@@ -1,9 +1,12 @@
-"""Train the two CIFAR-10 networks whose conversions are measured: one with residual branches, one with max pooling.
+"""Train the CIFAR-10 networks whose conversions are measured.
 
-    python benchmarks/train.py DATA.npz --out FOLDER [--epochs N] [--networks resnet maxpool] [--seed 0]
+    python benchmarks/train.py DATA.npz --out FOLDER [--epochs N] [--networks resnet maxpool se …] [--seed 0]
 
-DATA holds x_train, y_train, x_test, y_test; the images are uint8 and the models take image / 255. FOLDER gets
-cifar10_resnet.keras and cifar10_maxpool.keras. The test images serve only to report the accuracy at the end.
+Two are of rectifiers, one with residual branches (resnet) and one with max pooling (maxpool). Three are not: `se` has
+depthwise convolutions, SiLU and squeeze-excitation, as EfficientNet; `mobile` hard-swish and hard-sigmoid gates, as
+MobileNetV3; `convnext` GELU, layer normalisation and layer scale, as ConvNeXt. DATA holds x_train, y_train, x_test,
+y_test; the images are uint8 and the models take image / 255. FOLDER gets cifar10_NAME.keras. The test images serve only
+to report the accuracy at the end. `transformer.py` trains a vision transformer.
 """
 
 import argparse
@@ -135,7 +138,92 @@ def convolution(
     return layers.ReLU(name=f"{name}_relu")(x) if rectify else x
 
 
-NETWORKS: dict[str, Callable[[], keras.Model]] = {"resnet": resnet, "maxpool": maxpool}
+def se() -> keras.Model:
+    """Separable convolutions with SiLU, each followed by squeeze-excitation, after Tan & Le 2019 (EfficientNet)."""
+    image = keras.Input((32, 32, 3), name="image")
+    x = activated(image, "stem", "silu", 24, 3, 2)
+    for number, (filters, strides) in enumerate(((24, 1), (48, 2), (48, 1), (96, 2), (96, 1)), start=1):
+        inner = depthwise(x, f"block{number}_depthwise", "silu", 3, strides)
+        inner = gated(inner, f"block{number}", "silu", "sigmoid")
+        inner = convolution(inner, f"block{number}_project", filters, kernel=1, rectify=False)
+        x = layers.Add(name=f"block{number}_add")([x, inner]) if x.shape == inner.shape else inner
+    x = activated(x, "head", "silu", 192, 1, 1)
+    return classifier(image, x, "se")
+
+
+def mobile() -> keras.Model:
+    """Inverted residuals with hard-swish and hard-sigmoid gates, after Howard et al. 2019 (MobileNetV3)."""
+    image = keras.Input((32, 32, 3), name="image")
+    x = activated(image, "stem", "hard_silu", 16, 3, 2)
+    for number, (filters, strides) in enumerate(((16, 1), (32, 2), (32, 1), (64, 2), (64, 1)), start=1):
+        inner = activated(x, f"block{number}_expand", "hard_silu", 3 * x.shape[-1], 1, 1)
+        inner = depthwise(inner, f"block{number}_depthwise", "hard_silu", 3, strides)
+        inner = gated(inner, f"block{number}", "relu", "hard_sigmoid")
+        inner = convolution(inner, f"block{number}_project", filters, kernel=1, rectify=False)
+        x = layers.Add(name=f"block{number}_add")([x, inner]) if x.shape == inner.shape else inner
+    x = activated(x, "head", "hard_silu", 128, 1, 1)
+    return classifier(image, x, "mobile")
+
+
+def convnext() -> keras.Model:
+    """Depthwise 5x5 convolution, layer normalisation, two dense layers with GELU between them, layer scale; and a
+    residual branch around it all, after Liu et al. 2022 (ConvNeXt). The layer scale is a depthwise 1x1 convolution.
+    """
+    image = keras.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(48, 4, 4, name="stem")(image)
+    x = layers.LayerNormalization(epsilon=1e-6, name="stem_norm")(x)
+    for stage, (filters, blocks) in enumerate(((48, 3), (96, 2)), start=1):
+        if filters != x.shape[-1]:
+            x = layers.LayerNormalization(epsilon=1e-6, name=f"down{stage}_norm")(x)
+            x = layers.Conv2D(filters, 2, 2, name=f"down{stage}")(x)
+        for block in range(1, blocks + 1):
+            name = f"stage{stage}_block{block}"
+            inner = layers.DepthwiseConv2D(5, padding="same", name=f"{name}_depthwise")(x)
+            inner = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm")(inner)
+            inner = layers.Dense(4 * filters, "gelu", name=f"{name}_expand")(inner)
+            inner = layers.Dense(filters, name=f"{name}_project")(inner)
+            inner = layers.DepthwiseConv2D(
+                1, use_bias=False, depthwise_initializer=keras.initializers.Constant(0.1), name=f"{name}_scale"
+            )(inner)
+            x = layers.Add(name=f"{name}_add")([x, inner])
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.LayerNormalization(epsilon=1e-6, name="head_norm")(x)
+    return keras.Model(image, layers.Dense(10, "softmax", name="classes")(x), name="convnext")
+
+
+def activated(
+    x: keras.KerasTensor, name: str, activation: str, filters: int, kernel: int, strides: int
+) -> keras.KerasTensor:
+    """A convolution and its batch normalisation, then an activation."""
+    return layers.Activation(activation, name=f"{name}_act")(convolution(x, name, filters, kernel, strides, False))
+
+
+def depthwise(x: keras.KerasTensor, name: str, activation: str, kernel: int, strides: int) -> keras.KerasTensor:
+    """A depthwise convolution and its batch normalisation, then an activation."""
+    x = layers.DepthwiseConv2D(kernel, strides, "same", name=name)(x)
+    return layers.Activation(activation, name=f"{name}_act")(layers.BatchNormalization(name=f"{name}_bn")(x))
+
+
+def gated(x: keras.KerasTensor, name: str, activation: str, gate: str) -> keras.KerasTensor:
+    """Squeeze-excitation: every channel times a gate that the means of all channels open [Hu 2018]."""
+    y = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
+    y = layers.Conv2D(max(x.shape[-1] // 4, 8), 1, activation=activation, name=f"{name}_reduce")(y)
+    y = layers.Conv2D(x.shape[-1], 1, activation=gate, name=f"{name}_expand_gate")(y)
+    return layers.Multiply(name=f"{name}_gate")([x, y])
+
+
+def classifier(image: keras.KerasTensor, x: keras.KerasTensor, name: str) -> keras.Model:
+    x = layers.Dropout(0.1, name="dropout")(layers.GlobalAveragePooling2D(name="pool")(x))
+    return keras.Model(image, layers.Dense(10, "softmax", name="classes")(x), name=name)
+
+
+NETWORKS: dict[str, Callable[[], keras.Model]] = {
+    "resnet": resnet,
+    "maxpool": maxpool,
+    "se": se,
+    "mobile": mobile,
+    "convnext": convnext,
+}
 
 
 if __name__ == "__main__":

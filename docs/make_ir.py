@@ -39,6 +39,8 @@ EXAMPLES = (
     ir.Clip(6.0),
     ir.QuantizedRelu(2.0, 8),
     ir.Function("silu"),
+    ir.Product(),
+    ir.MatMul((4, 16, 8), (4, 8, 16)),
     ir.LeakyRelu(0.1),
     ir.MaxPool2D((8, 8, 16), (2, 2), (2, 2)),
     ir.MaxPoolRelu2D((8, 8, 16), (2, 2), (2, 2)),
@@ -54,7 +56,7 @@ EXAMPLES = (
     ir.GradedInput(),
     ir.FewSpikeInput(4, 1.0, 0.03125),
     ir.FewSpike(4, 2.0, 0.0625),
-    ir.FewSpikeFunction(4, 2.0, 0.0625, "silu", signed=True),
+    ir.FewSpikeFunction(8, 2.0, 0.00390625, ir.Product()),
     ir.FewSpikeReadout(),
 )
 
@@ -72,6 +74,7 @@ def _parts() -> Iterator[str]:
     yield INTRODUCTION
     yield "## An example"
     yield _example()
+    yield _gate()
     yield "## The graph"
     for cls in (ir.Network, ir.Population, ir.Connection, ir.Origin):
         yield from _section(cls)
@@ -148,6 +151,31 @@ def _example() -> str:
         f"```\n{network}```\n\n"
         "The residual addition is two edges into `block`, one of them one to one; the batch normalisation has "
         "disappeared into a weight and a bias."
+    )
+
+
+def _gate() -> str:
+    """A gate: a product of two summed inputs."""
+    network = ir.Network(
+        [
+            ir.Population("image", (8, 8, 3), ir.Input()),
+            ir.Population("features", (8, 8, 16), ir.Function("silu"), None, ir.Origin(("conv", "silu"))),
+            ir.Population("share", (8, 8, 16), ir.Function("sigmoid"), np.ones(16), ir.Origin(("gate", "sigmoid"))),
+            ir.Population("gated", (8, 8, 16), ir.Product(), None, ir.Origin(("mul",)), np.ones(16)),
+        ],
+        [
+            ir.Connection("image", "features", (ir.Conv2D(np.ones((1, 1, 3, 16))),)),
+            ir.Connection("image", "share", (ir.Conv2D(np.ones((1, 1, 3, 16))),)),
+            ir.Connection("features", "gated"),
+            ir.Connection("share", "gated", port=1),
+        ],
+        ["image"],
+        ["gated"],
+    )
+    ir.verify(network)
+    return (
+        "A population may have several summed inputs, its *ports*. A connection says to which it adds, where that is "
+        f"not port 0, and `second_bias` belongs to port 1:\n\n```\n{network}```"
     )
 
 

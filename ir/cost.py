@@ -1,15 +1,19 @@
-"""What a spiking network's activity costs: synaptic operations."""
+"""What a spiking network costs: synaptic operations, and the memory of products of matrices."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from .network import Connection, Network
+from .neurons import MatMul
 from .operators import AveragePool2D, Conv2D, Dense, Operator, Scale
 from .windows import windows
+
+PRODUCT_BYTES = 224  # of a product of two numbers in GeNN on a CPU, at most: measured while it is loaded
 
 
 def synaptic_operations(network: Network, spike_counts: Mapping[str, np.ndarray]) -> int:
@@ -23,6 +27,20 @@ def synaptic_operations(network: Network, spike_counts: Mapping[str, np.ndarray]
     """
     counted = (c for c in network.connections if c.source in spike_counts)
     return sum(_crossed(connection, spike_counts[connection.source]) for connection in counted)
+
+
+def products_text(matrices: MatMul) -> str:
+    """How many products of two numbers a product of matrices is, and what memory these take in GeNN, for people."""
+    sizes = "·".join(map(str, matrices.sizes))
+    return f"{sizes} = {matrices.products:,} products, {readable(matrices.products * PRODUCT_BYTES)}"
+
+
+def readable(size: int) -> str:
+    """A number of bytes for people."""
+    if size < 1024:
+        return f"{size} B"
+    power = min(int(math.log2(size)) // 10, 4)
+    return f"{size / 1024**power:.1f} {'KMGT'[power - 1]}iB"
 
 
 def _crossed(connection: Connection, counts: np.ndarray) -> int:

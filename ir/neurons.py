@@ -7,6 +7,7 @@ a sum for each: x₀ and x₁.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -153,6 +154,17 @@ class MatMul(TwoPorts):
 
     left: Shape
     right: Shape
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """B, M, N and K."""
+        (batch, rows, inner), columns = self.left, self.right[2]
+        return batch, rows, columns, inner
+
+    @property
+    def products(self) -> int:
+        """How many products of two numbers are summed up in all."""
+        return math.prod(self.sizes)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(self.left) != 3 or len(self.right) != 3:

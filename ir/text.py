@@ -2,8 +2,8 @@
 
 Lines are in topological order, ties by name, so that the same network always prints the same text; a
 network that breaks the rules prints too. Arrays appear as type, shape and a hash of their bytes, and names
-as they are, or quoted as in JSON if they hold more than letters, digits and `_./#@+-`, of any script. `parse` reads it
-all back.
+as they are, or quoted as in JSON if they hold more than letters, digits and `_./#@+-`, of any script. A connection to
+another port than 0 says which, `source -> target port=1`. `parse` reads it all back.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class LowerClip(Lowering):
 
     def lowered(self, rewrite: Rewrite) -> Sum:
         assert isinstance(rewrite.old.neuron, Clip)
-        x = rewrite.summed
+        x = rewrite.summed()
         unclipped = rewrite.population(rewrite.heir("unclipped"), Relu(), x)
         excess = rewrite.population(f"{rewrite.old.name}/excess", Relu(), x.shifted(-rewrite.old.neuron.max))
         return unclipped.minus(excess)

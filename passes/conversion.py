@@ -32,6 +32,7 @@ from ..ir import (
     Relu,
     Scale,
     Softmax,
+    SomaNeuron,
     Stage,
     UnsupportedModelError,
     as_inputs,
@@ -69,7 +70,9 @@ class Conversion(Pass):
 
     def _way_out(self, population: Population) -> str:
         lowering = _LOWERED_BY.get(type(population.neuron).__name__)
-        return f"; run {lowering} before {self.name}" if lowering else ""
+        if lowering:
+            return f"; run {lowering} before {self.name}"
+        return "; few-spike converts it" if isinstance(population.neuron, SomaNeuron) else ""
 
     def converted(self, network: Network, timesteps: int, neuron: Callable[[Population], Neuron]) -> Network:
         """`network` with the neurons that `neuron` gives for its populations."""

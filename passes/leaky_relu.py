@@ -23,7 +23,7 @@ class LowerLeakyRelu(Lowering):
 
     def lowered(self, rewrite: Rewrite) -> Sum:
         assert isinstance(rewrite.old.neuron, LeakyRelu)
-        x = rewrite.summed
+        x = rewrite.summed()
         positive = rewrite.population(rewrite.heir("positive"), Relu(), x)
         negative = rewrite.population(f"{rewrite.old.name}/negative", Relu(), x.scaled(-1.0))
         return positive.minus(negative.scaled(rewrite.old.neuron.slope))

@@ -129,16 +129,16 @@ def _elements(rewrite: Rewrite) -> list[Sum]:
     Repeating a number changes no maximum. What stands in is taken from as few positions as there can be: mostly from
     one, which no window has in the padding.
     """
-    taps = list(_taps(rewrite.old))
-    elements = [rewrite.summed.then(tap) for tap in taps]
+    taps, summed = list(_taps(rewrite.old)), rewrite.summed()
+    elements = [summed.then(tap) for tap in taps]
     if _zero_never_wins(rewrite.before, rewrite.old):
         return elements
-    ones = np.ones((1, *rewrite.summed.shape), np.float32)
+    ones = np.ones((1, *summed.shape), np.float32)
     inside = [tap.apply(ones)[0] for tap in taps]
     left = np.ones_like(inside[0])  # where no position stands in yet
     for place in sorted(range(len(taps)), key=lambda place: -inside[place].sum()):
         here, left = left * inside[place], left * (1 - inside[place])
-        stand_in = rewrite.summed.then(taps[place])
+        stand_in = summed.then(taps[place])
         for other, lies in enumerate(inside):
             if (missing := here * (1 - lies)).any():
                 elements[other] = elements[other].plus(stand_in.scaled(missing))

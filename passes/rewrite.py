@@ -106,23 +106,26 @@ class Rewrite:
         self._populations = {name: p for name, p in network.populations.items() if name != old.name}
         self._connections = [c for c in network.connections if old.name not in (c.source, c.target)]
 
-    @property
-    def summed(self) -> Sum:
-        """What the old population's neuron is applied to."""
-        terms = tuple(self.before.incoming(self.old.name))
-        return Sum(terms, self.old.bias, self.old.input_shape, self._origin)
+    def summed(self, port: int = 0) -> Sum:
+        """What the old population's neuron is applied to, or has at one of its ports."""
+        shape, bias = self.old.ports[port]
+        return Sum(tuple(self.before.incoming(self.old.name, port)), bias, shape, self._origin)
 
     def heir(self, suffix: str) -> str:
         """The old population's own name, so that profiles join by it; with `suffix` where the readout will need it."""
         return f"{self.old.name}/{suffix}" if self.old.name in self.before.outputs else self.old.name
 
-    def population(self, name: str, neuron: AnalogNeuron, summed: Sum) -> Sum:
-        """The output of a new population, called `name` unless that is taken."""
+    def population(self, name: str, neuron: AnalogNeuron, *summed: Sum) -> Sum:
+        """The output of a new population, called `name` unless that is taken, with a sum for each port."""
         while name in self._populations:
             name += "'"
-        self._populations[name] = Population(name, summed.shape, neuron, summed.bias, self._origin)
-        self._connect(summed, name)
-        return Sum((Connection(name, name, origin=self._origin),), None, summed.shape, self._origin)
+        shape = neuron.output_shape(summed[0].shape)
+        population = Population(name, shape, neuron, origin=self._origin)
+        for port, each in enumerate(summed):
+            population = population.shifted(each.bias, port)
+            self._connect(each, name, port)
+        self._populations[name] = population
+        return Sum((Connection(name, name, origin=self._origin),), None, shape, self._origin)
 
     def network(self, total: Sum) -> Network:
         """The network in which `total` stands for the old population, which stays on only as an output."""

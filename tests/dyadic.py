@@ -4,6 +4,7 @@ Weights, biases, thresholds and images are dyadic rationals of few bits, and poo
 inputs: whatever the order in which a backend sums, nothing is rounded.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -18,17 +19,21 @@ from snnc.ir import (
     CurrentInput,
     Dense,
     FewSpike,
+    FewSpikeFunction,
     FewSpikeInput,
     FewSpikeReadout,
     Flatten,
+    Function,
     GradedInput,
     Integrate,
     IntegrateFire,
     IntegrateFireInput,
+    MatMul,
     Network,
     Pad,
     Pick,
     Population,
+    Product,
     Scale,
     SpikeInput,
 )
@@ -259,17 +264,56 @@ def phases() -> Network:
     )
 
 
-NETWORKS = {build.__name__: build for build in (strided, per_channel, grouped, branching, spiking_inputs, phases)}
+def gates() -> Network:
+    """Functions whose values are exact, and products, signed and not, whose ports are fed from different depths."""
+
+    def code(k: int, alpha: float, computes: ir.AnalogNeuron, signed: bool = True) -> FewSpikeFunction:
+        return FewSpikeFunction(k, alpha, alpha / 2 ** (k + 1), computes, signed)
+
+    small = partial(dyadic, step=1 / 8)
+    sixths = 6 * dyadic(2, 1, 1, 2, 4, step=1 / 16)  # as hard-swish divides by six
+    return spiking(
+        [
+            Population("image", (4, 4, 2), GradedInput()),
+            Population("events", (5,), FewSpikeInput(4, 1.0, 1 / 32, signed=True)),
+            Population("squares", (4, 4, 4), code(4, 2.0, Function("square"), False), dyadic(3, 4, limit=0.25)),
+            Population("swish", (4, 4, 4), code(5, 4.0, Function("hard_swish"))),
+            Population("gated", (4, 4, 4), code(4, 4.0, Product()), dyadic(4, 4), second_bias=dyadic(5, 4, 4, 4)),
+            Population("sizes", (4, 4, 4), code(3, 2.0, Function("abs"), False)),
+            Population("flat", (6,), code(5, 4.0, Product(), False), second_bias=dyadic(6, 6)),
+            Population("y", (3,), FewSpikeReadout(), dyadic(7, 3)),
+        ],
+        [
+            Connection("image", "squares", (Conv2D(small(1, 3, 3, 2, 4), padding=SAME_3X3),)),
+            Connection("image", "swish", (Conv2D(sixths),)),
+            Connection("squares", "gated"),
+            Connection("swish", "gated", (Conv2D(small(8, 1, 1, 4, 4)),), port=1),
+            Connection("image", "gated", (Pad(((0, 0), (0, 0), (2, 0))),), port=1),
+            Connection("gated", "sizes", (Scale(small(9, 4)),)),
+            Connection("events", "flat", (Dense(small(10, 5, 6)),)),
+            Connection("gated", "flat", (Flatten(), Dense(small(11, 64, 6))), port=1),
+            Connection("flat", "y", (Dense(small(12, 6, 3)),)),
+            Connection("sizes", "y", (Flatten(), Dense(dyadic(13, 64, 3, step=1 / 16)))),
+        ],
+        ["image", "events"],
+        ["flat", "y"],
+        timesteps=5,
+    )
+
+
+NETWORKS = {
+    build.__name__: build for build in (strided, per_channel, grouped, branching, spiking_inputs, phases, gates)
+}
 NETWORKS |= {f"few_spike_{k}": partial(few_spike, k) for k in range(1, 13)}
 
 
 @st.composite
-def networks(draw: st.DrawFn) -> Network:
-    """A random graph, few-spike or not.
+def networks(draw: st.DrawFn, phased: bool | None = None, matrices: bool = False) -> Network:
+    """A random graph, few-spike or not; in few-spike ones there are functions and products, and maybe of `matrices`.
 
     Populations read one to three earlier ones; those that none reads are outputs or feed one.
     """
-    timesteps, phased = draw(st.integers(1, 12)), draw(st.booleans())
+    timesteps, phased = draw(st.integers(1, 12)), draw(st.booleans()) if phased is None else phased
     timesteps = min(timesteps, 4) if phased else timesteps  # so few bits are exact whatever is drawn
     inputs_of, neurons_of, readout = (
         (_phased_inputs(timesteps), partial(_few_spike_neurons, timesteps), FewSpikeReadout())
@@ -280,14 +324,13 @@ def networks(draw: st.DrawFn) -> Network:
     inputs = [population.name for population in populations]
     connections = []
     for i in range(draw(st.integers(1, 4))):
-        first, *others = (draw(st.sampled_from(populations)) for _ in range(draw(st.integers(1, 3))))
-        chain = draw(_edges(first.shape))
-        shape = ir.output_shape(chain, first.shape)
-        connections.append(Connection(first.name, f"p{i}", chain))
-        for other in others:
-            if (chain := draw(_edges_to(other.shape, shape))) is not None:
-                connections.append(Connection(other.name, f"p{i}", chain))
-        populations.append(Population(f"p{i}", shape, draw(neurons_of(shape[-1])), draw(_biases(shape))))
+        computing = phased and draw(st.integers(0, 2)) != 1
+        given = (f"p{i}", list(populations))
+        population, incoming = draw(
+            _computing(*given, timesteps, matrices) if computing else _hidden(*given, neurons_of)
+        )
+        populations.append(population)
+        connections += incoming
     read = {edge.source for edge in connections}
     outputs = []
     for last in [p for p in populations if p.name not in (*read, *inputs)]:
@@ -296,6 +339,83 @@ def networks(draw: st.DrawFn) -> Network:
             populations.append(Population(outputs[-1], (3,), readout, draw(_biases((3,)))))
             connections.append(Connection(last.name, outputs[-1], (Dense(draw(_arrays(last.size, 3))),)))
     return spiking(populations, connections, inputs, outputs, timesteps)
+
+
+@st.composite
+def _hidden(
+    draw: st.DrawFn,
+    name: str,
+    earlier: list[Population],
+    neurons_of: Callable[[int], st.SearchStrategy[ir.SpikingNeuron]],
+) -> tuple[Population, list[Connection]]:
+    """A population that fires, and what it reads."""
+    first, *others = draw(_some(earlier))
+    chain = draw(_edges(first.shape))
+    shape = ir.output_shape(chain, first.shape)
+    edges = [Connection(first.name, name, chain)]
+    edges += [Connection(other.name, name, draw(_edges_to(other.shape, shape))) for other in others]
+    return Population(name, shape, draw(neurons_of(shape[-1])), draw(_biases(shape))), edges
+
+
+@st.composite
+def _computing(
+    draw: st.DrawFn, name: str, earlier: list[Population], timesteps: int, matrices: bool
+) -> tuple[Population, list[Connection]]:
+    """A population whose soma computes something, of so few bits that the product of two inputs is exact.
+
+    What is read is no more than 2, in steps of 1/64 or, after pooling, of 1/256. The sum of three such numbers, with
+    weights in steps of one half, has 12 bits; that of matrices, which are only picked, has 9.
+    """
+    computes = draw(_computed(matrices))
+    factor = np.float32(6 if computes == Function("hard_swish") else 1)  # by which it divides
+    sources = draw(_some(earlier, least=computes.ports))
+    first = draw(_edges(sources[0].shape))
+    shape = ir.output_shape(first, sources[0].shape)
+    if isinstance(computes, MatMul):
+        shape = computes.output_shape(shape)
+    edges = []
+    for number, source in enumerate(sources):
+        port = min(number, computes.ports - 1)
+        wanted = computes.input_shape(shape, port)
+        if isinstance(computes, MatMul):
+            chain = draw(_picks(source.size, wanted))
+        else:
+            chain = _coarse(first if not number else draw(_edges_to(source.shape, wanted)))
+        scale = Scale(np.full(wanted[-1:], factor))
+        edges.append(Connection(source.name, name, (*chain, scale), port=port))
+    biases = [draw(_biases(computes.input_shape(shape, port))) for port in range(computes.ports)]
+    biases = [bias if bias is None else factor * bias for bias in biases]
+    neuron = draw(_few_spike_functions(timesteps, shape[-1], computes))
+    return Population(name, shape, neuron, biases[0], second_bias=biases[1] if computes.ports > 1 else None), edges
+
+
+def _some(earlier: list[Population], least: int = 1) -> st.SearchStrategy[list[Population]]:
+    return st.lists(st.sampled_from(earlier), min_size=least, max_size=3)
+
+
+def _computed(matrices: bool) -> st.SearchStrategy[ir.AnalogNeuron]:
+    """What gives dyadic numbers for dyadic numbers."""
+    parameters = {"abs": 1, "hard_shrink": 0.5, "hard_swish": 1, "identity": 1, "soft_shrink": 0.25, "square": 1}
+    functions = st.sampled_from([Function(name, parameter) for name, parameter in parameters.items()])
+    sizes = st.tuples(*[st.integers(1, 4)] * 4)
+    products = [sizes.map(lambda s: MatMul((s[0], s[1], s[3]), (s[0], s[3], s[2])))] if matrices else []
+    return st.one_of(st.just(Product()), functions, *products)
+
+
+def _coarse(operators: tuple[ir.Operator, ...]) -> tuple[ir.Operator, ...]:
+    """The operators with weights in steps of one half, and of each output's all but one of them zero."""
+    return tuple(map(_coarse_operator, operators))
+
+
+def _coarse_operator(operator: ir.Operator) -> ir.Operator:
+    match operator:
+        case Scale(factor):
+            return Scale(np.round(2 * factor) / 2)
+        case Conv2D(weight) | Dense(weight):
+            rows, outputs = weight.size // weight.shape[-1], weight.shape[-1]
+            kept = (np.arange(rows)[:, None] + np.arange(outputs)) % rows == 0
+            return replace(operator, weight=np.round(2 * weight) / 2 * kept.reshape(weight.shape))
+    return operator
 
 
 def _arrays(*shape: int, limit: float = 1, step: float = 1 / 64) -> st.SearchStrategy[np.ndarray]:
@@ -345,6 +465,14 @@ def _few_spike_neurons(timesteps: int, channels: int) -> st.SearchStrategy[ir.Sp
     return st.integers(1, timesteps).flatmap(of)
 
 
+def _few_spike_functions(
+    timesteps: int, channels: int, computes: ir.AnalogNeuron
+) -> st.SearchStrategy[ir.SpikingNeuron]:
+    each = partial(_one_or_each, channels=channels)
+    bits, signed = st.integers(1, timesteps), st.booleans()
+    return st.builds(FewSpikeFunction, bits, each(THRESHOLDS), each(POTENTIALS), st.just(computes), signed)
+
+
 def _one_or_each(values: st.SearchStrategy[float], channels: int) -> st.SearchStrategy[float | np.ndarray]:
     return values | st.lists(values, min_size=channels, max_size=channels).map(np.array)
 
@@ -382,19 +510,24 @@ def _pooling(draw: st.DrawFn, shape: ir.Shape) -> tuple[ir.Operator, ...]:
     return pool, Dense(draw(_arrays(int(np.prod(pool.output_shape(shape))), 3)))
 
 
-def _edges_to(shape: ir.Shape, target: ir.Shape) -> st.SearchStrategy[tuple[ir.Operator, ...] | None]:
-    """Operators from `shape` to `target`; None where only an image could be made of something else."""
+def _edges_to(shape: ir.Shape, target: ir.Shape) -> st.SearchStrategy[tuple[ir.Operator, ...]]:
+    """Operators from `shape` to `target`."""
+    pick = _picks(int(np.prod(shape)), target)
     if len(target) == 1:
         size = int(np.prod(shape))
         dense = _arrays(size, target[0]).map(lambda weight: (Dense(weight),))
-        picks = st.lists(st.integers(0, size - 1), min_size=target[0], max_size=target[0])
-        pick = picks.map(lambda indices: (Pick(np.array(indices)),))
         return st.one_of(dense, pick, _arrays(size).map(lambda f: (Scale(f),))) if shape == target else dense | pick
     if shape[:2] != target[:2]:
-        return st.none()
-    kernels = _arrays(3, 3, shape[2], target[2]).map(lambda weight: (Conv2D(weight, padding=SAME_3X3),))
+        return pick
+    kernels = pick | _arrays(3, 3, shape[2], target[2]).map(lambda weight: (Conv2D(weight, padding=SAME_3X3),))
     if shape[2] > target[2]:
         return kernels
     pad = Pad(((0, 0), (0, 0), (0, target[2] - shape[2])))
     alone = st.one_of(st.just((pad,)), _arrays(shape[2]).map(lambda factor: (Scale(factor), pad)))
     return st.one_of(kernels, alone)
+
+
+def _picks(size: int, target: ir.Shape) -> st.SearchStrategy[tuple[ir.Operator, ...]]:
+    """Any of `size` numbers in each place of `target`."""
+    indices = _arrays(*target, limit=size, step=1).map(lambda drawn: drawn.astype(np.int64) % size)
+    return indices.map(lambda places: (Pick(places),))

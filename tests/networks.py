@@ -85,13 +85,22 @@ def _array(*shape: int) -> st.SearchStrategy[np.ndarray]:
     return st.integers(0, 2**32 - 1).map(lambda seed: weights(seed, *shape))
 
 
+@st.composite
+def _picks(draw: st.DrawFn, size: int) -> ir.Pick:
+    """Some of `size` numbers, as a vector or an image."""
+    shape = draw(st.sampled_from([(1,), (4,), (6,), (1, 3, 2), (3, 4, 1), (2, 1, 3)]))
+    count = int(np.prod(shape))
+    picked = draw(st.lists(st.integers(0, size - 1), min_size=count, max_size=count))
+    return ir.Pick(np.array(picked).reshape(shape))
+
+
 def _flat_operators(shape: ir.Shape) -> st.SearchStrategy[ir.Operator]:
     size = shape[0]
     return st.one_of(
         st.integers(1, 5).flatmap(lambda units: _array(size, units)).map(ir.Dense),
         _array(size).map(ir.Scale),
         st.tuples(st.tuples(st.integers(0, 2), st.integers(0, 2))).map(ir.Pad),
-        st.lists(st.integers(0, size - 1), min_size=1, max_size=6).map(lambda picked: ir.Pick(np.array(picked))),
+        _picks(size),
         st.just(ir.Flatten()),
     )
 
@@ -124,7 +133,7 @@ def _image_operators(shape: ir.Shape) -> st.SearchStrategy[ir.Operator]:
         _array(*shape).map(ir.Scale),
         st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 3).map(ir.Pad),
         st.tuples(st.just((0, 0)), st.just((0, 0)), st.tuples(st.integers(0, 2), st.integers(0, 2))).map(ir.Pad),
-        st.lists(st.integers(0, size - 1), min_size=1, max_size=6).map(lambda picked: ir.Pick(np.array(picked))),
+        _picks(size),
         st.integers(1, 4).flatmap(lambda units: _array(size, units)).map(ir.Dense),
         st.just(ir.Flatten()),
     )

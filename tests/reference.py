@@ -1,4 +1,4 @@
-"""The analog semantics in ten lines of numpy: what every other implementation is compared with."""
+"""The analog semantics in a few lines of numpy: what every other implementation is compared with."""
 
 import numpy as np
 

@@ -12,6 +12,7 @@ import naive
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from networks import residual, weights
 from record_genn_spikes import recorded
 from scipy.stats import binom
@@ -51,16 +52,18 @@ def test_backends_compute_the_equations(build, backend):
 
 
 @settings(max_examples=150, derandomize=True, deadline=None)
-@given(dyadic.networks())
+@given(dyadic.networks(matrices=True))
 def test_the_engine_computes_the_equations_on_random_graphs(network):
     images = dyadic.images(network)
     assert_same(snnc.compile(network).simulate(images, record=True), naive.simulate(network, images))
 
 
 @needs_genn
-@settings(max_examples=6, derandomize=True, deadline=None, phases=[Phase.generate])  # each is a build of seconds
-@given(dyadic.networks())
-def test_genn_computes_the_equations_on_random_graphs(network):
+@pytest.mark.parametrize("phased", [False, True], ids=["rate", "few-spike"])
+@settings(max_examples=4, derandomize=True, deadline=None, phases=[Phase.generate])  # each is a build of seconds
+@given(data=st.data())
+def test_genn_computes_the_equations_on_random_graphs(phased, data):
+    network = data.draw(dyadic.networks(phased))
     images = dyadic.images(network)
     assert_same(snnc.compile(network, "mlgenn").simulate(images, record=True), naive.simulate(network, images))
 

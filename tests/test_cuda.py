@@ -19,7 +19,7 @@ from dyadic import dyadic as weights
 from hypothesis import Phase, given, settings
 from scipy.stats import binom
 from test_conformance import assert_same, poisson
-from test_genn_options import every_edge
+from test_genn_options import every_edge, into_second_ports
 
 import snnc
 from snnc import ir
@@ -112,6 +112,15 @@ def test_every_edge_is_right_in_every_matrix_type(source, matrix_type):
     compiled = run(network, dyadic.images(network), 3, matrix_type=forced)
     found = {str(edge.connection): edge.matrix_type for edge in compiled.edges}
     assert forced.items() <= found.items()
+
+
+@pytest.mark.parametrize("matrix_type", [None, "SPARSE", "PROCEDURAL"])
+def test_every_edge_is_right_into_second_ports(matrix_type):
+    network = into_second_ports()
+    edges = [edge for edge in network.connections if edge.port]
+    if matrix_type == "PROCEDURAL":
+        edges = [edge for edge in edges if edge.target in ("plain", "asymmetric", "strided", "same_conv")]
+    run(network, dyadic.images(network), 3, matrix_type={str(edge): matrix_type for edge in edges if matrix_type})
 
 
 def test_toeplitz_matrices_are_right_where_they_can_be_had():

@@ -25,6 +25,7 @@ from dyadic import dyadic as weights
 import snnc
 from snnc import ir
 from snnc.backend.compiled import TOTALS, Wanted
+from snnc.backend.mlgenn.connectivity import is_toeplitz
 from snnc.ir import (
     AveragePool2D,
     BackendError,
@@ -89,6 +90,25 @@ def every_edge() -> ir.Network:
     )
 
 
+def into_second_ports() -> ir.Network:
+    """The same edges, and one that GeNN can keep as a kernel, into the second ports of products."""
+    edges = {edge.target: edge.operators for edge in every_edge().connections if edge.source == "s"}
+    edges["same_conv"] = (Conv2D(weights(9, 3, 3, 4, 4), padding=dyadic.SAME_3X3),)
+    image, count = (6, 6, 4), 144
+    populations = [
+        Population("x", image, ir.GradedInput()),
+        Population("s", image, ir.FewSpikeFunction(3, 1.0, 1 / 16, ir.Function("identity"))),
+    ]
+    connections = [Connection("x", "s")]
+    for name, edge in edges.items():
+        shape = ir.output_shape(edge, image)
+        product = ir.FewSpikeFunction(4, 4.0, 1 / 8, ir.Product())
+        populations.append(Population(name, shape, product, second_bias=weights(10, shape[-1])))
+        places = ir.Pick(np.arange(np.prod(shape)).reshape(shape) * 5 % count)
+        connections += [Connection("x", name, (places,)), Connection("s", name, edge, port=1)]
+    return dyadic.spiking(populations, connections, ["x"], list(edges), timesteps=4)
+
+
 def assert_same(found, expected) -> None:
     for kind in ("trains", "spike_counts", "potentials", "decoded"):
         for name, values in getattr(expected, kind).items():
@@ -141,6 +161,20 @@ def test_every_edge_is_right_in_every_matrix_type(matrix_type):
     compiled = run(every_edge(), matrix_type=matrix_type)
     expected = {matrix_type} if matrix_type else {"SPARSE", "DENSE"}
     assert {edge.matrix_type for edge in compiled.edges} == expected
+
+
+@needs_genn
+@pytest.mark.parametrize("matrix_type", [None, "TOEPLITZ", "SPARSE", "DENSE"])
+def test_every_matrix_type_leads_into_second_ports(matrix_type):
+    network = into_second_ports()
+    edges = [edge for edge in network.connections if edge.port]
+    if matrix_type == "TOEPLITZ":
+        edges = [edge for edge in edges if is_toeplitz(edge.operators)]
+        assert len(edges) > 1
+    forced = {str(edge): matrix_type for edge in edges} if matrix_type else {}
+    compiled = run(network, matrix_type=forced)
+    found = {str(edge.connection): edge.matrix_type for edge in compiled.edges}
+    assert forced.items() <= found.items()
 
 
 @needs_genn
@@ -311,6 +345,31 @@ def test_a_kept_build_is_used_again_and_never_wrongly(tmp_path):
     assert len(builds(folder)) == 4
     assert first.items() <= builds(folder).items()
     assert {path.name[:5] for path in folder.iterdir()} == {"snnc-"}
+
+
+def gated(second: str) -> ir.Network:
+    """A product of two inputs, the one called `second` at its second port, which has a bias."""
+    ports = {name: int(name == second) for name in ("a", "b")}
+    return dyadic.spiking(
+        [
+            *(Population(name, (4,), ir.GradedInput()) for name in ports),
+            Population("y", (4,), ir.FewSpikeFunction(4, 1.0, 0.0, ir.Product()), second_bias=weights(1, 4)),
+        ],
+        [Connection(name, "y", port=port) for name, port in ports.items()],
+        list(ports),
+        ["y"],
+        timesteps=4,
+    )
+
+
+@needs_genn
+def test_builds_of_networks_that_differ_in_ports_are_kept_apart(tmp_path):
+    for second in ("b", "a"):
+        run(gated(second), folder=tmp_path)
+    both = builds(tmp_path)
+    assert len(both) == 2
+    run(gated("b"), folder=tmp_path)
+    assert builds(tmp_path) == both
 
 
 @needs_genn

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import dyadic
 import numpy as np
 import pytest
 from networks import residual, weights
@@ -94,9 +95,10 @@ def test_statistics_are_those_of_the_arrays():
     )
     content = embedded(to_html(network, "net"))
     fire = content["populations"][1]
-    bias = {key: fire["bias"][key] for key in ("min", "max", "mean", "median", "zeros", "count")}
+    (said,) = fire["biases"]
+    bias = {key: said[key] for key in ("min", "max", "mean", "median", "zeros", "count")}
     assert bias == {"min": 0, "max": 2, "mean": 0.75, "median": 0.5, "zeros": 0.5, "count": 4}
-    assert sum(fire["bias"]["histogram"]) == 4
+    assert sum(said["histogram"]) == 4
     assert fire["note"] == "λ ~2.5"
     threshold, initial = fire["fields"][:2]
     assert (threshold["name"], threshold["min"], threshold["max"]) == ("v_thresh", 1, 8)
@@ -112,6 +114,7 @@ def test_labels():
 
     assert text() == "1:1"
     assert label(Connection("a", "b", delay=3)) == "1:1 · delay 3"
+    assert label(Connection("a", "b", (ir.Flatten(),), 3, port=1)) == "Flatten · port 1 · delay 3"
     assert text(ir.Conv2D(weights(0, 3, 3, 2, 8), strides=(2, 2))) == "Conv2D 3×3 s2"
     assert text(ir.Conv2D(weights(0, 1, 7, 2, 8), strides=(1, 2), groups=2)) == "Conv2D 1×7 s1×2 g2"
     assert text(ir.Conv2D(weights(0, 3, 3, 1, 8), dilation=(2, 2), groups=8)) == "Conv2D 3×3 d2 depthwise"
@@ -119,7 +122,34 @@ def test_labels():
     assert text(*pooled) == "AvgPool 2×2 → Flatten → Dense"
 
 
-@pytest.mark.parametrize("network", [residual(), dense_block(20)], ids=["residual", "dense"])
+def test_ports_and_what_a_soma_computes():
+    network = dyadic.gates()
+    content = embedded(to_html(network, "gates"))
+    populations = {p["name"]: p for p in content["populations"]}
+    gated, squares = populations["gated"], populations["squares"]
+    assert [bias["shape"] for bias in gated["biases"]] == [[4], [4, 4, 4]]
+    assert [bias and bias["shape"] for bias in populations["flat"]["biases"]] == [None, [6]]
+    assert len(squares["biases"]) == 1
+    assert (gated["note"], squares["note"]) == ("Product in few spikes", "square in few spikes")
+    assert {"name": "computes", "text": "Function(function=square)"} in squares["fields"]
+    assert [c["port"] for c in content["connections"]] == [c.port for c in network.connections]
+    assert [c["text"] for c in content["connections"] if c["port"]] == [
+        "Conv2D 1×1 · port 1",
+        "Pad · port 1 · delay 5",
+        "Dense · port 1",
+    ]
+
+
+def test_both_ports_from_one_population():
+    """A square: two edges between the same boxes, which are drawn apart."""
+    populations = [Population("x", (4,), ir.Input()), Population("y", (4,), ir.Product())]
+    network = Network(populations, [Connection("x", "y", port=port) for port in range(2)], ["x"], ["y"])
+    plan = layout(network, [label(c) for c in network.connections])
+    assert len(set(plan.paths)) == 2
+    assert all(place.free for place in plan.labels)
+
+
+@pytest.mark.parametrize("network", [residual(), dense_block(20), dyadic.gates()], ids=["residual", "dense", "gates"])
 def test_no_edge_is_drawn_across_a_box(network):
     plan = layout(network, [label(c) for c in network.connections])
     boxes = list(plan.boxes.values())

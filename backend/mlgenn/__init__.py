@@ -6,8 +6,20 @@ from collections.abc import Collection
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from ...ir import BackendError, Network, SpikingNeuron, as_flag, as_names, as_network, as_path, verify
-from .connectivity import Edge, choose, readable
+from ...ir import (
+    BackendError,
+    FewSpikeFunction,
+    MatMul,
+    Network,
+    SpikingNeuron,
+    as_flag,
+    as_names,
+    as_network,
+    as_path,
+    verify,
+)
+from ...ir.cost import products_text
+from .connectivity import Edge, choose
 from .machine import CPU, GPU_BATCH, describe, genn_backend
 from .options import Device, Forced, MatrixType, Options
 
@@ -99,6 +111,7 @@ def _require_runnable(network: Network) -> None:
         )
     verify(network, "spiking")
     _require_no_pooling(network)
+    _require_no_matrices(network)
 
 
 def _require_no_pooling(network: Network) -> None:
@@ -114,4 +127,18 @@ def _require_no_pooling(network: Network) -> None:
         )
 
 
-__all__ = ["Device", "Edge", "Forced", "MatrixType", "Options", "compile", "plan", "readable"]
+def _require_no_matrices(network: Network) -> None:
+    multiplying = [
+        f"{name!r} (from {', '.join(population.origin.layers) or 'no known layer'}): {products_text(neuron.computes)}"
+        for name, population in network.populations.items()
+        if isinstance(neuron := population.neuron, FewSpikeFunction) and isinstance(neuron.computes, MatMul)
+    ]
+    if multiplying:
+        raise BackendError(
+            "GeNN's neurons multiply numbers, not matrices: run lower-matmul before few-spike, "
+            "or compile the network with the backend 'onnxruntime'. Lowered, these would be:\n"
+            + "\n".join(f"  - {line}" for line in multiplying)
+        )
+
+
+__all__ = ["Device", "Edge", "Forced", "MatrixType", "Options", "compile", "plan"]

@@ -81,7 +81,8 @@ def fingerprint(emitted: ml_genn.Network, edges: Sequence[Edge], genn_model: Any
     for edge, connection in zip(edges, emitted.connections, strict=True):
         weight = connection.connectivity.weight
         shared = getattr(weight, "shape", weight) if edge.matrix_type != "SPARSE" or edge.kind == "OneToOne" else None
-        parts += [connection.name, edge.kind, edge.matrix_type, edge.connection.delay, edge.bytes, shared]
+        parts += [connection.name, edge.connection.port, edge.connection.delay]
+        parts += [edge.kind, edge.matrix_type, edge.bytes, shared]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from ...ir import BackendError, Images, Network, PoissonInput, SpikingNeuron, as_inputs, as_labels
+from ...ir.cost import readable
 from ..compiled import CompiledSpiking, Recording, Wanted
 from . import gpu
 from .build import build, build_errors, fingerprint, keep, load_errors, private_folder, remove
 from .compiler import WindowCompiler
-from .connectivity import Machine, choose, readable, require_memory
+from .connectivity import Machine, choose, require_memory
 from .emit import emit, is_constant
 from .machine import CPU, GPU_BATCH, describe, free_memory, genn_backend
 from .neurons import SECOND, STEADY

@@ -22,6 +22,7 @@ from ...ir import (
     SpikingNeuron,
     output_shape,
 )
+from ...ir.cost import readable
 from ..weights import weighted
 from .fanout import fan_out
 from .options import Forced, MatrixType
@@ -139,14 +140,6 @@ def require_memory(edges: Sequence[Edge], available: int, copies: int = 1) -> No
         "Of convolutions without stride GeNN needs to keep only the kernel",
     ]
     raise BackendError("\n".join(lines))
-
-
-def readable(size: int) -> str:
-    """A number of bytes for people."""
-    if size < 1024:
-        return f"{size} B"
-    power = min(int(math.log2(size)) // 10, 4)
-    return f"{size / 1024**power:.1f} {'KMGT'[power - 1]}iB"
 
 
 def _possible(network: Network, connection: Connection, machine: Machine) -> dict[MatrixType, Edge]:

@@ -1,7 +1,8 @@
 """How many synapses operators have, from shapes alone: even of a connection that no memory would hold.
 
 What an operator of images connects is separable: which rows meet, which columns and which channels are three
-questions. So a sequence of them is three small matrices, and what is picked afterwards is a count per position.
+questions. So a sequence of them is three small matrices, and what is picked before or afterwards is a count per
+position.
 """
 
 from __future__ import annotations
@@ -17,23 +18,26 @@ from ...ir import AveragePool2D, BackendError, Conv2D, Dense, Flatten, Operator,
 def fan_out(operators: tuple[Operator, ...], shape: Shape) -> np.ndarray:
     """For each neuron of a source of `shape`, flat, how many neurons of the target it meets.
 
-    Paths that end in the same neuron are one synapse. A weight of zero is a synapse, one in the padding is none. A
-    matrix counts in full, whatever stands before or after it.
+    Paths that end in the same neuron are one synapse; but those that part before a Pick, or in it, and meet again in
+    windows behind it count as several. A weight of zero is a synapse, one in the padding is none. A matrix counts in
+    full, whatever stands before or after it.
     """
+    shapes = [output_shape(operators[:done], shape) for done in range(len(operators) + 1)]
+    size = math.prod(shapes[-1])
     if any(isinstance(operator, Dense) for operator in operators):
-        return np.full(math.prod(shape), math.prod(output_shape(operators, shape)))
-    flat = next((i for i, operator in enumerate(operators) if len(shape) == 1 or _flattens(operator)), len(operators))
-    axes: list[np.ndarray] = []
-    for operator in operators[:flat]:
-        steps = _axes(operator, shape)
-        axes = [(axis @ step > 0).astype(np.float32) for axis, step in zip(axes, steps, strict=True)] if axes else steps
-        shape = operator.output_shape(shape)
-    rows = kept = _kept(operators[flat:], shape)
-    if axes and (kept == 1).all():
-        rows = reduce(np.multiply.outer, [axis.sum(1) for axis in axes])
-    elif axes:
-        rows = np.einsum("ha,wb,cd,abd->hwc", *axes, kept, optimize=True)
-    return rows.reshape(-1).astype(np.int64)
+        return np.full(math.prod(shape), size)
+    met = np.ones(shapes[-1])  # by each number that the operators from some place on are given
+    axes: list[np.ndarray] = []  # which ends of those right before that place meet
+    for operator, given in zip(reversed(operators), reversed(shapes[:-1]), strict=True):
+        if isinstance(operator, Scale):
+            continue
+        if len(given) == 3 and not isinstance(operator, (Flatten, Pick)):
+            steps = _axes(operator, given)
+            joined = zip(steps, axes, strict=True) if axes else ()
+            axes = [(step @ axis > 0).astype(np.float32) for step, axis in joined] or steps
+            continue
+        met, axes = _moved(operator, _through(axes, met), given), []
+    return np.minimum(_through(axes, met), size).reshape(-1).astype(np.int64)
 
 
 def windows_along(
@@ -46,16 +50,25 @@ def windows_along(
     return taps[inside], sources[inside], targets[inside]
 
 
-def _flattens(operator: Operator) -> bool:
-    return isinstance(operator, (Flatten, Pick))
+def _through(axes: list[np.ndarray], met: np.ndarray) -> np.ndarray:
+    """How many targets each number meets before operators of images, if it is `met` after them."""
+    if axes and (met == 1).all():
+        return reduce(np.multiply.outer, [axis.sum(1) for axis in axes])
+    for place, axis in enumerate(axes):
+        met = np.moveaxis(np.tensordot(axis, met, (1, place)), 0, place)
+    return met
 
 
-def _kept(operators: tuple[Operator, ...], shape: Shape) -> np.ndarray:
-    """How often each number of an input of `shape` occurs after `operators`, none of which sums."""
-    numbered = np.arange(1, math.prod(shape) + 1).reshape(1, *shape)
-    for operator in operators:
-        numbered = numbered if isinstance(operator, Scale) else operator.apply(numbered)
-    return np.bincount(numbered.reshape(-1), minlength=math.prod(shape) + 1)[1:].reshape(shape)
+def _moved(operator: Operator, met: np.ndarray, shape: Shape) -> np.ndarray:
+    """The same before an operator that only moves numbers, on an input of `shape`."""
+    match operator:
+        case Pick(indices):
+            return np.bincount(indices.reshape(-1), met.reshape(-1), math.prod(shape)).reshape(shape)
+        case Flatten():
+            return met.reshape(shape)
+        case Pad(((before, _),)):
+            return met[before : before + shape[0]]
+    raise BackendError(f"the mlgenn backend does not know the operator {type(operator).__name__}")
 
 
 def _axes(operator: Operator, shape: Shape) -> list[np.ndarray]:
@@ -69,8 +82,6 @@ def _axes(operator: Operator, shape: Shape) -> list[np.ndarray]:
             dilation, channels = (1, 1), np.eye(shape[2])
         case Pad(amounts):
             return [np.eye(n, after, before) for n, after, (before, _) in zip(shape, output, amounts, strict=True)]
-        case Scale():
-            return [np.eye(size) for size in shape]
         case _:
             raise BackendError(f"the mlgenn backend does not know the operator {type(operator).__name__}")
     axes = [np.zeros(ends, np.float32) for ends in zip(shape[:2], output[:2], strict=True)]

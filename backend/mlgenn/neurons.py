@@ -143,7 +143,6 @@ def _code(name: str, neuron: SpikingNeuron) -> Code:
         case ir.FewSpikeFunction(computes=computes):
             raise BackendError(
                 f"the mlgenn backend does not compute the {type(computes).__name__} of {name!r} in a soma"
-                f"{_way_out(computes)}"
             )
         case ir.FewSpikeNeuron():
             return _few_spike(neuron)
@@ -189,10 +188,6 @@ def _soma(computes: ir.Function | ir.Product) -> str:
     if isinstance(computes, ir.Function):
         return _expression(computes.function, computes.parameter, "x")
     return f"x * {_expression(computes.function, computes.parameter, 'x1')}"
-
-
-def _way_out(computes: ir.AnalogNeuron) -> str:
-    return "; run lower-matmul before few-spike" if isinstance(computes, ir.MatMul) else ""
 
 
 def _expression(function: str, parameter: float, x: str) -> str:

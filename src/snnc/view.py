@@ -24,8 +24,11 @@ from .ir import (
     Connection,
     Conv2D,
     DataError,
+    FewSpikeFunction,
+    Function,
     IntegrateFire,
     Network,
+    Neuron,
     Operator,
     Origin,
     Pair,
@@ -101,6 +104,7 @@ def describe(network: Network, title: str) -> dict[str, Any]:
                 "path": path,
                 "text": text,
                 "label": [round(place.x, 1), round(place.y, 1), place.free],
+                "port": connection.port,
                 "delay": connection.delay,
                 "parameters": sum(_parameters(operator) for operator in connection.operators),
                 "operators": [_operator(operator) for operator in connection.operators],
@@ -112,9 +116,11 @@ def describe(network: Network, title: str) -> dict[str, Any]:
 
 
 def label(connection: Connection) -> str:
-    """The short text on an edge: `Conv2D 3×3 s2`, `AvgPool 2×2 → Dense`, `1:1 · delay 3`."""
+    """The short text on an edge: `Conv2D 3×3 s2`, `AvgPool 2×2 → Dense`, `1:1 · port 1 · delay 3`."""
     text = " → ".join(map(_operator_label, connection.operators)) or "1:1"
-    return f"{text} · delay {connection.delay}" if connection.delay else text
+    port = f" · port {connection.port}" if connection.port else ""
+    delay = f" · delay {connection.delay}" if connection.delay else ""
+    return f"{text}{port}{delay}"
 
 
 def _operator_label(operator: Operator) -> str:
@@ -143,23 +149,27 @@ def _population(population: Population) -> dict[str, Any]:
         "shape": population.shape,
         "size": population.size,
         "kind": type(neuron).__name__,
-        "note": _note(population),
+        "note": _note(neuron),
         "fields": _fields(neuron),
-        "bias": None if population.bias is None else _statistics(population.bias),
+        "biases": [None if bias is None else _statistics(bias) for _, bias in population.ports],
         **_origin(population.origin),
     }
 
 
-def _note(population: Population) -> str:
-    """What the box says of its neuron."""
-    match population.neuron:
+def _note(neuron: Neuron) -> str:
+    """What the box says of a neuron."""
+    match neuron:
         case IntegrateFire(v_thresh):
             return f"λ {v_thresh:.3g}" if isinstance(v_thresh, float) else f"λ ~{np.median(v_thresh):.3g}"
         case Clip(maximum):
             return f"Clip {maximum:g}"
         case QuantizedRelu(maximum, levels):
             return f"Clip {maximum:g}, {levels} levels"
-    return type(population.neuron).__name__
+        case Function(function):
+            return function
+        case FewSpikeFunction(computes=computes):
+            return f"{_note(computes)} in few spikes"
+    return type(neuron).__name__
 
 
 def _operator(operator: Operator) -> dict[str, Any]:

@@ -216,7 +216,8 @@ def demo(
 
 
 def _print_edges(network: Network, device: DeviceName | None) -> None:
-    from ..backend.mlgenn import plan, readable
+    from ..backend.mlgenn import plan
+    from ..ir.cost import readable
 
     edges = plan(network, device=device.value if device else None)
     width = max((len(str(edge.connection)) for edge in edges), default=0)
