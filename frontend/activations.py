@@ -129,7 +129,7 @@ def softmax(call: Call) -> Result:
     x, axis = _scores(call)
     if call.is_last and x.axis(axis) == len(x.shape) - 1:
         return Activation(Softmax(), x)
-    return normalisation.softmax(call.value(), axis, call)
+    return normalisation.softmax(call.resting(0), axis, call)
 
 
 def log_softmax(call: Call) -> Activation:

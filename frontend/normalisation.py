@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ..ir import Conv2D, Function, MaxPool2D
+from ..ir import Conv2D, Function, Relu
 from . import images
 from .affine import Value, alike
 from .call import Call, Result
@@ -148,10 +148,20 @@ def _minus(x: Value, y: Value, call: Call) -> Value:
 
 
 def _largest(x: Value, axis: int, call: Call) -> Value:
-    """The largest number along an ONNX axis, which stays with size 1."""
+    """The largest number along an ONNX axis, which stays with size 1: one half is compared with the other, and so on."""
     rows = np.moveaxis(places(x), axis, -1)
-    others, count = rows.shape[:-1], rows.shape[-1]
-    table = x.placed_as(rows.reshape(-1, count, 1), (math.prod(others), count, 1), ((0,), (1,), (2,)))
-    window = (1, count)
-    largest = call.population(MaxPool2D(table.shape, window, window), table, "max")
-    return largest.placed(np.expand_dims(np.arange(math.prod(others)).reshape(others), axis))
+    others = rows.shape[:-1]
+    largest = _rows(x, rows.reshape(-1, rows.shape[-1]))
+    while (count := largest.shape[1]) > 1:
+        half, own = -(-count // 2), np.arange(math.prod(largest.shape)).reshape(largest.shape[:2])
+        first, second = (
+            _rows(largest, part) for part in (own[:, :half], own[:, -half:])
+        )  # of odd numbers one is in both
+        largest = first.plus(call.population(Relu(), _minus(second, first, call), "larger"), call.layers)
+    said = call.population(Function("identity"), largest, "max")
+    return said.placed(np.expand_dims(np.arange(math.prod(others)).reshape(others), axis))
+
+
+def _rows(x: Value, positions: np.ndarray) -> Value:
+    """The numbers at positions (rows, columns), as an image of one channel."""
+    return x.placed_as(positions[..., None], (*positions.shape, 1), ((0,), (1,), (2,)))

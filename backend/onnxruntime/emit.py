@@ -252,6 +252,9 @@ def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: S
         case Pad(amounts):
             pairs = np.array([(0, 0), *internal_shape(amounts)], np.int64)  # type: ignore[arg-type]
             return graph.node("Pad", [value, graph.array(pairs.T.reshape(-1))])
+        case Pick(indices) if _repeats(indices, shape):
+            target = graph.array(np.array([1, *internal_shape(indices.shape)], np.int64))
+            return graph.node("Expand", [value, target])
         case Pick(indices):
             inside = indices if indices.ndim == 1 else np.moveaxis(indices, -1, 0)
             places = np.argsort(_internal_positions(shape))[inside]
@@ -260,6 +263,16 @@ def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: S
             last = graph.node("Transpose", [value], perm=(0, 2, 3, 1)) if len(shape) == 3 else value
             return graph.node("Flatten", [last])
     raise BackendError(f"the onnxruntime backend does not know the operator {type(operator).__name__}")
+
+
+def _repeats(indices: np.ndarray, shape: Shape) -> bool:
+    """Whether numbers are picked as numpy broadcasts them from `shape`, which takes no table of places."""
+    if indices.ndim != len(shape) or any(
+        size not in (1, wide) for size, wide in zip(shape, indices.shape, strict=True)
+    ):
+        return False
+    own = np.arange(math.prod(shape)).reshape(shape)
+    return bool((indices == np.broadcast_to(own, indices.shape)).all())
 
 
 def _internal_positions(shape: Shape) -> np.ndarray:
