@@ -2,10 +2,10 @@
 
     python benchmarks/beyond_rectifiers.py FOLDER CIFAR10.npz MNIST.npz [--networks se convnext vit mobile] [--images N]
 
-FOLDER holds what `train.py --networks se convnext mobile` and `transformer.py` made. The data hold x_train, y_train, x_test
-and y_test; the images are uint8 and the models take image / 255. Every network is converted by the same pipelines, with
-the first training images as calibration; the test images serve only to report. Then few-spike is timed, in forward passes
-of the ANN on onnxruntime at the batch that makes it fastest.
+FOLDER holds what `train.py --networks se convnext mobile` and `transformer.py` made. The data hold x_train, y_train,
+x_test and y_test; the images are uint8 and the models take image / 255. Every network is converted by the same
+pipelines, with the first training images as calibration; the test images serve only to report. Then few-spike is timed,
+in forward passes of the ANN on onnxruntime at the batch that makes it fastest.
 """
 
 import argparse

@@ -148,7 +148,7 @@ def _minus(x: Value, y: Value, call: Call) -> Value:
 
 
 def _largest(x: Value, axis: int, call: Call) -> Value:
-    """The largest number along an ONNX axis, which stays with size 1: one half is compared with the other, and so on."""
+    """The largest number along an ONNX axis, which stays: one half is compared with the other, and so on."""
     rows = np.moveaxis(places(x), axis, -1)
     others = rows.shape[:-1]
     largest = _rows(x, rows.reshape(-1, rows.shape[-1]))
