@@ -37,6 +37,8 @@ _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.USub, ast.Gt)
 class FunctionDefinition:
     """`y = expression` of x; with p = 1, y lies between `low` and `high`, whatever x is.
 
+    `homogeneous`: c · x makes c · y, for all c > 0.
+
     Expressions are finite for all finite x of single precision but where they overflow, and give a number for all x.
     """
 
@@ -44,6 +46,7 @@ class FunctionDefinition:
     expression: str
     low: float = -math.inf
     high: float = math.inf
+    homogeneous: bool = False
 
     @cached_property
     def tree(self) -> ast.expr:
@@ -111,7 +114,7 @@ _SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 _TINY = 1e-30  # in place of what has no logarithm and no root
 
 for _definition in (
-    FunctionDefinition("abs", "abs(x)", 0.0),
+    FunctionDefinition("abs", "abs(x)", 0.0, homogeneous=True),
     FunctionDefinition("celu", "max(x, 0) + min(p * (exp(min(x, 0) / p) - 1), 0)"),
     FunctionDefinition("cos", "cos(x)", -1.0, 1.0),
     FunctionDefinition("elu", "max(x, 0) + p * (exp(min(x, 0)) - 1)"),
@@ -121,7 +124,7 @@ for _definition in (
     FunctionDefinition("gelu_tanh", "0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))", -0.1701),
     FunctionDefinition("hard_shrink", "where(abs(x) > p, x, 0)"),
     FunctionDefinition("hard_swish", "x * min(max(x / 6 + 0.5, 0), 1)", -0.375),
-    FunctionDefinition("identity", "x"),
+    FunctionDefinition("identity", "x", homogeneous=True),
     FunctionDefinition("log", f"log(max(x, {_TINY}))"),
     FunctionDefinition("log_sigmoid", "min(x, 0) - log(1 + exp(-abs(x)))", high=0.0),
     FunctionDefinition("mish", f"x * tanh({_SOFTPLUS})", -0.3089),
