@@ -301,9 +301,8 @@ class Layer:
                 assert state.said is not None
                 kernels.integrate(result, constant, state.x)
                 result = self._tracked(result, first, buffers or Buffers())
-                low, high = _bounds(neuron)
-                code = (self._amplitude, self._v_init, neuron.levels, low, high)
-                kernels.track(result, *code, first, state.v, state.said, state.counts)
+                parameters = (self._amplitude, self._v_init, neuron.levels, *_bounds(neuron))
+                kernels.track(result, *parameters, first, state.v, state.said, state.counts)
             case Integrate():
                 kernels.integrate(result, constant, state.v)
             case PoissonInput():
@@ -404,8 +403,10 @@ def _session(network: Network, connections: list[Connection], threads: int) -> o
     totals = []
     for port, (shape, _) in enumerate(target.ports):
         given = [connection for connection in connections if connection.port == port]
-        total = _total(graph, network, given, sources, layout, shape) if given else None
-        totals.append(_flat(graph, total, shape) if total else _zeros(graph, next(iter(sources)), math.prod(shape)))
+        if given:
+            totals.append(_flat(graph, _total(graph, network, given, sources, layout, shape), shape))
+        else:
+            totals.append(_zeros(graph, next(iter(sources)), math.prod(shape)))
     graph.output(graph.node("Concat", totals, axis=1), "current", (_given(target),))
     return graph.session(threads)
 
