@@ -26,6 +26,7 @@ from .leaky_relu import LowerLeakyRelu
 from .lower_max_pool import LowerMaxPool
 from .manager import Pass
 from .spike_norm import SpikeNorm
+from .tracking import TrackingConversion
 
 GROUP = "snnc.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
@@ -37,6 +38,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     LowerLeakyRelu,
     LowerMaxPool,
     SpikeNorm,
+    TrackingConversion,
 )
 
 
