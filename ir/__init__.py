@@ -56,6 +56,7 @@ from .neurons import (
     SpikeEncoding,
     SpikeInput,
     SpikingNeuron,
+    Tracking,
 )
 from .operators import AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, apply, output_shape
 from .text import arrays_of, parse, summary, to_text
@@ -128,6 +129,7 @@ __all__ = [
     "SpikeInput",
     "SpikingNeuron",
     "Stage",
+    "Tracking",
     "UncomparableError",
     "UnsupportedModelError",
     "VerificationError",

@@ -39,6 +39,8 @@ class FunctionDefinition:
 
     `is_factor` says that other activations are scaled by y or by sums of it, as for softmax and normalisation: errors
     reach all of them, and so they are coded with more bits. |y| reaches `pole` only where f itself is not defined.
+    With `homogeneous`, c · x makes c · y for all c > 0.
+
     Expressions are finite for all finite x of single precision but where they overflow, and give a number for all x.
     """
 
@@ -48,6 +50,7 @@ class FunctionDefinition:
     high: float = math.inf
     is_factor: bool = False
     pole: float = math.inf
+    homogeneous: bool = False
 
     @cached_property
     def tree(self) -> ast.expr:
@@ -115,7 +118,7 @@ _SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 _TINY = 1e-30  # in place of what has no logarithm and no root
 
 for _definition in (
-    FunctionDefinition("abs", "abs(x)", 0.0),
+    FunctionDefinition("abs", "abs(x)", 0.0, homogeneous=True),
     FunctionDefinition("celu", "max(x, 0) + min(p * (exp(min(x, 0) / p) - 1), 0)"),
     FunctionDefinition("cos", "cos(x)", -1.0, 1.0),
     FunctionDefinition("elu", "max(x, 0) + p * (exp(min(x, 0)) - 1)"),
@@ -125,7 +128,7 @@ for _definition in (
     FunctionDefinition("gelu_tanh", "0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))", -0.1701),
     FunctionDefinition("hard_shrink", "where(abs(x) > p, x, 0)"),
     FunctionDefinition("hard_swish", "x * min(max(x / 6 + 0.5, 0), 1)", -0.375),
-    FunctionDefinition("identity", "x"),
+    FunctionDefinition("identity", "x", homogeneous=True),
     FunctionDefinition("log", f"log(max(x, {_TINY}))", pole=69),
     FunctionDefinition("log_sigmoid", "min(x, 0) - log(1 + exp(-abs(x)))", high=0.0),
     FunctionDefinition("mish", f"x * tanh({_SOFTPLUS})", -0.3089),

@@ -45,10 +45,24 @@ class Neuron(Record):
 class AnalogNeuron(Neuron):
     """A neuron of the ANN: one real value."""
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether y can be negative."""
+        return True
+
+    @property
+    def is_homogeneous(self) -> bool:
+        """Whether c times the input makes c times the activation, for all c > 0."""
+        return False
+
     def apply(self, *x: Any) -> np.ndarray:
         """The activation, of shape (batch, *output_shape), for summed inputs: one for each port."""
         (only,) = x
         return np.asarray(only)
+
+    def tracked(self, steps: float, *x: Any) -> np.ndarray:
+        """`steps` times the activation for the means of what was summed up over so many steps: x, by port."""
+        return self.apply(*x) if self.is_homogeneous else steps * self.apply(*(each / steps for each in x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +76,14 @@ class Input(AnalogNeuron):
 class Relu(AnalogNeuron):
     """`y = max(x, 0)`."""
 
+    @property
+    def is_signed(self) -> bool:
+        return False
+
+    @property
+    def is_homogeneous(self) -> bool:
+        return True
+
     def apply(self, x: np.ndarray) -> np.ndarray:
         return np.maximum(x, 0)
 
@@ -72,8 +94,16 @@ class Clip(AnalogNeuron):
 
     max: float
 
+    @property
+    def is_signed(self) -> bool:
+        return False
+
     def apply(self, x: np.ndarray) -> np.ndarray:
         return np.clip(x, 0, self.max)
+
+    def tracked(self, steps: float, *x: Any) -> np.ndarray:
+        (only,) = x
+        return np.clip(only, 0, self.max * steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +120,10 @@ class QuantizedRelu(AnalogNeuron):
     levels: int
     ties: Literal["up", "even", "odd"] = "up"
 
+    @property
+    def is_signed(self) -> bool:
+        return False
+
     def apply(self, x: np.ndarray) -> np.ndarray:
         steps = x / np.asarray(self.max / self.levels, x.dtype)
         odd = self.ties == "odd"
@@ -99,12 +133,7 @@ class QuantizedRelu(AnalogNeuron):
 
 @dataclass(frozen=True, eq=False)
 class SomaNeuron(AnalogNeuron):
-    """A neuron that is more than a rectifier: what computes it in spikes must know its whole input."""
-
-    @property
-    def is_signed(self) -> bool:
-        """Whether y can be negative."""
-        return True
+    """A neuron that is more than a rectifier: what computes it in spikes must know its whole input, or its mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +149,10 @@ class Function(SomaNeuron):
     @property
     def is_signed(self) -> bool:
         return FUNCTIONS[self.function].is_signed
+
+    @property
+    def is_homogeneous(self) -> bool:
+        return FUNCTIONS[self.function].homogeneous
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +223,10 @@ class LeakyRelu(AnalogNeuron):
 
     slope: float | np.ndarray
 
+    @property
+    def is_homogeneous(self) -> bool:
+        return True
+
     def apply(self, x: np.ndarray) -> np.ndarray:
         return np.maximum(x, 0) + np.minimum(x, 0) * self.slope
 
@@ -206,6 +243,10 @@ class MaxPool2D(AnalogNeuron):
     strides: Pair
     padding: Padding = NO_PADDING
 
+    @property
+    def is_homogeneous(self) -> bool:
+        return True
+
     def output_shape(self, shape: Shape) -> Shape:
         counts = pool_counts("MaxPool2D", shape, self.pool_size, self.strides, self.padding)
         return (*counts, shape[2])
@@ -221,6 +262,10 @@ class MaxPool2D(AnalogNeuron):
 class MaxPoolRelu2D(MaxPool2D):
     """`y[h, w, c] = max(0, max of x over a window)`: a rectifier with its pooling, in one population."""
 
+    @property
+    def is_signed(self) -> bool:
+        return False
+
     def apply(self, x: np.ndarray) -> np.ndarray:
         return np.maximum(super().apply(x), 0)
 
@@ -230,6 +275,10 @@ class Identity(AnalogNeuron):
     """`y = x`: a linear readout."""
 
     is_readout: ClassVar[bool] = True
+
+    @property
+    def is_homogeneous(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,11 +333,22 @@ class SpikingNeuron(Neuron):
         """The max pooling that a neuron with a field `pool` applies to its input, in every step."""
         return getattr(self, "pool", None)
 
+    @property
+    def soma(self) -> AnalogNeuron | None:
+        """The analog neuron whose activation a neuron with a field `computes` says."""
+        return getattr(self, "computes", None)
+
+    @property
+    def ports(self) -> int:
+        return self.soma.ports if self.soma else 1
+
     def output_shape(self, shape: Shape) -> Shape:
-        return self.pooling.output_shape(shape) if self.pooling else shape
+        inner = self.soma or self.pooling
+        return inner.output_shape(shape) if inner else shape
 
     def input_shape(self, shape: Shape, port: int = 0) -> Shape:
-        return self.pooling.input_shape(shape) if self.pooling else shape
+        inner = self.soma or self.pooling
+        return inner.input_shape(shape, port) if inner else shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,6 +452,41 @@ class IntegrateFire(SpikingNeuron):
     @property
     def amplitude(self) -> float | np.ndarray:
         return self.v_thresh
+
+
+@dataclass(frozen=True, eq=False)
+class Tracking(SpikingNeuron):
+    """Rate code that follows what the analog neuron `computes`, f, makes of the mean input so far. X and S are 0 first;
+    then, in step t = 1, 2, …,
+
+    `X += x;  V = t · f(X / t) + v_init − v_thresh · S;  n = min(max(floor(V / v_thresh), −levels), levels);  S += n`
+
+    and n is what is sent: |n| spikes of its sign. So the activation is decoded as `v_thresh · S / T`, which in the end
+    is f of the mean input, rounded, unless more than `levels` spikes were to come in the last step. X and S are exact
+    sums, so no spike is wrong for good: one that came too early is taken back. If f is a rectifier and x steady, these
+    are the spikes of `IntegrateFire`. Known, for rectifiers, as signed neurons with memory [Wang 2022,
+    https://doi.org/10.24963/ijcai.2022/347], as ST-BIF neurons [You 2024, https://arxiv.org/abs/2406.03470] and, with
+    more levels, burst spikes [Li 2022, https://arxiv.org/abs/2204.13271].
+
+    `v_thresh` (λ) and `v_init`, from 0 to λ, are in units of the ANN's activations: a number, or one per channel,
+    (C,). With `v_init` half of λ activations are rounded, with 0 rounded down. There are as many X as f has ports.
+    Where f is positively homogeneous, t · f(X / t) is f(X).
+    """
+
+    fires: ClassVar[bool] = True
+
+    v_thresh: float | np.ndarray
+    v_init: float | np.ndarray = 0.0
+    levels: int = 1
+    computes: AnalogNeuron = Relu()
+
+    @property
+    def amplitude(self) -> float | np.ndarray:
+        return self.v_thresh
+
+    @property
+    def sends_values(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -505,16 +600,6 @@ class FewSpikeFunction(FewSpikeNeuron):
     computes: AnalogNeuron = Function("silu")
     signed: bool = True
 
-    @property
-    def ports(self) -> int:
-        return self.computes.ports
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return self.computes.output_shape(shape)
-
-    def input_shape(self, shape: Shape, port: int = 0) -> Shape:
-        return self.computes.input_shape(shape, port)
-
 
 @dataclass(frozen=True, eq=False)
 class FewSpikeReadout(PhasedNeuron):
@@ -550,5 +635,6 @@ NEURONS: dict[str, type[Neuron]] = {
         Relu,
         Softmax,
         SpikeInput,
+        Tracking,
     )
 }

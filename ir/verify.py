@@ -27,7 +27,6 @@ from .functions import FUNCTIONS
 from .network import Connection, Network, Population
 from .neurons import (
     FewSpike,
-    FewSpikeFunction,
     FewSpikeNeuron,
     Function,
     LeakyRelu,
@@ -35,12 +34,14 @@ from .neurons import (
     Product,
     QuantizedRelu,
     SpikingNeuron,
+    Tracking,
 )
 from .operators import Operator, output_shape
 from .record import Record
 from .windows import Shape
 
 LARGEST_T = 2**20  # beyond which nobody runs a network, and counts and outputs of every step fit no memory
+MOST_LEVELS = 127  # spikes in a step, which a train keeps as a number of eight bits
 LARGEST_K = 24  # a few-spike value is a number of k bits, and single precision holds 24
 
 Stage = Literal["analog", "canonical", "spiking"]
@@ -109,15 +110,10 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
                 yield f"has no incoming connections at port {port}"
     yield from _neuron_shape(population)
     yield from _not_finite(neuron)
-    if isinstance(neuron, FewSpikeFunction):
-        yield from _not_finite(neuron.computes)
-    computes = neuron.computes if isinstance(neuron, FewSpikeFunction) else neuron
-    if isinstance(computes, (Function, Product)) and computes.function not in FUNCTIONS:
-        yield f"there is no function {computes.function!r}"
-    if isinstance(neuron, QuantizedRelu) and not (neuron.max > 0 and 0 < neuron.levels < 2**LARGEST_K):
-        yield f"max is {neuron.max} and levels {neuron.levels}; both are positive, levels below {2**LARGEST_K}"
-    if isinstance(neuron, LeakyRelu) and np.shape(neuron.slope) not in ((), shape[-1:], shape):
-        yield f"slope has shape {np.shape(neuron.slope)}; expected a number, or {shape[-1:]} or {shape}"
+    soma = neuron.soma if isinstance(neuron, SpikingNeuron) else None
+    if soma:
+        yield from _not_finite(soma)
+    yield from _analog_fields(soma or neuron, shape)
     for summed, bias in population.ports:
         if bias is not None and bias.shape not in (summed, summed[-1:]):
             yield f"bias of shape {bias.shape} for an input of shape {summed}"
@@ -138,6 +134,16 @@ def _neuron_shape(population: Population) -> Iterator[str]:
         yield f"has shape {population.shape} but its neuron gives {shape}"
 
 
+def _analog_fields(neuron: Neuron, shape: Shape) -> Iterator[str]:
+    """Faults of an analog neuron, which may be what a spiking one computes."""
+    if isinstance(neuron, (Function, Product)) and neuron.function not in FUNCTIONS:
+        yield f"there is no function {neuron.function!r}"
+    if isinstance(neuron, QuantizedRelu) and not (neuron.max > 0 and 0 < neuron.levels < 2**LARGEST_K):
+        yield f"max is {neuron.max} and levels {neuron.levels}; both are positive, levels below {2**LARGEST_K}"
+    if isinstance(neuron, LeakyRelu) and np.shape(neuron.slope) not in ((), shape[-1:], shape):
+        yield f"slope has shape {np.shape(neuron.slope)}; expected a number, or {shape[-1:]} or {shape}"
+
+
 def _spiking_fields(neuron: SpikingNeuron, shape: Shape, timesteps: int | None) -> Iterator[str]:
     values = {name: getattr(neuron, name) for name in ("v_thresh", "alpha", "v_init") if hasattr(neuron, name)}
     for name, value in values.items():
@@ -151,10 +157,23 @@ def _spiking_fields(neuron: SpikingNeuron, shape: Shape, timesteps: int | None) 
     seed = getattr(neuron, "seed", 0)
     if not (is_whole(seed) and -(2**63) <= seed < 2**63):
         yield f"seed is {shown(seed)}; it is a whole number of 64 bits"
+    if isinstance(neuron, Tracking):
+        yield from _tracking_fields(neuron)
     if isinstance(neuron, FewSpikeNeuron) and timesteps and not 1 <= neuron.k <= min(timesteps, LARGEST_K):
         yield f"k is {neuron.k}; a phase of {timesteps} steps has room for 1 to {min(timesteps, LARGEST_K)}"
     elif isinstance(neuron, FewSpike) and not 0 <= neuron.limit < 2**neuron.k:
         yield f"limit is {neuron.limit}; {neuron.k} bits say at most {2**neuron.k - 1}"
+
+
+def _tracking_fields(neuron: Tracking) -> Iterator[str]:
+    if not (is_whole(neuron.levels) and 1 <= neuron.levels <= MOST_LEVELS):
+        yield f"levels is {shown(neuron.levels)}; a neuron sends from 1 to {MOST_LEVELS} spikes in a step"
+    v_init, v_thresh = np.asarray(neuron.v_init), np.asarray(neuron.v_thresh)
+    comparable = v_init.shape == v_thresh.shape or 1 in (v_init.size, v_thresh.size)
+    if comparable and not np.all((v_init >= 0) & (v_init <= v_thresh)):
+        yield "v_init does not lie from 0 to v_thresh"
+    if neuron.computes.is_input or neuron.computes.spiking:
+        yield f"cannot compute {type(neuron.computes).__name__}"
 
 
 def _edges(network: Network) -> Iterator[str]:

@@ -13,6 +13,7 @@ from .manager import Adjust, Context, Drive, Instrument, Pass, run
 from .pipeline import as_passes, parse, to_text
 from .registry import Documentation, document, known_passes
 from .spike_norm import SpikeNorm
+from .tracking import TrackingConversion
 
 __all__ = [
     "Adjust",
@@ -31,6 +32,7 @@ __all__ = [
     "Pass",
     "SpikeNorm",
     "Statistics",
+    "TrackingConversion",
     "as_passes",
     "calibrate",
     "document",

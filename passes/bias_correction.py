@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..ir import FewSpikeFunction, Network, PipelineError, Population, Stage, shown
+from ..ir import Network, PipelineError, Population, SomaNeuron, SpikingNeuron, Stage, shown
 from .manager import Context, Drive, Pass
 
 MOST_ROUNDS = 1000  # the first few say all that there is to say
@@ -43,7 +43,8 @@ class BiasCorrection(Pass):
         statistics = context.statistics(context.analog)
 
         def correct(population: Population, drive: Drive) -> Population:
-            if population.name not in statistics or isinstance(population.neuron, FewSpikeFunction):
+            soma = population.neuron.soma if isinstance(population.neuron, SpikingNeuron) else None
+            if population.name not in statistics or isinstance(soma, SomaNeuron):
                 return population  # what a function makes of a shift is no shift
             for _ in range(self.rounds):
                 error = (statistics[population.name].mean - _mean(drive, population)).astype(np.float32)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from ..ir import DataError, Identity, Network, Population, Softmax, SomaNeuron
+from ..ir import AnalogNeuron, DataError, Identity, Network, Neuron, Population, Softmax
 
 BINS = 1024
 _SMALLEST = BINS / float(np.finfo(np.float32).max) * 2  # range of a histogram: float32 has to hold the bins per unit
@@ -158,7 +158,7 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
 
     first = 0
     statistics = {
-        name: Statistics(population.shape[-1], isinstance(population.neuron, SomaNeuron))
+        name: Statistics(population.shape[-1], _says_magnitudes(population.neuron))
         for name, population in network.populations.items()
         if not population.neuron.is_input
     }
@@ -167,6 +167,11 @@ def calibrate(network: Network, batches: Iterator[Mapping[str, np.ndarray]]) -> 
             list(threads.map(take, statistics))
             first += len(next(iter(batch.values())))
     return statistics
+
+
+def _says_magnitudes(neuron: Neuron) -> bool:
+    """Whether what is in place of an analog neuron sends spikes with a sign."""
+    return isinstance(neuron, AnalogNeuron) and neuron.is_signed and not neuron.is_readout
 
 
 def _blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
-"""What the rate-coded conversions share: integrate-and-fire neurons, encoded inputs, readouts."""
+"""What the rate-coded conversions share: encoded inputs, readouts, integrate-and-fire neurons."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -21,25 +21,64 @@ from ..ir import (
     Population,
     Softmax,
     SpikeInput,
+    SpikingNeuron,
 )
 from .calibration import Statistics
 from .conversion import Conversion, clipped, per_layer_or_channel, pooling
 from .manager import Context
 
 
+class RateCoded(Conversion):
+    """A conversion to neurons that are shown the image for T steps. Its options, which subclasses have as fields:
+
+    - v-init: initial potential as a share of λ; a half makes spike counts round instead of truncate.
+    - input: the images as constant `current`, or as spikes: `integrate-fire` neurons, `poisson` spikes, or binary
+      `spikes` in every step wherever the image is not zero. A spike stands for the images' largest magnitude.
+    - signed: negative numbers in the images become negative spikes; without it they are refused.
+    - seed: of `poisson` spikes.
+    """
+
+    v_init: float
+    input: Literal["current", "integrate-fire", "poisson", "spikes"]
+    signed: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.v_init < 1:
+            raise PipelineError(
+                f"{self.name}: v-init is {self.v_init}; it is a share of the threshold, from 0 to below 1"
+            )
+        if self.signed and self.input == "current":
+            raise PipelineError(f"{self.name}: a constant current has its sign anyway; leave out signed=true")
+
+    def require_timesteps(self, context: Context) -> int:
+        """T, or a PipelineError."""
+        if context.timesteps is None:
+            raise PipelineError(f"{self.name} needs to know how long the network runs: give timesteps=… (--timesteps)")
+        return context.timesteps
+
+    def encoding(self, population: Population, network: Network, context: Context) -> SpikingNeuron:
+        """The spiking neuron of an input."""
+        if self.input == "current":
+            return CurrentInput(self.largest_input(population, network, context))
+        largest = float(self.input_statistics(population, network, context, self.signed).maximum.max()) or 1.0
+        match self.input:
+            case "poisson":
+                return PoissonInput(largest, self.signed, self.seed)
+            case "spikes":
+                return SpikeInput(largest, self.signed)
+        return IntegrateFireInput(largest, self.signed, self.v_init * largest)
+
+
 @dataclass(frozen=True)
-class RateConversion(Conversion):
+class RateConversion(RateCoded):
     """A conversion to integrate-and-fire neurons.
 
     - percentile: of what balances a population (or channel), zeros included; 100 is the largest, which outputs always
       take, so that they are not clipped.
     - per-channel: one λ per channel instead of one per population.
     - reset: `subtract` the threshold from the potential on a spike, or set it to `zero`.
-    - v-init: initial potential as a share of λ; a half makes spike counts round instead of truncate.
-    - input: the images as constant `current`, or as spikes: `integrate-fire` neurons, `poisson` spikes, or binary
-      `spikes` in every step wherever the image is not zero. A spike stands for the images' largest magnitude.
-    - signed: negative numbers in the images become negative spikes; without it they are refused.
-    - seed: of `poisson` spikes.
     - readout: the last layer's membrane `potential`, which never fires, or the `spikes` that it fires.
     """
 
@@ -56,24 +95,16 @@ class RateConversion(Conversion):
         super().__post_init__()
         if not 0 < self.percentile <= 100:
             raise PipelineError(f"{self.name}: percentile is {self.percentile}; it lies above 0 and up to 100")
-        if not 0 <= self.v_init < 1:
-            raise PipelineError(
-                f"{self.name}: v-init is {self.v_init}; it is a share of the threshold, from 0 to below 1"
-            )
-        if self.signed and self.input == "current":
-            raise PipelineError(f"{self.name}: a constant current has its sign anyway; leave out signed=true")
 
-    def require_timesteps(self, context: Context) -> int:
-        """T, or a PipelineError."""
-        if context.timesteps is None:
-            raise PipelineError(f"{self.name} needs to know how long the network runs: give timesteps=… (--timesteps)")
-        return context.timesteps
+    def encoding(self, population: Population, network: Network, context: Context) -> SpikingNeuron:
+        neuron = super().encoding(population, network, context)
+        return replace(neuron, reset=self.reset) if isinstance(neuron, IntegrateFireInput) else neuron
 
     def unbalanced(self, population: Population, network: Network, context: Context) -> Neuron | None:
         """The spiking neuron of an input or of a readout that does not fire; None for what needs a threshold."""
         match population.neuron:
             case Input():
-                return self._encoding(population, network, context)
+                return self.encoding(population, network, context)
             case Identity() | Softmax() if self.readout == "potential":
                 return Integrate()
         return None
@@ -91,14 +122,3 @@ class RateConversion(Conversion):
     def of_distribution(self, statistics: Statistics, is_output: bool) -> np.ndarray:
         """The percentile that the options ask for, or the largest for an output, (C,) or (1,)."""
         return statistics.percentile(100 if is_output else self.percentile, self.per_channel)
-
-    def _encoding(self, population: Population, network: Network, context: Context) -> Neuron:
-        if self.input == "current":
-            return CurrentInput(self.largest_input(population, network, context))
-        largest = float(self.input_statistics(population, network, context, self.signed).maximum.max()) or 1.0
-        match self.input:
-            case "poisson":
-                return PoissonInput(largest, self.signed, self.seed)
-            case "spikes":
-                return SpikeInput(largest, self.signed)
-        return IntegrateFireInput(largest, self.signed, self.v_init * largest, self.reset)

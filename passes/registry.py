@@ -27,6 +27,7 @@ from .lower_matmul import LowerMatMul
 from .lower_max_pool import LowerMaxPool
 from .manager import Pass
 from .spike_norm import SpikeNorm
+from .tracking import TrackingConversion
 
 GROUP = "snnc.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
@@ -39,6 +40,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     LowerMatMul,
     LowerMaxPool,
     SpikeNorm,
+    TrackingConversion,
 )
 
 

@@ -36,6 +36,7 @@ from snnc.ir import (
     Product,
     Scale,
     SpikeInput,
+    Tracking,
 )
 
 SAME_3X3 = ((1, 1), (1, 1))
@@ -432,6 +433,7 @@ def _biases(shape: ir.Shape) -> st.SearchStrategy[np.ndarray | None]:
 
 THRESHOLDS = st.integers(1, 8).map(lambda quarters: quarters / 4)
 POTENTIALS = st.integers(-2, 4).map(lambda eighths: eighths / 8)
+TRACKED = st.sampled_from([ir.Relu(), ir.Clip(0.75), ir.LeakyRelu(0.25), ir.Function("abs"), ir.Function("identity")])
 RESETS, COMPARISONS = st.sampled_from(["subtract", "zero"]), st.sampled_from([">=", ">"])
 
 
@@ -452,7 +454,9 @@ def _phased_inputs(timesteps: int) -> st.SearchStrategy[ir.SpikingNeuron]:
 
 def _neurons(channels: int) -> st.SearchStrategy[ir.SpikingNeuron]:
     each = partial(_one_or_each, channels=channels)
-    return st.builds(IntegrateFire, each(THRESHOLDS), each(POTENTIALS), RESETS, COMPARISONS)
+    fires = st.builds(IntegrateFire, each(THRESHOLDS), each(POTENTIALS), RESETS, COMPARISONS)
+    tracks = st.builds(Tracking, each(THRESHOLDS), st.sampled_from([0.0, 0.125, 0.25]), st.integers(1, 3), TRACKED)
+    return fires | tracks
 
 
 def _few_spike_neurons(timesteps: int, channels: int) -> st.SearchStrategy[ir.SpikingNeuron]:

@@ -27,6 +27,7 @@ def _simulate_one(network, image):
     begin = {name: depth * (timesteps if phased else 1) for name, depth in network.depth.items()}
     v = {name: np.zeros(p.shape) + getattr(p.neuron, "v_init", 0) for name, p in network.populations.items()}
     x = {name: [0] * p.neuron.ports for name, p in network.populations.items()}  # what has arrived and is not yet in v
+    summed = {name: [np.zeros(shape) for shape, _ in p.ports] for name, p in network.populations.items()}
     signs = dict.fromkeys(network.order, 1)  # of the spikes
     sent = {name: {} for name in network.order}  # what goes into a population's connections, by step
     trains = {name: [] for name in network.order if network.populations[name].neuron.fires}
@@ -43,10 +44,14 @@ def _simulate_one(network, image):
             drive = drives[0]
             if t == 0 or not phased:
                 given = [arrived + more for arrived, more in zip(x[name], drives, strict=True)]
-                value, turned = _computed(population.neuron, given)
-                v[name] = np.minimum(v[name] + value, _largest(population.neuron))
-                signs[name] = sign * turned
                 x[name] = [0] * len(given)
+                if isinstance(population.neuron, ir.Tracking):
+                    summed[name] = [before + now for before, now in zip(summed[name], given, strict=True)]
+                    v[name] = _lacking(population.neuron, summed[name], sum(sent[name].values()), t + 1)
+                else:
+                    value, turned = _computed(population.neuron, given)
+                    v[name] = np.minimum(v[name] + value, _largest(population.neuron))
+                    signs[name] = sign * turned
             if name in trains:
                 spikes = _fire(population.neuron, v[name], drive, t)
                 v[name] = _reset(population.neuron, v[name], spikes, t)
@@ -87,6 +92,11 @@ def _computed(neuron, given):
     return (np.abs(y), np.where(y < 0, -1, 1)) if neuron.signed else (y, 1)
 
 
+def _lacking(neuron, summed, said, steps):
+    """The potential of a tracking neuron from the sums of its inputs and what it has said in the steps before."""
+    return neuron.computes.tracked(steps, *(x[None] for x in summed))[0] + neuron.v_init - said
+
+
 def _largest(neuron):
     """Where the potential of a few-spike neuron starts at most."""
     return (neuron.limit + 0.5) * neuron.alpha * 2.0**-neuron.k if getattr(neuron, "limit", 0) else np.inf
@@ -102,11 +112,13 @@ def _fire(neuron, v, drive, t):
         return drive != 0
     if neuron.phased:
         return (v >= _unit(neuron, t)) & (t < neuron.k)
+    if isinstance(neuron, ir.Tracking):
+        return np.clip(np.floor(v / neuron.v_thresh), -neuron.levels, neuron.levels)
     return v >= _unit(neuron, t) if neuron.comparison == ">=" else v > _unit(neuron, t)
 
 
 def _reset(neuron, v, spikes, t):
-    return np.where(spikes, 0 if getattr(neuron, "reset", "subtract") == "zero" else v - _unit(neuron, t), v)
+    return np.where(spikes, 0 if getattr(neuron, "reset", "subtract") == "zero" else v - spikes * _unit(neuron, t), v)
 
 
 def _arrays(by_step):

@@ -182,6 +182,6 @@ def test_genn_refuses_matrices_and_says_how_large_they_are():
     images = weights(11, 20, *IMAGE)
     snn = snnc.convert(attention(), calibration=images)
     for ask in (snnc.backend.mlgenn.plan, snnc.backend.mlgenn.compile):
-        with pytest.raises(ir.BackendError, match="run lower-matmul before few-spike") as caught:
+        with pytest.raises(ir.BackendError, match="run lower-matmul before the conversion") as caught:
             ask(snn)
         assert "'y' (from attend): 2·3·2·4 = 48 products, 10.5 KiB" in str(caught.value)

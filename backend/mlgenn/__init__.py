@@ -12,6 +12,7 @@ from ...ir import (
     MatMul,
     Network,
     SpikingNeuron,
+    Tracking,
     as_flag,
     as_names,
     as_network,
@@ -131,11 +132,11 @@ def _require_no_matrices(network: Network) -> None:
     multiplying = [
         f"{name!r} (from {', '.join(population.origin.layers) or 'no known layer'}): {products_text(neuron.computes)}"
         for name, population in network.populations.items()
-        if isinstance(neuron := population.neuron, FewSpikeFunction) and isinstance(neuron.computes, MatMul)
+        if isinstance(neuron := population.neuron, (FewSpikeFunction, Tracking)) and isinstance(neuron.computes, MatMul)
     ]
     if multiplying:
         raise BackendError(
-            "GeNN's neurons multiply numbers, not matrices: run lower-matmul before few-spike, "
+            "GeNN's neurons multiply numbers, not matrices: run lower-matmul before the conversion, "
             "or compile the network with the backend 'onnxruntime'. Lowered, these would be:\n"
             + "\n".join(f"  - {line}" for line in multiplying)
         )

@@ -23,7 +23,7 @@ from .compiler import WindowCompiler
 from .connectivity import Machine, choose, require_memory
 from .emit import emit, is_constant
 from .machine import CPU, GPU_BATCH, describe, free_memory, genn_backend
-from .neurons import SECOND, STEADY
+from .neurons import SPIKES, STEADY
 from .options import Options
 from .pool import Pool
 from .rehearsal import rehearse
@@ -35,14 +35,14 @@ KERNELS = ("init", "init_sparse", "neuron_update", "presynaptic_update", "postsy
 class _Reading:
     """What is read of a batch of images on its way through the network, `steps` of which are done.
 
-    `counts` and `decoded` hold the arrays of one step each, `potentials` those of the last.
+    `said` and `decoded` hold the arrays of one step each, `counts` and `potentials` those of the last.
     """
 
     inputs: dict[str, np.ndarray]
     steps: int = 0
-    counts: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+    said: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     decoded: dict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
-    negative: dict[str, np.ndarray] = field(default_factory=dict)  # whose spikes are
     potentials: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -148,8 +148,8 @@ class CompiledGenn(CompiledSpiking):
     def _arriving(self) -> dict[Any, str]:
         """mlGeNN's connections that bring a constant current, or go to a second port, and where they arrive."""
         pairs = list(zip(self.network.connections, self.mlgenn_network.connections, strict=True))
-        constant = {emitted: STEADY for connection, emitted in pairs if is_constant(self.network, connection)}
-        return constant | {emitted: SECOND for connection, emitted in pairs if connection.port}
+        kinds = ((STEADY if is_constant(self.network, edge) else SPIKES, edge, emitted) for edge, emitted in pairs)
+        return {emitted: names[edge.port] for names, edge, emitted in kinds if names[edge.port] != SPIKES[0]}
 
     def _run(self, inputs: dict[str, np.ndarray], wanted: Wanted) -> Iterator[Recording]:
         with self._alone():
@@ -223,10 +223,10 @@ class CompiledGenn(CompiledSpiking):
             if not 0 <= t < self._timesteps:
                 continue
             is_last = t == self._timesteps - 1
-            if name in wanted.trains or (name in self._firing and is_last):
-                reading.counts[name].append(self._pull(name, "Count")[:images])
-            if name in wanted.trains and is_last and getattr(_neuron(self.network, name), "signed", False):
-                reading.negative[name] = self._pull(name, "Sum")[:images] < 0
+            if name in self._firing and is_last:
+                reading.counts[name] = self._pull(name, "Count")[:images]
+            if name in wanted.trains:
+                reading.said[name].append(self._pull(name, self.populations[name].neuron.output)[:images])
             if name in self.network.outputs and (is_last or not self.network.is_phased):
                 reading.decoded[name].append(self._decode(name, t + 1)[:images])
             if wanted.each_image and name not in self.network.inputs and is_last:
@@ -234,7 +234,7 @@ class CompiledGenn(CompiledSpiking):
         reading.steps += 1
 
     def _recording(self, reading: _Reading, wanted: Wanted) -> Recording:
-        counts = {name: reading.counts[name][-1].astype(np.int32) for name in self._firing}
+        counts = {name: reading.counts[name].astype(np.int32) for name in self._firing}
         if not wanted.each_image:
             counts = {name: each.sum(0, dtype=np.int64, keepdims=True) for name, each in counts.items()}
         return Recording(
@@ -245,8 +245,9 @@ class CompiledGenn(CompiledSpiking):
         )
 
     def _train(self, name: str, reading: _Reading) -> np.ndarray:
-        spikes = np.diff(np.stack(reading.counts[name]), axis=0, prepend=0).astype(np.int8)
-        return np.where(reading.negative[name], -spikes, spikes) if name in reading.negative else spikes
+        """The spikes of each step: by how much what they add up to has grown."""
+        spikes = np.diff(np.stack(reading.said[name]).astype(np.float64), axis=0, prepend=0)
+        return (np.sign(spikes) if self.network.is_phased else spikes).astype(np.int8)
 
     def _decode(self, name: str, steps: int) -> np.ndarray:
         """The activation of an output after `steps` steps of its window, (batch, *shape)."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,15 +32,26 @@ VARIABLES = {
     "V": ("scalar",),
     "Arrived": ("scalar",),  # what a few-spike neuron has collected for its next phase
     "Arrived1": ("scalar",),  # the same of its second port
+    "Summed": ("scalar",),  # all the input so far
+    "Summed1": ("scalar",),  # that at the second port
     "Count": ("unsigned int",),  # spikes so far in the window
     "Value": ("scalar",),  # what a spike counts as, where that is not 1
     "Held": ("scalar",),  # the constant current
+    "Held1": ("scalar",),  # that of the second port
     "Sum": ("scalar",),  # of the values of those spikes
     "Input": ("scalar", VarAccess.READ_ONLY_DUPLICATE),
 }
-FIELDS = {"VThresh": "v_thresh", "VInit": "v_init", "Alpha": "alpha", "Largest": "largest_v"}
-STEADY = "Steady"  # the input through which constant currents arrive, besides Isyn
-SECOND = "Isyn1"  # that of a neuron's second port
+FIELDS = {
+    "VThresh": "v_thresh",
+    "VInit": "v_init",
+    "Alpha": "alpha",
+    "Largest": "largest_v",
+    "Levels": "levels",
+    "Bound": "max",
+    "Slope": "slope",
+}
+STEADY = ("Steady", "Steady1")  # the inputs through which constant currents arrive at each port
+SPIKES = ("Isyn", "Isyn1")  # and those for all else
 SIGN = "(Input < 0.0 ? -1.0 : 1.0)"
 
 
@@ -78,7 +90,7 @@ class WindowNeuron(Neuron):
         model = {
             "params": [(name, "scalar") for name in self.parameters],
             "vars": variables,
-            "additional_input_vars": [(name, "scalar", 0.0) for name in (STEADY, SECOND) if self.code.names(name)],
+            "additional_input_vars": [(name, "scalar", 0.0) for name in (*STEADY, SPIKES[1]) if self.code.names(name)],
             "sim_code": f"""
             {self.code.always}
             if (t == Begin) {{ {self.code.start} }}
@@ -102,9 +114,9 @@ class WindowInput(WindowNeuron, Input):
 
 
 def neuron(
-    population: Population, begin: int, timesteps: int, readout: str | None, holds: bool = False
+    population: Population, begin: int, timesteps: int, readout: str | None, holds: Collection[int] = ()
 ) -> WindowNeuron:
-    """The mlGeNN neuron of a population whose window begins at step `begin`; `holds`: there is a constant current."""
+    """The mlGeNN neuron of a population whose window begins at step `begin`; `holds`: ports with constant currents."""
     spiking = population.neuron
     assert isinstance(spiking, SpikingNeuron)  # verified
     # a few-spike neuron with fewer bits than the phase has steps is silent in the rest
@@ -112,16 +124,21 @@ def neuron(
     for name, (shape, bias) in zip(("Bias", "Bias1"), population.ports, strict=False):
         parameters[name] = 0.0 if bias is None else _per_neuron(bias, shape)
     for name, field in FIELDS.items():
-        if hasattr(spiking, field):
-            parameters[name] = _per_neuron(getattr(spiking, field), population.shape)
+        for holder in (spiking, spiking.soma):
+            if hasattr(holder, field):
+                parameters[name] = _per_neuron(getattr(holder, field), population.shape)
     kind = WindowInput if spiking.is_input else WindowNeuron
     code = _code(population.name, spiking)
-    return kind(_holding(code) if holds else code, parameters, readout)
+    for port in holds:
+        code = _holding(code, port)
+    return kind(code, parameters, readout)
 
 
-def _holding(code: Code) -> Code:
+def _holding(code: Code, port: int) -> Code:
     """`code` with what arrives at `Steady` in the first step of the window as a part of the current in all of it."""
-    return replace(code, start=f"Held = {STEADY}; {code.start}", step=code.step.replace("Isyn", "Isyn + Held"))
+    held, current = ("Held", "Held1")[port], SPIKES[port]
+    step = re.sub(rf"\b{current}\b", f"{current} + {held}", code.step)
+    return replace(code, start=f"{held} = {STEADY[port]}; {code.start}", step=step)
 
 
 def _code(name: str, neuron: SpikingNeuron) -> Code:
@@ -140,9 +157,12 @@ def _code(name: str, neuron: SpikingNeuron) -> Code:
             return Code("V = 0.0;", f"V += {_drive(neuron)};")
         case ir.FewSpikeFunction(computes=ir.Function() | ir.Product() as computes):
             return _computing(neuron, computes)
-        case ir.FewSpikeFunction(computes=computes):
+        case ir.Tracking(computes=computes) if expression := _tracked(computes):
+            return _tracking(neuron, expression)
+        case ir.FewSpikeFunction(computes=computes) | ir.Tracking(computes=computes):
             raise BackendError(
                 f"the mlgenn backend does not compute the {type(computes).__name__} of {name!r} in a soma"
+                f"{_way_out(neuron, computes)}"
             )
         case ir.FewSpikeNeuron():
             return _few_spike(neuron)
@@ -180,7 +200,7 @@ def _computing(neuron: ir.FewSpikeFunction, computes: ir.Function | ir.Product) 
     start = f"{value} {said} Arrived = 0.0; Count = 0; Sum = 0.0;"
     if computes.ports == 1:
         return replace(plain, start=start)
-    return replace(plain, start=f"{start} Arrived1 = 0.0;", always=f"{plain.always} Arrived1 += {SECOND};")
+    return replace(plain, start=f"{start} Arrived1 = 0.0;", always=f"{plain.always} Arrived1 += {SPIKES[1]};")
 
 
 def _soma(computes: ir.Function | ir.Product) -> str:
@@ -188,6 +208,53 @@ def _soma(computes: ir.Function | ir.Product) -> str:
     if isinstance(computes, ir.Function):
         return _expression(computes.function, computes.parameter, "x")
     return f"x * {_expression(computes.function, computes.parameter, 'x1')}"
+
+
+def _tracking(neuron: ir.Tracking, expression: str) -> Code:
+    """Says `expression`, t · f(X / t). The potential takes part in no division: quick arithmetic may round one."""
+    second = neuron.computes.ports > 1
+    start = "Summed = 0.0; Sum = 0.0; Count = 0;" + (" Summed1 = 0.0;" if second else "")
+    summed = "Summed += Isyn + Bias;" + (f" Summed1 += {SPIKES[1]} + Bias1;" if second else "")
+    return Code(
+        start,
+        f"""{summed}
+            const scalar steps = t - Begin + 1.0;
+            V = {expression} + VInit - VThresh * Sum;
+            Value = 0.0;
+            while (Value < Levels && V >= VThresh) {{ V -= VThresh; Value += 1.0; }}
+            while (Value > -Levels && V < 0.0) {{ V += VThresh; Value -= 1.0; }}""",
+        "Value != 0.0",
+        "Count += (unsigned int) fabs(Value); Sum += Value;",
+    )
+
+
+def _tracked(computes: ir.AnalogNeuron) -> str:
+    """t · f(X / t) in GeNN's language; nothing if no single neuron computes it."""
+    match computes:
+        case ir.Relu():
+            return "fmax(Summed, 0.0)"
+        case ir.Clip():
+            return "fmin(fmax(Summed, 0.0), Bound * steps)"
+        case ir.LeakyRelu():
+            return "(fmax(Summed, 0.0) + Slope * fmin(Summed, 0.0))"
+        case ir.Function() if computes.is_homogeneous:
+            return _expression(computes.function, computes.parameter, "Summed")
+        case ir.Function():
+            return f"steps * {_expression(computes.function, computes.parameter, '(Summed / steps)')}"
+        case ir.Product():
+            second = _expression(computes.function, computes.parameter, "(Summed1 / steps)")
+            return f"steps * ((Summed / steps) * {second})"
+    return ""
+
+
+def _way_out(neuron: ir.SpikingNeuron, computes: ir.AnalogNeuron) -> str:
+    conversion = "tracking" if isinstance(neuron, ir.Tracking) else "few-spike"
+    match computes:
+        case ir.MatMul():
+            return f"; run lower-matmul before {conversion}"
+        case ir.MaxPool2D():
+            return f"; run lower-max-pool before {conversion}"
+    return ""
 
 
 def _expression(function: str, parameter: float, x: str) -> str:

@@ -55,6 +55,44 @@ def integrate(current: np.ndarray, constant: np.ndarray, v: np.ndarray) -> None:
 
 
 @njit(nogil=True, cache=True)
+def track(
+    current: np.ndarray,
+    v_thresh: np.ndarray,
+    v_init: np.ndarray,
+    levels: int,
+    low: float,
+    high: float,
+    first: int,
+    v: np.ndarray,
+    said: np.ndarray,
+    counts: np.ndarray,
+) -> None:
+    """Step tracking neurons; `current` holds t · f(X / t) of every step and, on return, the spikes, −levels … levels.
+
+    f is first bounded to `low` and `high`; `first` steps came before. What was sent so far, `said`, and the spike
+    `counts` (int32) are carried on in place, and `v` is what is left of the potential.
+    """
+    timesteps, images, neurons = current.shape
+    most, least = np.float32(levels), np.float32(low)
+    for image in range(images):
+        left, sent, counted = v[image], said[image], counts[image % len(counts)]
+        for t in range(timesteps):
+            now = current[t, image]
+            bound = np.float32(high) * np.float32(first + t + 1)
+            for i in range(neurons):
+                y = now[i]
+                y = y if y > least else least
+                y = (y if y < bound else bound) + v_init[i]
+                number = np.floor((y - v_thresh[i] * sent[i]) / v_thresh[i])
+                number = number if number < most else most
+                number = number if number > -most else -most
+                sent[i] += number
+                left[i] = y - v_thresh[i] * sent[i]
+                now[i] = number
+                counted[i] += np.int32(np.abs(number))
+
+
+@njit(nogil=True, cache=True)
 def few_spike(
     current: np.ndarray,
     constant: np.ndarray,

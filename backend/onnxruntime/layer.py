@@ -3,7 +3,8 @@
 Weights are added up per spike (`events.py`), or onnxruntime applies the linear maps to [steps · images] at once. A
 kernel runs the neurons. What graded inputs send, and biases, are the same in every step and computed once per image. A
 few-spike population is run for its whole phase at once: what it sends is one number, Σ 2^−step over its spikes. Where
-a soma computes more than a rectifier, one graph goes from what its sources send to what it makes of all that.
+a soma computes more than a rectifier, one graph goes from what its sources send to what it makes of all that. The
+inputs of a tracking population are added up over time; a graph goes from the sums to what is to be said.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import onnxruntime
 
 from ...ir import (
+    Clip,
     Connection,
     FewSpikeFunction,
     FewSpikeInput,
@@ -31,10 +33,12 @@ from ...ir import (
     PoissonInput,
     Population,
     Product,
+    Relu,
     Shape,
     SpikeEncoding,
     SpikeInput,
     SpikingNeuron,
+    Tracking,
 )
 from ..weights import weighted
 from . import kernels
@@ -52,7 +56,8 @@ class State:
     `constant` is the part of the summed input, before any pooling, that is the same in every step, and (1, neurons)
     where it is the same for every image; `sign` is that of a signed input's spikes. With `totals`, `counts` has one row
     for all images, and `v` has only one, too, if the whole run is a single phase. `stopped` has the counts of images
-    that are no longer in the batch. `graded` is what graded inputs send.
+    that are no longer in the batch. `graded` is what graded inputs send. Tracking neurons have added up their inputs
+    to `x`, and sent spikes that add up to `said`.
     """
 
     constant: np.ndarray
@@ -63,6 +68,8 @@ class State:
     totals: bool
     stopped: np.ndarray
     graded: Mapping[str, np.ndarray]
+    x: np.ndarray | None = None
+    said: np.ndarray | None = None
 
     @property
     def images(self) -> int:
@@ -77,8 +84,14 @@ class State:
         if not self.totals:
             self.stopped = self.stopped + self.counts[~images].sum(0)
             self.counts = self.counts[images]
+        if self.x is not None and self.said is not None:
+            self.x, self.said = self.x[images], self.said[images]
         self.v = self.v[images]
         self.numbers = self.numbers[images]
+
+    def sums(self) -> np.ndarray:
+        """What each neuron's spikes so far add up to, (images, neurons); a later step changes nothing here."""
+        return self.counts.copy() if self.said is None else self.said.copy()
 
     def total(self) -> np.ndarray:
         """The spikes of each neuron over all images, (1, neurons), int64."""
@@ -97,6 +110,7 @@ class Layer:
     driven: onnxruntime.InferenceSession | None  # sums those from spikes that are not computed spike by spike
     events: tuple[Events, ...]  # the connections that are
     pooling: onnxruntime.InferenceSession | None  # takes the largest of each window of the summed input
+    tracked: onnxruntime.InferenceSession | None  # makes of the sums over time what is to be said
     steady_sources: tuple[str, ...]
     driven_sources: tuple[str, ...]
     source_shapes: Mapping[str, Shape]
@@ -123,6 +137,7 @@ class Layer:
             _session(network, driven, threads),
             tuple(events for _, events in spiking if events is not None),
             _pooling_session(network, name, threads),
+            _tracked_session(population, threads),
             _sources(steady),
             _sources(driven),
             *_described(network, connections),
@@ -138,6 +153,7 @@ class Layer:
             None,
             _soma_session(network, population, threads),
             (),
+            None,
             None,
             (),
             _sources(connections),
@@ -168,14 +184,20 @@ class Layer:
     @cached_property
     def _bias(self) -> np.ndarray:
         """What is added to what the graphs give, (1, neurons)."""
-        if self.population.bias is None or isinstance(self.neuron, FewSpikeFunction):
-            return np.zeros((1, math.prod(self._given_shape)), np.float32)
-        return self.layout.per_position(self.population.bias, self._given_shape)[None]
+        if isinstance(self.neuron, FewSpikeFunction):
+            return np.zeros((1, self.population.size), np.float32)
+        biases = ((shape, 0.0 if bias is None else bias) for shape, bias in self.population.ports)
+        return np.concatenate([self.layout.per_position(bias, shape) for shape, bias in biases])[None]
 
     @property
     def _given_shape(self) -> Shape:
-        """The shape of what the graphs give for one example: the summed input, or what the soma makes of all of it."""
-        return self.population.shape if isinstance(self.neuron, FewSpikeFunction) else self.population.input_shape
+        """The shape of what the graphs give for one example: the summed input, or what the soma makes of all of it.
+
+        The summed inputs of several ports lie flat, one behind the other.
+        """
+        if isinstance(self.neuron, FewSpikeFunction):
+            return self.population.shape
+        return self.population.input_shape if self.neuron.ports == 1 else (_given(self.population),)
 
     def external(self, x: np.ndarray) -> np.ndarray:
         """(…, neurons) in the engine's layout as (…, *population shape)."""
@@ -206,8 +228,14 @@ class Layer:
         v[:] = self._v_init
         numbers = np.arange(first_image, first_image + images)
         counts = np.zeros((rows, self.population.size), np.int32)
-        graded = {name: inputs[name] for name in self.graded_sources}
-        return State(constant, v, counts, sign, numbers, totals, np.zeros(1, np.int64), graded)
+        state = State(constant, v, counts, sign, numbers, totals, np.zeros(1, np.int64), self._graded(inputs))
+        if isinstance(self.neuron, Tracking):
+            state.x = np.zeros((images, constant.shape[1]), np.float32)
+            state.said = np.zeros((images, self.population.size), np.float32)
+        return state
+
+    def _graded(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return {name: inputs[name] for name in self.graded_sources}
 
     def summed(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
         """The whole input of every step, pooled where the neuron pools: (steps, images, neurons)."""
@@ -268,6 +296,13 @@ class Layer:
             case IntegrateFire() | IntegrateFireInput():
                 soft, inclusive = neuron.reset == "subtract", neuron.comparison == ">="
                 kernels.integrate_fire(result, constant, self._amplitude, state.v, state.counts, soft, inclusive)
+            case Tracking():
+                assert state.x is not None
+                assert state.said is not None
+                kernels.integrate(result, constant, state.x)
+                result = self._tracked(result, first, buffers or Buffers())
+                parameters = (self._amplitude, self._v_init, neuron.levels, *_bounds(neuron))
+                kernels.track(result, *parameters, first, state.v, state.said, state.counts)
             case Integrate():
                 kernels.integrate(result, constant, state.v)
             case PoissonInput():
@@ -287,19 +322,35 @@ class Layer:
             result *= state.sign
         return result
 
-    def decode(self, result: np.ndarray, counts_before: np.ndarray, first: int) -> np.ndarray:
-        """The activation decoded after each step, (steps, images, *shape); `first` steps came before."""
+    def _tracked(self, x: np.ndarray, first: int, buffers: Buffers) -> np.ndarray:
+        """What is to be said after each step, (steps, images, neurons), from the sums of the inputs up to it."""
+        if self.tracked is None:
+            return x
+        steps, images = x.shape[:2]
+        result = buffers.take(steps * images * self.population.size)[: steps * images * self.population.size]
+        time = np.repeat(np.arange(first + 1, first + 1 + steps, dtype=np.float32), images)
+        feed = {"summed": x.reshape(steps * images, -1), "steps": time[:, None]}
+        wanted = {port.name: feed[port.name] for port in self.tracked.get_inputs()}
+        run_into(self.tracked, wanted, result.reshape(steps * images, -1))
+        buffers.give(x)
+        return result.reshape(steps, images, -1)
+
+    def decode(self, result: np.ndarray, before: np.ndarray, first: int) -> np.ndarray:
+        """The activation decoded after each step, (steps, images, *shape); `first` steps came before.
+
+        What was sent in those adds up to `before`.
+        """
         neuron = self.neuron
         if neuron.phased:
             return self.external(result * self._amplitude)
         time = np.arange(first + 1, first + 1 + len(result), dtype=np.float32)[:, None, None]
         if neuron.fires:
-            counts = counts_before.astype(np.float32) + result.cumsum(0)
-            return self.external(self._amplitude * counts / time)
+            sums = before.astype(np.float32) + result.cumsum(0)
+            return self.external(self._amplitude * sums / time)
         return self.external(result / time)
 
     def trains(self, sent: np.ndarray, timesteps: int) -> np.ndarray:
-        """The spikes, 1 or −1, in what was sent: (steps, images, *shape), int8; a phase has `timesteps` steps."""
+        """The spikes in what was sent, with their signs: (steps, images, *shape), int8; a phase has `timesteps`."""
         if not isinstance(self.neuron, FewSpikeNeuron):
             return self.external(sent).astype(np.int8)
         steps = np.arange(timesteps)[:, None, None]
@@ -344,10 +395,76 @@ def _session(network: Network, connections: list[Connection], threads: int) -> o
     if not connections:
         return None
     graph, target = GraphBuilder(), network.populations[connections[0].target]
-    layout = Layout.of(network, target.name)
-    total = _total(graph, network, connections, _entering(graph, network, connections), layout, target.input_shape)
-    layout.leaving(graph, total, "current", target.input_shape)
+    layout, sources = Layout.of(network, target.name), _entering(graph, network, connections)
+    if target.neuron.ports == 1:
+        total = _total(graph, network, connections, sources, layout, target.input_shape)
+        layout.leaving(graph, total, "current", target.input_shape)
+        return graph.session(threads)
+    totals = []
+    for port, (shape, _) in enumerate(target.ports):
+        given = [connection for connection in connections if connection.port == port]
+        if given:
+            totals.append(_flat(graph, _total(graph, network, given, sources, layout, shape), shape))
+        else:
+            totals.append(_zeros(graph, next(iter(sources)), math.prod(shape)))
+    graph.output(graph.node("Concat", totals, axis=1), "current", (_given(target),))
     return graph.session(threads)
+
+
+def _flat(graph: GraphBuilder, value: str, shape: Shape) -> str:
+    """A value of a graph with its channels last, and flat."""
+    last = graph.node("Transpose", [value], perm=(0, 2, 3, 1)) if len(shape) == 3 else value
+    return graph.node("Flatten", [last])
+
+
+def _zeros(graph: GraphBuilder, like: str, size: int) -> str:
+    """So many zeros for each of the examples of an input."""
+    batch = graph.node("Shape", [like], start=0, end=1)
+    shape = graph.node("Concat", [batch, graph.array(np.array([size], np.int64))], axis=0)
+    return graph.node("ConstantOfShape", [shape])  # of zeros, if nothing else is said
+
+
+def _given(population: Population) -> int:
+    """How many summed inputs the neurons of a population have, over all ports."""
+    return sum(math.prod(shape) for shape, _ in population.ports)
+
+
+def _bounds(neuron: Tracking) -> tuple[float, float]:
+    """Between what a rectifier says the mean of its input; other neurons have a graph."""
+    match neuron.computes:
+        case Relu():
+            return 0.0, np.inf
+        case Clip(maximum):
+            return 0.0, maximum
+    return -np.inf, np.inf
+
+
+def _tracked_session(population: Population, threads: int) -> onnxruntime.InferenceSession | None:
+    """Computes t · f(X / t) of the sums of the inputs of all ports, which lie flat; None for plain rectifiers."""
+    neuron = population.neuron
+    if not isinstance(neuron, Tracking) or isinstance(neuron.computes, (Relu, Clip)):
+        return None
+    graph, computes, start, ports = GraphBuilder(), neuron.computes, 0, []
+    summed = graph.input("summed", (_given(population),))
+    time = None if computes.is_homogeneous else graph.input("steps", (1,))
+    mean = graph.node("Div", [summed, time]) if time else summed
+    for shape, _ in population.ports:
+        stop = start + math.prod(shape)
+        ports.append(_unpacked(graph, mean, start, stop, shape))
+        start = stop
+    y = _flat(graph, emit_neuron(graph, ports, computes, population.input_shape), population.shape)
+    graph.output(graph.node("Mul", [y, time]) if time else y, "tracked", (population.size,))
+    return graph.session(threads)
+
+
+def _unpacked(graph: GraphBuilder, value: str, start: int, stop: int, shape: Shape) -> str:
+    """Some of a graph's flat value as an image, channels first; a flat population stays flat."""
+    ends = (graph.array(np.array([place], np.int64)) for place in (start, stop, 1))
+    part = graph.node("Slice", [value, *ends])
+    if len(shape) == 1:
+        return part
+    image = graph.node("Reshape", [part, graph.array(np.array([-1, *shape], np.int64))])
+    return graph.node("Transpose", [image], perm=(0, 3, 1, 2))
 
 
 def _soma_session(network: Network, population: Population, threads: int) -> onnxruntime.InferenceSession:
@@ -392,8 +509,8 @@ def _total(
 
 def _events(network: Network, connection: Connection) -> Events | None:
     """A connection computed per spike, where that pays: not from inputs and few-spike neurons, most of which fire."""
-    source = network.populations[connection.source]
-    if not isinstance(source.neuron, IntegrateFire):
+    source, target = network.populations[connection.source], network.populations[connection.target]
+    if not isinstance(source.neuron, IntegrateFire) or target.neuron.ports > 1:
         return None
     return Events.of(source.name, weighted(network, connection), source.shape)
 

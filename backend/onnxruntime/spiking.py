@@ -97,10 +97,10 @@ class CompiledEngine(CompiledSpiking):
             sent: dict[str, np.ndarray] = {}
             for layer in layers:
                 state = states[layer.name]
-                counts_before = state.counts.copy() if layer.name in outputs else state.counts
+                before = state.sums() if layer.name in outputs else state.counts
                 result = sent[layer.name] = layer.step(last - first, state, sent, first, worker.buffers)
                 if layer.name in outputs:
-                    answers.add(layer.name, first, layer.decode(result, counts_before, first))
+                    answers.add(layer.name, first, layer.decode(result, before, first))
                 if layer.name in wanted.trains:
                     trains.setdefault(layer.name, []).append(layer.trains(result, self.network.timesteps or 1))
                 for name in _spent(layer.name, sent, self._last_use):

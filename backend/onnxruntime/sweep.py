@@ -1,7 +1,7 @@
 """A spiking network run layer by layer over all images at once, so that a layer can be set from what reaches it.
 
 Whatever the depth, each layer is computed a fixed number of times: once for each look that the caller takes at it,
-and once more to hand its spikes on. Spikes are kept as bits.
+and once more to hand its spikes on. Spikes are kept as bits, or bytes where they have signs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...ir import Images, Network, Population, as_inputs, verify
+from ...ir import Images, Network, Population, Tracking, as_inputs, verify
 from ..compiled import track
 from .layer import Layer, State
 from .resources import Resources, side_by_side
@@ -51,17 +51,19 @@ class Drive:
 
         def decoded(state: State, sent: Sent) -> np.ndarray:
             last = layer.step(self.slots, state, sent)[-1:]
-            before = state.counts - last[0].astype(np.int32) if layer.neuron.fires else state.counts
+            before = state.sums() - last[0] if layer.neuron.fires else state.counts
             return layer.decode(last, before, self.slots - 1)[0]
 
         return self._batches(layer, decoded)
 
     def stored(self, population: Population) -> Stored:
-        """The spikes of `population` in this place, batch by batch: as bits or, of a few-spike one, as numbers."""
+        """The spikes of `population` in this place, batch by batch: as bits, or as numbers where they are such."""
         layer = replace(self.layer, population=population)
 
         def stored(state: State, sent: Sent) -> np.ndarray:
             spikes = layer.step(self.slots, state, sent)
+            if isinstance(layer.neuron, Tracking):
+                return spikes.astype(np.int8)
             return spikes if layer.neuron.phased else np.packbits(spikes > 0, axis=-1)
 
         return list(self._batches(layer, stored))
@@ -84,7 +86,7 @@ class Drive:
             return source.step(self.slots, source.start(inputs, first_image), {})
         batch = source[number]
         if batch.dtype != np.uint8:
-            return batch
+            return batch.astype(np.float32, copy=False)
         neurons = math.prod(self.layer.source_shapes[name])
         return np.unpackbits(batch, axis=-1, count=neurons).astype(np.float32)
 

@@ -42,6 +42,7 @@ from .ir import (
     SpikeEncoding,
     SpikeInput,
     SpikingNeuron,
+    Tracking,
     as_inputs,
     as_network,
 )
@@ -130,9 +131,10 @@ def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = Tr
         _Tally(analog.populations[partner], spiking.populations[name], timesteps, images)
         for name, partner in pairs.items()
     ]
+    recorded = [name for name, p in spiking.populations.items() if isinstance(p.neuron, (FewSpikeNeuron, Tracking))]
     with track(f"profiling {images} images for {timesteps} timesteps", images, progress) as advance:
         for part, activations in _batches(reference, inputs):
-            recording = engine.simulate(part, record=spiking.is_phased, progress=False)
+            recording = engine.simulate(part, record=recorded, progress=False)
             for tally in tallies:
                 tally.add(activations[tally.analog.name], recording)
             advance(len(next(iter(part.values()))))
@@ -157,12 +159,15 @@ def error_parts(
 
     An integrate-and-fire neuron says from 0 to λ, and fires floor((a · T + v_init) / λ) times, between 0 and T. This
     staircase is that of the soft reset, exact for v_init ≥ 0. It is the ideal of the hard reset too, so the charge
-    that a hard reset throws away counts as unevenness. A few-spike neuron says from 0 to α · (1 − 2^−k), in the
-    staircase of its docstring. Of a Poisson input, c and q are what it fires on average, so chance is unevenness. A
-    readout neither clips nor quantises.
+    that a hard reset throws away counts as unevenness. A tracking neuron says from −levels · λ to levels · λ in the
+    same staircase, a few-spike neuron from 0 to α · (1 − 2^−k) in that of its docstring. Of a Poisson input, c and q
+    are what it fires on average, so chance is unevenness. A readout neither clips nor quantises.
     """
     if not neuron.fires:
         return np.zeros_like(analog), np.zeros_like(analog), analog - decoded
+    if isinstance(neuron, Tracking):
+        clipped, ideal = _tracked(analog, neuron, timesteps)
+        return analog - clipped, clipped - ideal, ideal - decoded
     sign = np.sign(analog) if _is_signed(neuron) else 1.0
     clipped, ideal = (sign * part for part in _said(np.maximum(sign * analog, 0), neuron, timesteps))
     return analog - clipped, clipped - ideal, ideal - decoded
@@ -187,6 +192,14 @@ def _said(magnitude: np.ndarray, neuron: SpikingNeuron, timesteps: int) -> tuple
             binary = amplitude * (magnitude > 0)
             return binary, binary
     raise DataError(f"cannot take apart the error of {type(neuron).__name__}: its code is not known")
+
+
+def _tracked(analog: np.ndarray, neuron: Tracking, timesteps: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `_said`, of activations of either sign."""
+    amplitude, most = np.asarray(neuron.amplitude, np.float64), neuron.levels * timesteps
+    spikes = np.floor((analog * timesteps + np.asarray(neuron.v_init, np.float64)) / amplitude)
+    clipped = np.clip(analog, -neuron.levels * amplitude, neuron.levels * amplitude)
+    return clipped, amplitude * np.clip(spikes, -most, most) / timesteps
 
 
 def _is_signed(neuron: SpikingNeuron) -> bool:
@@ -352,6 +365,9 @@ class _Tally:
             assert recording.trains is not None
             train = recording.trains[name][: neuron.k, images]
             return amplitude * np.tensordot(0.5 ** np.arange(1, neuron.k + 1), train, 1)
+        if isinstance(neuron, Tracking):
+            assert recording.trains is not None
+            return amplitude * recording.trains[name][:, images].sum(0, dtype=np.float64) / self._timesteps
         counts = recording.spike_counts[name][images]
         sign = np.sign(a) if _is_signed(neuron) else 1.0  # all spikes of a signed input have its sign
         return sign * amplitude * counts / self._timesteps

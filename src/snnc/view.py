@@ -34,6 +34,7 @@ from .ir import (
     Pair,
     Population,
     QuantizedRelu,
+    Tracking,
     as_path,
     summary,
     verify,
@@ -159,7 +160,7 @@ def _population(population: Population) -> dict[str, Any]:
 def _note(neuron: Neuron) -> str:
     """What the box says of a neuron."""
     match neuron:
-        case IntegrateFire(v_thresh):
+        case IntegrateFire(v_thresh) | Tracking(v_thresh):
             return f"λ {v_thresh:.3g}" if isinstance(v_thresh, float) else f"λ ~{np.median(v_thresh):.3g}"
         case Clip(maximum):
             return f"Clip {maximum:g}"
