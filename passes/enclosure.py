@@ -101,7 +101,7 @@ def _of(node: ast.expr, x: Enclosure, p: Enclosure) -> Enclosure:
             return x
         case ast.Name():
             return p
-        case ast.Constant(value=number):
+        case ast.Constant(value=float() | int() as number):
             return Enclosure(_constant(number, x.value.low), _constant(0.0, x.value.low))
         case ast.UnaryOp(operand=operand):
             return -_of(operand, x, p)

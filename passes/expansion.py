@@ -9,7 +9,7 @@ to infinity. The certificate comes from intervals (`passes/enclosure.py`), not f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -63,7 +63,7 @@ class Expansion:
         """The broken line at x."""
         first, last = self.knots[0], self.knots[-1]
         beyond = self.left * np.minimum(x - first, 0) + self.right * np.maximum(x - last, 0)
-        return np.interp(x, self.knots, self.values) + beyond
+        return np.asarray(np.interp(x, self.knots, self.values) + beyond)
 
 
 def expansion(
@@ -154,8 +154,9 @@ class _Tube:
         beside = np.searchsorted(x, x + _NARROW * np.maximum(np.abs(x), 1), "right") - 1
         if (jumps := np.abs(y[beside] - y) > _RISE * np.ptp(y)).any():
             raise ExpansionError(f"it jumps, or as good as, near {x[jumps][0]:.3g}")
-        slopes = (line[0] if line else 0.0 for line in (left, right))
-        return cls(Expansion(definition.name, parameter, (), (), *slopes, low, high), x, y, left, right)
+        slopes = [line[0] if line else 0.0 for line in (left, right)]
+        empty = Expansion(definition.name, parameter, (), (), slopes[0], slopes[1], low, high)
+        return cls(empty, x, y, left, right)
 
     def path(self, error: float, pieces: int) -> Expansion | None:
         """The broken line of fewest pieces that is nowhere farther than `error` from a sample, if so few will do."""
@@ -163,17 +164,21 @@ class _Tube:
         entered = self._entered(error)
         ends = (self.empty.left != 0) + (self.empty.right != 0)
         if (corner := self._crossing(error)) and ends <= pieces:
-            return replace(self.empty, knots=corner[:1], values=corner[1:])
+            return self._through([corner])
         knots: list[tuple[float, float]] = []
         x, y = self._starts(error)
         while len(knots) + ends < pieces:
             step = self._step(x, y, walls, entered)
             knots.append(step.start)
             if step.end:
-                return replace(self.empty, **_columns([*knots, step.end]))
+                return self._through([*knots, step.end])
             x = np.linspace(step.start[0], step.exit, _STARTS)[1:]
             y = step.start[1] + step.slope * (x - step.start[0])
         return None
+
+    def _through(self, corners: Sequence[tuple[float, float]]) -> Expansion:
+        knots, values = zip(*corners, strict=True)
+        return replace(self.empty, knots=knots, values=values)
 
     def _starts(self, error: float) -> tuple[np.ndarray, np.ndarray]:
         """Where the first stretch may start: on the line on the left, as long as that is within, or at the first x."""
@@ -202,7 +207,7 @@ class _Tube:
             return None
         x = (self.right[1] - self.left[1]) / (self.left[0] - self.right[0])
         line = np.where(self.x < x, _at(self.left, self.x), _at(self.right, self.x))
-        return (x, _at(self.left, x)) if (np.abs(line - self.y) <= error).all() else None
+        return (x, self.left[0] * x + self.left[1]) if (np.abs(line - self.y) <= error).all() else None
 
     def _step(self, x: np.ndarray, y: np.ndarray, walls: tuple[np.ndarray, np.ndarray], entered: int) -> _Step:
         """The stretch that starts at one of the points and gets farthest, or to the end."""
@@ -268,13 +273,8 @@ class _Step:
     end: tuple[float, float] | None
 
 
-def _columns(points: list[tuple[float, float]]) -> dict[str, tuple[float, ...]]:
-    knots, values = zip(*points, strict=True)
-    return {"knots": knots, "values": values}
-
-
 def _at(line: Line, x: np.ndarray) -> np.ndarray:
-    return line[0] * x + line[1]
+    return np.asarray(line[0] * x + line[1])
 
 
 def _end(
@@ -294,9 +294,10 @@ def _end(
         return sign * math.inf
     x = (start if math.isfinite(start) else 0.0) + sign * _DISTANCES
     apart = np.abs(definition.apply(x, parameter) - _at(line, x))
-    far = np.flatnonzero(apart > max(near or share * np.nanmax(apart), _ROUNDING))
+    apart = np.maximum(apart - _ROUNDING * (1 + np.abs(x)), 0)
+    far = np.flatnonzero(apart > (near or share * np.nanmax(apart)))
     outermost = min(max(int(far[-1]) + 1 if len(far) else 0, _AT_LEAST), len(x) - 1)
-    comes_near = apart[-1] <= apart[outermost] and apart[-1] <= 0.01 * np.nanmax(apart) + _ROUNDING
+    comes_near = apart[-1] <= apart[outermost] and apart[-1] <= 0.01 * np.nanmax(apart)
     return float(x[outermost]) if comes_near else sign * math.inf
 
 
