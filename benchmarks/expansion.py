@@ -9,7 +9,7 @@ beyond it on the side on which they tend to a line.
 import argparse
 import math
 
-from snnc.passes.expansion import expansion, tends_to_lines
+from snnc.passes.expansion import at_most, expansion, tends_to_lines
 
 PIECES = (4, 8, 16, 32)
 FUNCTIONS = (
@@ -39,7 +39,7 @@ def main() -> None:
         errors = (expansion(name, 1.0, number, low, high).bound for number in pieces)
         print(
             f"| {name} | {said(low, high)} | "
-            + " | ".join(f"{error:.2g}" if error > 1e-9 else "0" for error in errors)
+            + " | ".join(at_most(error) if error > 1e-9 else "0" for error in errors)
             + " |"
         )
 

@@ -5,8 +5,8 @@
 
 DATA holds x_train, y_train, x_test, y_test; the images are uint8, (N, 28, 28, 1), and the networks take image / 255.
 Two convolutions with batch normalisation and average pooling, two dense layers; the same activation behind all but the
-last. Converted by few-spike at several k, nothing else being chosen; with --lower, by way of so many rectifiers in place of
-each function, and then to rate codes, too. The test images serve only to report.
+last. Converted by few-spike at several k, nothing else being chosen; with --lower, by way of so many rectifiers in
+place of each function, and then to rate codes, too. The test images serve only to report.
 """
 
 import argparse

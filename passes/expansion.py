@@ -18,7 +18,7 @@ import numpy as np
 from ..ir import FUNCTIONS, FunctionDefinition
 from .enclosure import enclosure
 
-LARGEST_PIECES = 1024
+LARGEST_PIECES = 256
 _SAMPLES = 1200  # of the function, placed so that it bows as much between any two
 _STARTS = 40  # points of a stretch from which the next is tried
 _HALVINGS = 15  # of the tube, in its logarithm: to one in a thousand
@@ -59,11 +59,21 @@ class Expansion:
         """How many rectifiers it takes: one for each stretch between knots, and for each end that is not level."""
         return len(self.knots) - 1 + (self.left != 0) + (self.right != 0)
 
+    def __str__(self) -> str:
+        inputs = f"inputs from {self.low:.4g} to {self.high:.4g}".replace("from -inf to inf", "of any size")
+        return f"{self.pieces} pieces, off by at most {at_most(self.bound)} for {inputs}"
+
     def apply(self, x: np.ndarray) -> np.ndarray:
         """The broken line at x."""
         first, last = self.knots[0], self.knots[-1]
         beyond = self.left * np.minimum(x - first, 0) + self.right * np.maximum(x - last, 0)
         return np.asarray(np.interp(x, self.knots, self.values) + beyond)
+
+
+def at_most(bound: float) -> str:
+    """A bound to two digits, rounded up."""
+    digit = 10.0 ** (math.floor(math.log10(bound)) - 1) if bound > 0 else 1.0
+    return f"{math.ceil(bound / digit) * digit:.2g}"
 
 
 def expansion(
@@ -295,9 +305,12 @@ def _end(
     x = (start if math.isfinite(start) else 0.0) + sign * _DISTANCES
     apart = np.abs(definition.apply(x, parameter) - _at(line, x))
     apart = np.maximum(apart - _ROUNDING * (1 + np.abs(x)), 0)
-    far = np.flatnonzero(apart > (near or share * np.nanmax(apart)))
+    largest = float(apart.max())
+    if not math.isfinite(largest):
+        return sign * math.inf
+    far = np.flatnonzero(apart > (near or share * largest))
     outermost = min(max(int(far[-1]) + 1 if len(far) else 0, _AT_LEAST), len(x) - 1)
-    comes_near = apart[-1] <= apart[outermost] and apart[-1] <= 0.01 * np.nanmax(apart)
+    comes_near = apart[-1] <= apart[outermost] and apart[-1] <= 0.01 * largest
     return float(x[outermost]) if comes_near else sign * math.inf
 
 

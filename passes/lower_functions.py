@@ -52,6 +52,10 @@ class LowerFunctions(Pass):
     All stretches are one population, `NAME/pieces`, with `pieces` channels in place of each; the ends are `NAME/left`
     and `NAME/right`. At an output the name stays with a readout of their sum.
 
+    Rectifiers that end are said more exactly than plain ones: they are wrong by a bit of their own stretch, and not at
+    all where they are full. What this costs is spikes. All take in what the function did: expanding relu(x) and
+    relu(−x) instead would save synapses, but they are rounded first, as finely as the largest input allows.
+
     - pieces: rectifiers in place of a function, at most.
     - tolerance: instead, as few as keep the error below this, in units of the activations.
     """
@@ -75,7 +79,7 @@ class LowerFunctions(Pass):
         if not found:
             return network
         for name, line in self._expansions(network, context, found).items():
-            context.note(_note(network.populations[name], line))
+            context.note(f"{self.name}: {_described(network.populations[name])}: {line}")
             rewrite = Rewrite(network, network.populations[name], self.name)
             network = rewrite.network(_lowered(rewrite, line))
         return Canonicalise().run(network, context)
@@ -120,14 +124,6 @@ def _described(population: Population) -> str:
     assert isinstance(population.neuron, Function)
     layers = ", ".join(population.origin.layers) or "no known layer"
     return f"{population.name} ({population.neuron.function}, from {layers})"
-
-
-def _note(population: Population, line: Expansion) -> str:
-    """What to say of a layer: how many pieces, how far from the function at most, and for which inputs."""
-    inputs = f"inputs from {line.low:.4g} to {line.high:.4g}".replace("from -inf to inf", "of any size")
-    return (
-        f"lower-functions: {_described(population)}: {line.pieces} pieces, off by at most {line.bound:.2g} for {inputs}"
-    )
 
 
 def _ranges(network: Network, context: Context, names: Sequence[str]) -> Mapping[str, Range]:
