@@ -1,10 +1,12 @@
 """Train small CNNs whose activations are no rectifiers, and see what few spikes make of them.
 
     python benchmarks/functions.py DATA.npz [--activations silu gelu tanh hard_swish] [--epochs 12] [--seed 0]
+        [--lower PIECES]
 
 DATA holds x_train, y_train, x_test, y_test; the images are uint8, (N, 28, 28, 1), and the networks take image / 255.
 Two convolutions with batch normalisation and average pooling, two dense layers; the same activation behind all but the
-last. Converted by few-spike at several k, nothing else being chosen; the test images serve only to report.
+last. Converted by few-spike at several k, nothing else being chosen; with --lower, by way of so many rectifiers in
+place of each function, and then to rate codes, too. The test images serve only to report.
 """
 
 import argparse
@@ -18,7 +20,10 @@ from torch import nn
 
 import snnc
 
+FEW = "few-spike{k=%d,per-channel=true}"
 K = (3, 4, 5, 6, 8)
+RATE = "data-norm{percentile=99.9,per-channel=true}"
+T = (16, 64)
 ACTIVATIONS = {
     "silu": nn.SiLU,
     "gelu": nn.GELU,
@@ -37,8 +42,11 @@ def main() -> None:
     labels = {part: data[f"y_{part}"].reshape(-1).astype(np.int64) for part in ("train", "test")}
     print(", ".join(f"{key} {value}" for key, value in machine.describe().items()))
     print(f"batches of {BATCH}, {len(images['test'])} test images")
-    print("| Activation | ANN | " + " | ".join(f"k = {k}" for k in K) + " |")
-    print("| --- " + "| ---: " * (len(K) + 1) + "|")
+    lowering = f"{snnc.LOWERING},lower-functions{{pieces={options.lower}}}" if options.lower else snnc.LOWERING
+    codes = [(f"k = {k}", f"{lowering},{FEW % k}", None) for k in K]
+    codes += [(f"T = {t}", f"{lowering},{RATE}", t) for t in T] if options.lower else []
+    print("| Activation | ANN | " + " | ".join(title for title, *_ in codes) + " |")
+    print("| --- " + "| ---: " * (len(codes) + 1) + "|")
     for name in options.activations:
         torch.manual_seed(options.seed)
         module = cnn(ACTIVATIONS[name])
@@ -47,8 +55,8 @@ def main() -> None:
         with torch.no_grad():
             exact = accuracy(module(x).numpy(), labels["test"])
         network = snnc.load(module, inputs=x[:1], verify=True)
-        found = [accuracy(decoded(network, k, images), labels["test"]) for k in K]
-        print(f"| {name} | {exact:.2%} | " + " | ".join(f"{share:.2%}" for share in found) + " |")
+        found = [accuracy(decoded(network, pipeline, t, images), labels["test"]) for _, pipeline, t in codes]
+        print(f"| {name} | {exact:.2%} | " + " | ".join(f"{share:.2%}" for share in found) + " |", flush=True)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -57,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--activations", nargs="+", choices=ACTIVATIONS, default=["silu", "gelu", "tanh", "hard_swish"])
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lower", type=int, metavar="PIECES")
     return parser.parse_args()
 
 
@@ -68,10 +77,10 @@ def cnn(activation: type[nn.Module]) -> nn.Module:
     )
 
 
-def decoded(network: snnc.Network, k: int, images: dict[str, np.ndarray]) -> np.ndarray:
-    """The scores of the test images, after few spikes."""
-    pipeline = f"{snnc.LOWERING},few-spike{{k={k},per-channel=true}}"
-    snn = snnc.convert(network, pipeline, calibration=images["train"][:CALIBRATION], progress=False)
+def decoded(network: snnc.Network, pipeline: str, timesteps: int | None, images: dict[str, np.ndarray]) -> np.ndarray:
+    """The scores of the test images, after spikes."""
+    calibration = images["train"][:CALIBRATION]
+    snn = snnc.convert(network, pipeline, calibration=calibration, timesteps=timesteps, progress=False)
     return np.asarray(snnc.compile(snn).predict(images["test"], progress=False))
 
 

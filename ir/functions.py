@@ -42,12 +42,16 @@ class FunctionDefinition:
     With `homogeneous`, c · x makes c · y for all c > 0.
 
     Expressions are finite for all finite x of single precision but where they overflow, and give a number for all x.
+    `left` and `right` are expressions of the lines that y tends to as x goes to −∞ and ∞: far out y comes ever nearer
+    to them. They are empty where there is no such line.
     """
 
     name: str
     expression: str
     low: float = -math.inf
     high: float = math.inf
+    left: str = ""
+    right: str = ""
     is_factor: bool = False
     pole: float = math.inf
     homogeneous: bool = False
@@ -55,7 +59,10 @@ class FunctionDefinition:
     @cached_property
     def tree(self) -> ast.expr:
         """The expression, parsed; raises ValueError for one that holds anything else."""
-        tree = ast.parse(self.expression, mode="eval")
+        return self._parsed(self.expression)
+
+    def _parsed(self, expression: str) -> ast.expr:
+        tree = ast.parse(expression, mode="eval")
         for node in ast.walk(tree):
             named = not isinstance(node, ast.Name) or node.id in ("x", "p", *CALLS)
             if not isinstance(node, (*_NODES, *_OPERATORS)) or not named:
@@ -66,6 +73,16 @@ class FunctionDefinition:
     def is_signed(self) -> bool:
         """Whether y can be negative."""
         return self.low < 0
+
+    def lines(self, parameter: float = 1.0) -> tuple[tuple[float, float] | None, ...]:
+        """Slope and value at 0 of the line that y tends to on the left, and on the right; None where there is none."""
+        return tuple(
+            self._line(expression, parameter) if expression else None for expression in (self.left, self.right)
+        )
+
+    def _line(self, expression: str, parameter: float) -> tuple[float, float]:
+        at_0, at_1 = np.broadcast_to(_value(self._parsed(expression), np.array([0.0, 1.0]), np.float64(parameter)), 2)
+        return float(at_1 - at_0), float(at_0)
 
     def apply(self, x: np.ndarray, parameter: float = 1.0) -> np.ndarray:
         """y, in the precision of x; infinities within an expression come out as what they tend to."""
@@ -109,6 +126,7 @@ def register(definition: FunctionDefinition) -> FunctionDefinition:
     if definition.name in FUNCTIONS:
         raise ValueError(f"there is a function {definition.name!r} already")
     assert definition.tree is not None
+    definition.lines()
     FUNCTIONS[definition.name] = definition
     return definition
 
@@ -118,34 +136,46 @@ _SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 _TINY = 1e-30  # in place of what has no logarithm and no root
 
 for _definition in (
-    FunctionDefinition("abs", "abs(x)", 0.0, homogeneous=True),
-    FunctionDefinition("celu", "max(x, 0) + min(p * (exp(min(x, 0) / p) - 1), 0)"),
+    FunctionDefinition("abs", "abs(x)", 0.0, homogeneous=True, left="-x", right="x"),
+    FunctionDefinition("celu", "max(x, 0) + min(p * (exp(min(x, 0) / p) - 1), 0)", left="-p", right="x"),
     FunctionDefinition("cos", "cos(x)", -1.0, 1.0),
-    FunctionDefinition("elu", "max(x, 0) + p * (exp(min(x, 0)) - 1)"),
-    FunctionDefinition("erf", "erf(x)", -1.0, 1.0),
-    FunctionDefinition("exp", "exp(x)", 0.0, is_factor=True),
-    FunctionDefinition("gelu", "0.5 * x * (1 + erf(x * 0.7071067811865476))", -0.17),
-    FunctionDefinition("gelu_tanh", "0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))", -0.1701),
-    FunctionDefinition("hard_shrink", "where(abs(x) > p, x, 0)"),
-    FunctionDefinition("hard_swish", "x * min(max(x / 6 + 0.5, 0), 1)", -0.375),
-    FunctionDefinition("identity", "x", homogeneous=True),
+    FunctionDefinition("elu", "max(x, 0) + p * (exp(min(x, 0)) - 1)", left="-p", right="x"),
+    FunctionDefinition("erf", "erf(x)", -1.0, 1.0, left="-1", right="1"),
+    FunctionDefinition("exp", "exp(x)", 0.0, left="0", is_factor=True),
+    FunctionDefinition("gelu", "0.5 * x * (1 + erf(x * 0.7071067811865476))", -0.17, left="0", right="x"),
+    FunctionDefinition(
+        "gelu_tanh",
+        "0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))",
+        -0.1701,
+        left="0",
+        right="x",
+    ),
+    FunctionDefinition("hard_shrink", "where(abs(x) > p, x, 0)", left="x", right="x"),
+    FunctionDefinition("hard_swish", "x * min(max(x / 6 + 0.5, 0), 1)", -0.375, left="0", right="x"),
+    FunctionDefinition("identity", "x", left="x", right="x", homogeneous=True),
     FunctionDefinition("log", f"log(max(x, {_TINY}))", pole=69),
-    FunctionDefinition("log_sigmoid", "min(x, 0) - log(1 + exp(-abs(x)))", high=0.0),
-    FunctionDefinition("mish", f"x * tanh({_SOFTPLUS})", -0.3089),
+    FunctionDefinition("log_sigmoid", "min(x, 0) - log(1 + exp(-abs(x)))", high=0.0, left="x", right="0"),
+    FunctionDefinition("mish", f"x * tanh({_SOFTPLUS})", -0.3089, left="0", right="x"),
     FunctionDefinition("power", "x ** p", is_factor=True),
     FunctionDefinition("reciprocal", "1 / x", is_factor=True),
     FunctionDefinition("rsqrt", f"1 / sqrt(max(x, {_TINY}))", 0.0, is_factor=True),
-    FunctionDefinition("selu", f"{_SELU} * (max(x, 0) + {_SELU_ALPHA} * (exp(min(x, 0)) - 1))", -_SELU * _SELU_ALPHA),
-    FunctionDefinition("sigmoid", "1 / (1 + exp(-x))", 0.0, 1.0),
-    FunctionDefinition("silu", "x / (1 + exp(-p * x))", -0.2785),
+    FunctionDefinition(
+        "selu",
+        f"{_SELU} * (max(x, 0) + {_SELU_ALPHA} * (exp(min(x, 0)) - 1))",
+        -_SELU * _SELU_ALPHA,
+        left=f"{-_SELU * _SELU_ALPHA}",
+        right=f"{_SELU} * x",
+    ),
+    FunctionDefinition("sigmoid", "1 / (1 + exp(-x))", 0.0, 1.0, left="0", right="1"),
+    FunctionDefinition("silu", "x / (1 + exp(-p * x))", -0.2785, left="where(p > 0, 0, x)", right="where(p > 0, x, 0)"),
     FunctionDefinition("sin", "sin(x)", -1.0, 1.0),
-    FunctionDefinition("soft_shrink", "max(x - p, 0) + min(x + p, 0)"),
-    FunctionDefinition("softplus", _SOFTPLUS, 0.0),
-    FunctionDefinition("softsign", "x / (1 + abs(x))", -1.0, 1.0),
+    FunctionDefinition("soft_shrink", "max(x - p, 0) + min(x + p, 0)", left="x + p", right="x - p"),
+    FunctionDefinition("softplus", _SOFTPLUS, 0.0, left="0", right="x"),
+    FunctionDefinition("softsign", "x / (1 + abs(x))", -1.0, 1.0, left="-1", right="1"),
     FunctionDefinition("sqrt", "sqrt(max(x, 0))", 0.0, is_factor=True),
     FunctionDefinition("square", "x * x", 0.0, is_factor=True),
-    FunctionDefinition("squareplus", "(x + sqrt(x * x + p)) / 2", 0.0),
-    FunctionDefinition("tanh", "tanh(x)", -1.0, 1.0),
-    FunctionDefinition("tanh_shrink", "x - tanh(x)"),
+    FunctionDefinition("squareplus", "(x + sqrt(x * x + p)) / 2", 0.0, left="0", right="x"),
+    FunctionDefinition("tanh", "tanh(x)", -1.0, 1.0, left="-1", right="1"),
+    FunctionDefinition("tanh_shrink", "x - tanh(x)", left="x + 1", right="x - 1"),
 ):
     register(_definition)

@@ -7,6 +7,7 @@ from .clip import LowerClip
 from .data_norm import DataNorm
 from .few_spike import FewSpikeConversion
 from .leaky_relu import LowerLeakyRelu
+from .lower_functions import LowerFunctions
 from .lower_matmul import LowerMatMul
 from .lower_max_pool import LowerMaxPool
 from .manager import Adjust, Context, Drive, Instrument, Pass, run
@@ -26,6 +27,7 @@ __all__ = [
     "FewSpikeConversion",
     "Instrument",
     "LowerClip",
+    "LowerFunctions",
     "LowerLeakyRelu",
     "LowerMatMul",
     "LowerMaxPool",

@@ -43,7 +43,7 @@ from .manager import Context, Pass
 _SHOWN = 8  # channels that are named
 _WIDE = 256  # times the median of a function: hardly a code says both
 _HUGE = 1e4  # what such a function reaches near its pole
-_LOWERED_BY = {"MaxPool2D": "lower-max-pool", "LeakyRelu": "lower-leaky-relu"}
+_LOWERED_BY = {"Function": "lower-functions", "LeakyRelu": "lower-leaky-relu", "MaxPool2D": "lower-max-pool"}
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,14 @@ class Conversion(Pass):
     def warn_of_silence(self, network: Network, largest: Mapping[str, np.ndarray]) -> None:
         """Warn of layers, and of channels of images, that no calibration image woke; `largest` is by population, (C,).
 
-        A neuron of a flat population that is silent on a few hundred images is nothing to speak of.
+        A neuron of a flat population that is silent on a few hundred images is nothing to speak of, nor is a stretch of
+        a function in which no input lies.
         """
         silent = [
             f"{', '.join(network.populations[name].origin.layers) or name} ({_channels(maximum)})"
             for name, maximum in largest.items()
-            if not maximum.any() or (len(network.populations[name].shape) == 3 and not maximum.all())
+            if (not maximum.any() or (len(network.populations[name].shape) == 3 and not maximum.all()))
+            and not _is_made_of_function(network.populations[name])
         ]
         if silent:
             warnings.warn(
@@ -182,7 +184,8 @@ def hidden(network: Network) -> list[str]:
 def giving_outputs(network: Network) -> frozenset[str]:
     """The populations whose activations are the network's outputs as they are: what clips one of them clips an output.
 
-    Besides the outputs themselves, those that a readout only gathers, and what max pooling at the end was lowered to.
+    Besides the outputs themselves, those that a readout only gathers, and what max pooling or a function at the end was
+    lowered to.
     """
     found, pending = set(), list(network.outputs)
     while pending:
@@ -190,10 +193,15 @@ def giving_outputs(network: Network) -> frozenset[str]:
         found.add(name)
         population = network.populations[name]
         pools = "lower-max-pool" in population.origin.passes
+        sums = pools or _is_made_of_function(population)
         for edge in network.incoming(name) if pools or population.neuron.is_readout else ():
-            if edge.source not in found and (pools or all(map(_only_moves, edge.operators))):
+            if edge.source not in found and (sums or all(map(_only_moves, edge.operators))):
                 pending.append(edge.source)
     return frozenset(found)
+
+
+def _is_made_of_function(population: Population) -> bool:
+    return "lower-functions" in population.origin.passes
 
 
 def _only_moves(operator: Operator) -> bool:

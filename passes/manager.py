@@ -29,6 +29,10 @@ Adjust = Callable[[Population, Drive], Population]
 Sweep = Callable[[Network, Images, Adjust], Network]
 
 
+def _unheard(note: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What passes may ask for beyond the network.
@@ -36,6 +40,7 @@ class Context:
     `activations` runs the analog network: batch by batch the activation of every population, by name. `sweep` runs a
     spiking network layer by layer, letting each population be adjusted before it is run. `calibration` are the images
     to run them on, `timesteps` the T that the conversion is for, `analog` the network that was last converted.
+    `note` tells the user what a pass did, in a line; by default nobody.
     """
 
     activations: Activations | None = None
@@ -43,6 +48,7 @@ class Context:
     timesteps: int | None = None
     sweep: Sweep | None = None
     analog: Network | None = None
+    note: Callable[[str], object] = _unheard
     _statistics: list[tuple[Network, Mapping[str, Statistics]]] = field(default_factory=list, repr=False)
 
     def statistics(self, network: Network) -> Mapping[str, Statistics]:

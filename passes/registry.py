@@ -23,6 +23,7 @@ from .clip import LowerClip
 from .data_norm import DataNorm
 from .few_spike import FewSpikeConversion
 from .leaky_relu import LowerLeakyRelu
+from .lower_functions import LowerFunctions
 from .lower_matmul import LowerMatMul
 from .lower_max_pool import LowerMaxPool
 from .manager import Pass
@@ -36,6 +37,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     DataNorm,
     FewSpikeConversion,
     LowerClip,
+    LowerFunctions,
     LowerLeakyRelu,
     LowerMatMul,
     LowerMaxPool,

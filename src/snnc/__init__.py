@@ -7,6 +7,7 @@ result = snnc.compile(snn).evaluate(x_test, y_test)          # result.accuracy[t
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
@@ -138,7 +139,11 @@ def _context(calibration: Images | None, timesteps: int | None, progress: bool) 
     def sweep(spiking: Network, images: Images, adjust: Adjust) -> Network:
         return onnxruntime.sweep(spiking, images, adjust, progress=progress)
 
-    return passes.Context(activations, calibration, timesteps, sweep)
+    def note(text: str) -> None:
+        if progress:
+            print(f"note: {text}", file=sys.stderr)
+
+    return passes.Context(activations, calibration, timesteps, sweep, note=note)
 
 
 def _parsed(pipeline: str | Sequence[Pass]) -> tuple[Pass, ...]:

@@ -296,6 +296,7 @@ def _join(analog: Network, spiking: Network) -> dict[str, str]:
 
 def _by_origin(network: Network, joined: Container[str]) -> dict[tuple[tuple[str, ...], Shape], str]:
     left = [network.populations[name] for name in _computing(network) if name not in joined]
+    left = [population for population in left if "lower-functions" not in population.origin.passes]  # parts of a sum
     return {
         (population.origin.layers, population.shape): population.name for population in left if population.origin.layers
     }

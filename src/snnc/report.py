@@ -10,6 +10,7 @@ from typing import Any
 from . import frontend, proof
 from .ir import (
     Clip,
+    Function,
     LeakyRelu,
     MaxPool2D,
     ModelFileError,
@@ -43,6 +44,12 @@ _NOTES: dict[type[Neuron], tuple[str, str, str]] = {
         "quantised ReLU",
         "it has so many levels, and spikes have them at as many timesteps only",
         "nothing to do for up to 64 levels: T is their number by default; beyond, use few-spike",
+    ),
+    Function: (
+        "functions beyond rectifiers",
+        "a rate code says nothing but rectifiers",
+        "nothing to do: few-spike, then the default, applies them as they are; or run `lower-functions`, which makes "
+        "rectifiers of them within an error that it says",
     ),
     Softmax: (
         "softmax",
