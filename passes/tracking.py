@@ -39,14 +39,14 @@ class TrackingConversion(RateCoded):
     A neuron adds up its input, applies its function to the mean so far, and sends what it has not yet said of that: a
     spike where it lacks λ, a negative one where it has said too much [Wang 2022,
     https://doi.org/10.24963/ijcai.2022/347; You 2024, https://arxiv.org/abs/2406.03470]. So a spike that came too early
-    is taken back, max pooling is exact, and functions of both signs are said like any other. Activations that are
-    quantised to no more levels than T steps can say are met exactly, but for what comes too late to be said.
+    is taken back, max pooling is exact, and functions of both signs are said like any other. What is lost is what comes
+    too late: where a mean changes by more than a step's spikes can say. Activations that are quantised to no more
+    levels than T steps can say are met exactly but for that, and with levels=T wholly.
 
-    - levels: the most spikes of a neuron in a step [Li 2022, https://arxiv.org/abs/2204.13271]. More of them say larger
-      changes at once, with a smaller λ.
-    - threshold: λ is `levels` times smaller than the largest activation that is to be said: the one of least squared
-      error (`mse`) at T timesteps, for a run of just that length, or the largest that the calibration images evoke
-      (`max`). Outputs are always told by the largest.
+    - levels: the most spikes of a neuron in a step, for changes [Li 2022, https://arxiv.org/abs/2204.13271].
+    - rate: how many spikes a step the largest activation takes, at most `levels`: λ is so much smaller than that.
+    - threshold: the largest activation that is to be said is that of least squared error (`mse`) at T timesteps, for a
+      run of just that length, or the largest that the calibration images evoke (`max`), which outputs always take.
     - per-channel: one λ per channel instead of one per population.
     """
 
@@ -54,6 +54,7 @@ class TrackingConversion(RateCoded):
     convertible: ClassVar[tuple[type[Neuron], ...]] = (*RateCoded.convertible, SomaNeuron, LeakyRelu, MaxPool2D)
 
     levels: int = 1
+    rate: int = 1
     threshold: Literal["mse", "max"] = "mse"
     per_channel: bool = True
     v_init: float = 0.5
@@ -65,11 +66,13 @@ class TrackingConversion(RateCoded):
         super().__post_init__()
         if not 1 <= self.levels <= MOST_LEVELS:
             raise PipelineError(f"tracking: levels is {shown(self.levels)}; a step has from 1 to {MOST_LEVELS} spikes")
+        if not 1 <= self.rate <= self.levels:
+            raise PipelineError(f"tracking: rate is {shown(self.rate)}; it lies from 1 to levels, {self.levels}")
 
     def run(self, network: Network, context: Context) -> Network:
         timesteps = self.require_timesteps(context)
         self.require_convertible(network)
-        self.warn_of_levels(network, lambda _, neuron: neuron.levels <= timesteps * self.levels)
+        self.warn_of_levels(network, lambda _, neuron: neuron.levels <= timesteps * self.rate)
         statistics = context.statistics(network)
         whole = giving_outputs(network)
         self.warn_of_silence(network, {name: statistics[name].maximum for name in hidden(network)})
@@ -89,9 +92,9 @@ class TrackingConversion(RateCoded):
         """The neuron in place of an analog one. A quantised one is a clip, which spikes round."""
         assert isinstance(neuron, AnalogNeuron)  # verified
         largest = self._largest(statistics, timesteps, threshold)
-        v_thresh = clipped(largest, neuron, timesteps * self.levels) / np.float32(self.levels)
+        v_thresh = clipped(largest, neuron, timesteps * self.rate) / np.float32(self.rate)
         if isinstance(neuron, QuantizedRelu):
-            if neuron.levels <= timesteps * self.levels:  # a spike counts as one level
+            if neuron.levels <= timesteps * self.rate:  # a spike counts as one level
                 v_thresh = np.full_like(largest, neuron.max / neuron.levels * timesteps)
             neuron = Clip(neuron.max)
         balanced = per_layer_or_channel(v_thresh, self.per_channel)
@@ -100,7 +103,7 @@ class TrackingConversion(RateCoded):
     def _largest(self, statistics: Statistics, timesteps: int, threshold: str) -> np.ndarray:
         """The largest activation that is to be said, (C,) or (1,)."""
         if threshold == "mse":
-            largest = statistics.least_error(timesteps * self.levels, self.v_init, self.per_channel)
+            largest = statistics.least_error(timesteps * self.rate, self.v_init, self.per_channel)
         else:
             largest = statistics.percentile(100, self.per_channel)
         return positive(largest, statistics.maximum)

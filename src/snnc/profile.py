@@ -4,8 +4,9 @@ Populations are joined by name or by the layers they came from, and each neuron'
 
     analog − decoded  =  clipping  +  quantisation  +  unevenness
 
-- clipping: the activation above λ, which no spike train of one spike a step can say, or above the largest number of a
-  few-spike code: raise λ or α. Of an input that spikes, also what its encoding never says, however long it runs.
+- clipping: the activation above λ, which no spike train of one spike a step can say (above levels · λ, of tracking
+  neurons), or above the largest number of a few-spike code: raise λ or α. Of an input that spikes, also what its
+  encoding never says, however long it runs.
 - quantisation: what a steady input loses because spikes are whole and T is finite: lower λ or raise T; in a few-spike
   network what k bits lose: raise k.
 - unevenness: the rest. Spikes that came at the wrong time for their number to be right, and the errors of the
