@@ -132,11 +132,12 @@ def softmax(call: Call) -> Result:
     return normalisation.softmax(call.resting(0), axis, call)
 
 
-def log_softmax(call: Call) -> Activation:
+def log_softmax(call: Call) -> Result:
+    """At the outputs a neuron of its own, as for softmax."""
     x, axis = _scores(call)
-    if not call.is_last or x.axis(axis) != len(x.shape) - 1:
-        raise Unsupported("the logarithm of a softmax is supported at the outputs only, over the last axis")
-    return Activation(LogSoftmax(), x)
+    if call.is_last and x.axis(axis) == len(x.shape) - 1:
+        return Activation(LogSoftmax(), x)
+    return normalisation.log_softmax(call.resting(0), axis, call)
 
 
 def _scores(call: Call) -> tuple[Value, int]:

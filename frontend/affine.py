@@ -29,8 +29,6 @@ SERIES_FIRST: Layout = ((), (2,), (0, 1))
 
 LARGEST = 2**26  # numbers in one tensor for an image: half a gigabyte in double precision, as biases are kept
 
-NOT_FOLDED = "populations can be flattened, but not folded into another shape"
-
 _T = TypeVar("_T")
 
 
@@ -183,7 +181,7 @@ class Value:
         """The value reshaped to ONNX dimensions `dims`; axes can be merged, taken apart again and gain size 1."""
         layout = _split([axis for part in self.layout for axis in part], self.shape, dims)
         if layout is None:
-            raise Unsupported(f"it reshapes {self.dims[1:]} to {dims[1:]}; {NOT_FOLDED}")
+            raise Unsupported(f"it reshapes {self.dims[1:]} to {dims[1:]}, which has other numbers")
         terms = tuple(term.then((), layers) for term in self.terms)
         return replace(self, terms=terms, layout=layout, layers=merge(self.layers, layers))
 

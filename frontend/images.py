@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -109,12 +109,29 @@ def without(x: Value, axes: tuple[int, ...], call: Call) -> Value:
 
 
 def reduce_max(call: Call) -> Activation | Value:
-    x, axes = call.value(), reduced_axes(call)
+    return _reduce_max(call.value(), call)
+
+
+def reduce_min(call: Call) -> Activation | Value:
+    """`−max(−x)`."""
+
+    def negated(x: Value) -> Value:
+        return x.scaled(np.array(-1.0), call.layers)
+
+    found = _reduce_max(negated(call.value()), call)
+    if isinstance(found, Value):
+        return negated(found)
+    first = found.finish
+    return replace(found, finish=lambda output: negated(first(output)))
+
+
+def _reduce_max(x: Value, call: Call) -> Activation | Value:
+    axes = reduced_axes(call)
     over = {axis for position in axes for axis in x.layout[position]}
     if 0 in axes and not x.layout[0]:
         raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
     if not over:
-        return call.value()
+        return without(x, axes, call)
     if not x.is_image or (2 in over and x.shape[2] > 1):
         return _largest_of(x, axes, call)
     height, width = (x.shape[axis] if axis in over else 1 for axis in (0, 1))

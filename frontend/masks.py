@@ -10,7 +10,7 @@ from . import functions
 from .activations import clamp, leaky
 from .affine import Value
 from .bounds import clamped, multiple, number
-from .call import Call, Mask, Result
+from .call import Argument, Call, Mask, Result
 from .support import JUMP, Unsupported
 
 
@@ -35,6 +35,8 @@ def negate(call: Call) -> Mask:
 def where(call: Call) -> Result:
     """`where(x > bound, upper, lower)`, if that is a rectifier, a clip or a leaky rectifier of x."""
     mask, first, second = call.inputs
+    if isinstance(mask, np.ndarray):
+        return _selected(mask.astype(bool), first, second, call)
     if not isinstance(mask, Mask):
         raise Unsupported(JUMP)
     upper, lower = (first, second) if mask.above else (second, first)
@@ -52,6 +54,31 @@ def where(call: Call) -> Result:
         if found is not None:
             return found
     raise Unsupported(JUMP)
+
+
+def never(call: Call) -> np.ndarray:
+    """IsNaN: no number of a network is none."""
+    return np.zeros(call.value().dims, bool)
+
+
+def _selected(mask: np.ndarray, first: Argument, second: Argument, call: Call) -> Value:
+    """Each number from one of two tensors, as a constant mask says: what it hides counts as 0, and both are added."""
+    parts = [
+        branch if shown.all() else branch.scaled(shown.astype(np.float32), call.layers)
+        for shown, branch in ((mask, first), (~mask, second))
+        if isinstance(branch, Value) and shown.any()
+    ]
+    constants = [
+        np.where(shown, branch, 0)
+        for shown, branch in ((mask, first), (~mask, second))
+        if isinstance(branch, np.ndarray)
+    ]
+    if not parts:
+        raise Unsupported("its mask hides all activations")
+    total = parts[0]
+    for part in parts[1:]:
+        total = total.plus(part, call.layers)
+    return total.shifted(constants[0], call.layers) if constants else total
 
 
 def times(x: Value, mask: Mask, call: Call) -> Result:

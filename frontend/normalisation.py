@@ -11,26 +11,76 @@ import numpy as np
 
 from ..ir import Conv2D, Function, Relu
 from . import images
-from .affine import Value, alike
-from .call import Call, Result
+from .affine import Value, alike, as_tensor
+from .call import Call
 from .matrices import places
 from .support import Unsupported
+
+MASKED = 1e4  # what is so much lower than another score has no exponential in any precision
 
 
 def softmax(x: Value, axis: int, call: Call) -> Value:
     """`exp(x − max x) / Σ exp(x − max x)` along an ONNX axis: the largest exponential is 1, whatever x is."""
-    shifted = _minus(x, _largest(x, axis, call), call)
-    powers = call.population(Function("exp"), shifted, "exp")
-    total = powers.reduced((axis,), call.layers).scaled(np.array(float(x.dims[axis])), call.layers)
-    return call.product(powers, call.population(Function("reciprocal"), total, "reciprocal"))
+    x, allowed = _unmasked(x, axis)
+    powers = call.population(Function("exp"), _minus(x, _largest(x, axis, call), call), "exp")
+    if allowed is not None:
+        powers = powers.scaled(allowed, call.layers)
+    return call.product(powers, call.population(Function("reciprocal"), _summed(powers, (axis,), call), "reciprocal"))
 
 
-def layer(call: Call) -> Value:
-    """ONNX's LayerNormalization, over the last axes."""
+def log_softmax(x: Value, axis: int, call: Call) -> Value:
+    """`x − log Σ exp(x)` along an ONNX axis."""
+    return _minus(x, _log_sum_exp(x, axis, call), call)
+
+
+def log_sum_exp(call: Call) -> Value:
+    """ONNX's ReduceLogSumExp: axis by axis, as one of several is one of all."""
+    axes = images.reduced_axes(call)
+    x = call.resting(0)
+    for axis in axes:
+        x = _log_sum_exp(x, axis, call)
+    return images.without(x, axes, call)
+
+
+def _log_sum_exp(x: Value, axis: int, call: Call) -> Value:
+    """`max x + log Σ exp(x − max x)` along an ONNX axis, which stays with size 1."""
+    largest = _largest(x, axis, call)
+    powers = call.population(Function("exp"), _minus(x, largest, call), "exp")
+    logarithm = call.population(Function("log"), _summed(powers, (axis,), call), "log")
+    return largest.plus(logarithm, call.layers)
+
+
+def _unmasked(x: Value, axis: int) -> tuple[Value, np.ndarray | None]:
+    """Scores without those that a mask leaves nothing of, and which are allowed: None if all are.
+
+    A mask adds −∞, or a number so low that single precision has no exponential for it. In place of what it hides
+    another score of the same row is taken twice, so that there is nothing for spikes to say that is so large.
+    """
+    if x.bias is None:
+        return x, None
+    bias = np.moveaxis(as_tensor(x.bias[None], x.layout), axis, -1)
+    highest = bias.max(-1, keepdims=True)
+    if np.isneginf(highest).any():
+        raise Unsupported("its mask hides all numbers of a row, so that there is nothing to choose from")
+    allowed = bias > highest - MASKED
+    if allowed.all():
+        return x, None
+    rows = np.moveaxis(places(x), axis, -1)
+    first = np.take_along_axis(rows, allowed.argmax(-1)[..., None], -1)
+    positions = np.moveaxis(np.where(allowed, rows, first), -1, axis)
+    return x.placed_as(positions, x.shape, x.layout), np.moveaxis(allowed, -1, axis).astype(np.float32)
+
+
+def layer(call: Call) -> tuple[Value, ...]:
+    """ONNX's LayerNormalization, over the last axes: what is normalised, the mean, and one over the deviation."""
     x = call.resting(0)
     first = call.attributes.get("axis", -1) % len(x.dims)
-    y = _normalised(x, range(first, len(x.dims)), call.attributes.get("epsilon", 1e-5), call)
-    return _affine(y, call.weight(1), call.constant(2) if len(call.inputs) > 2 else None, call)
+    axes = range(first, len(x.dims))
+    mean = x.reduced(axes, call.layers)
+    centred = _minus(x, mean, call)
+    inverse = _inverse_deviation(centred, axes, call.attributes.get("epsilon", 1e-5), call)
+    y = _affine(call.product(centred, inverse), call.weight(1), call.constant(2), call)
+    return y, mean, inverse
 
 
 def root_mean_square(call: Call) -> Value:
@@ -91,31 +141,42 @@ def local_response(call: Call) -> Value:
 
 
 def lp(call: Call) -> Value:
-    """`x / sqrt(Σ x²)` along an axis."""
-    if call.attributes.get("p", 2) != 2:
-        raise Unsupported("it normalises by the sum of magnitudes; p = 2 is supported")
+    """`x / sqrt(Σ x²)` or `x / Σ |x|` along an axis."""
     x = call.resting(0)
-    axis = call.attributes.get("axis", -1) % len(x.dims)
-    return call.product(x, call.population(Function("rsqrt"), _squares(x, (axis,), call), "rsqrt"))
+    axes = (call.attributes.get("axis", -1) % len(x.dims),)
+    if call.attributes.get("p", 2) == 1:
+        return call.product(x, call.population(Function("reciprocal"), _sum_of("abs", x, axes, call), "reciprocal"))
+    return call.product(x, call.population(Function("rsqrt"), _sum_of("square", x, axes, call), "rsqrt"))
 
 
-def length(call: Call) -> Result:
+def length(call: Call) -> Value:
     """ONNX's ReduceL2."""
     return call.population(Function("sqrt"), sum_of_squares(call), "sqrt")
 
 
 def sum_of_squares(call: Call) -> Value:
     """ONNX's ReduceSumSquare."""
-    x = call.resting(0)
+    return _over_axes("square", call)
+
+
+def sum_of_magnitudes(call: Call) -> Value:
+    """ONNX's ReduceL1."""
+    return _over_axes("abs", call)
+
+
+def _over_axes(function: str, call: Call) -> Value:
     axes = images.reduced_axes(call)
-    return images.without(_squares(x, axes, call), axes, call)
+    return images.without(_sum_of(function, call.value(), axes, call), axes, call)
 
 
-def _squares(x: Value, axes: tuple[int, ...], call: Call) -> Value:
-    """Σ x² over axes, which stay with size 1."""
+def _sum_of(function: str, x: Value, axes: tuple[int, ...], call: Call) -> Value:
+    """Σ f(x) over axes, which stay with size 1."""
+    return _summed(call.population(Function(function), x, function), axes, call)
+
+
+def _summed(x: Value, axes: tuple[int, ...], call: Call) -> Value:
     count = math.prod(x.dims[axis] for axis in axes)
-    squares = call.population(Function("square"), x, "square").reduced(axes, call.layers)
-    return squares.scaled(np.array(float(count)), call.layers)
+    return x.reduced(axes, call.layers).scaled(np.array(float(count)), call.layers)
 
 
 def _normalised(x: Value, axes: range, epsilon: float, call: Call) -> Value:
@@ -124,8 +185,12 @@ def _normalised(x: Value, axes: range, epsilon: float, call: Call) -> Value:
 
 
 def _over_deviation(x: Value, axes: range, epsilon: float, call: Call) -> Value:
+    return call.product(x, _inverse_deviation(x, axes, epsilon, call))
+
+
+def _inverse_deviation(x: Value, axes: range, epsilon: float, call: Call) -> Value:
     squares = call.population(Function("square"), x, "square")
-    return call.product(x, _inverse_root(squares.reduced(axes, call.layers), epsilon, call))
+    return _inverse_root(squares.reduced(axes, call.layers), epsilon, call)
 
 
 def _inverse_root(x: Value, epsilon: float, call: Call) -> Value:

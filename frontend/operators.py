@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from ..ir import Conv2D, Dense, Pad, Product, Scale
+from ..ir import Conv2D, Dense, Function, Pad, Product, Scale
 from ..ir import apply as ir_apply
 from . import activations, functions, images, masks, matrices, normalisation, rounding
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
 from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
-from .regrouping import MOVING, beside, gathered, is_too_deep, reduced, regrouped
+from .regrouping import MOVING, along, beside, gathered, is_too_deep, reduced, regrouped
 from .support import JUMP, Unsupported, operator_refusal
 
 _TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
@@ -36,11 +36,15 @@ def apply(call: Call) -> Result:
     if any(isinstance(argument, Regrouped) for argument in call.inputs):
         if call.node.op_type in MOVING:
             return regrouped(call)
-        if call.node.op_type in _ELEMENTWISE and is_too_deep(call):
-            return beside(call, apply)
+        if is_too_deep(call):
+            if call.node.op_type in _ELEMENTWISE:
+                return beside(call, apply)
+            if call.node.op_type in _ALONG_AN_AXIS:
+                return along(call, apply)
         if call.node.op_type in ("ReduceMean", "ReduceSum"):
             return reduced(call)
-        call = gathered(call)
+        if call.node.op_type not in _CASTS and not (call.node.op_type in _OF_MATRICES and is_too_deep(call)):
+            call = gathered(call)
     known = {"": _HANDLERS, "ai.onnx": _HANDLERS, "ai.onnx.ml": _LEARNED}.get(call.node.domain, {})
     if call.node.op_type not in known:
         raise Unsupported(operator_refusal(call.node.op_type))
@@ -158,38 +162,49 @@ def _scaler(call: Call) -> Value:
     return call.value().shifted(-offset, call.layers).scaled(scale, call.layers)
 
 
+def _reduce_log_sum(call: Call) -> Value:
+    return call.population(Function("log"), images.reduce_sum(call), "log")
+
+
 # Matrices.
 
 
 def _matmul(call: Call) -> Result:
     match call.inputs:
-        case (Value() as x, Value() as y):
+        case (Value() | Regrouped() as x, Value() | Regrouped() as y):
             return matrices.matmul(x, y, call)
-        case (np.ndarray() as weight, Value() as x):  # (x' w')'
-            return matrices.turned(_times(matrices.turned(x), weight.swapaxes(-1, -2), call.layers))
-    return _times(call.value(), call.weight(1), call.layers)
+        case (np.ndarray() as weight, Value() | Regrouped() as x):
+            return matrices.stacked(x, weight, call, weight_first=True)
+        case (Regrouped() as x, np.ndarray() as weight):
+            return matrices.stacked(x, weight, call)
+    return _times(call.value(), call.weight(1), call)
 
 
-def _times(x: Value, weight: np.ndarray, layers: tuple[str, ...]) -> Value:
-    weight = (
-        weight.reshape(weight.shape[-2:]) if weight.ndim > 2 and weight.size == np.prod(weight.shape[-2:]) else weight
-    )
+def _times(x: Value, weight: np.ndarray, call: Call) -> Value | Regrouped:
+    """`x @ weight`: a dense layer, a convolution for each pixel, or whatever says it."""
+    layers = call.layers
+    if weight.ndim > 2 and weight.size == np.prod(weight.shape[-2:]) and weight.ndim <= len(x.dims):
+        weight = weight.reshape(weight.shape[-2:])
     if weight.ndim != 2 or len(x.dims) < 2:
+        return matrices.stacked(x, weight, call)
+    if x.dims[-1] != len(weight):
         raise Unsupported(f"it multiplies a tensor of shape {x.dims} by a constant of shape {weight.shape}")
     if x.is_vector or (not x.is_image and np.prod(x.dims[:-1]) == 1):
         return x.flat().then(Dense(weight), layers=layers)
     if x.is_image and x.dims[-1] == x.shape[2] and 2 in x.layout[-1]:  # a matrix for each pixel
         return x.then(Conv2D(weight[None, None]), layers=layers)
-    placed = x.replaced()
-    if placed.is_image and 2 in placed.layout[-1]:
-        return placed.then(Conv2D(weight[None, None]), layers=layers)
-    raise Unsupported(f"it multiplies the last axis of a tensor of shape {x.dims}, which is no channel axis")
+    with suppress(Unsupported):
+        placed = x.replaced()
+        if placed.is_image and 2 in placed.layout[-1]:
+            return placed.then(Conv2D(weight[None, None]), layers=layers)
+    return matrices.stacked(x, weight, call)
 
 
 def _gemm(call: Call) -> Value:
-    x = matrices.turned(call.value()) if call.attributes.get("transA", 0) else call.value()
+    x = call.value().transposed((1, 0)) if call.attributes.get("transA", 0) else call.value()
     weight = call.weight(1).T if call.attributes.get("transB", 0) else call.weight(1)
-    product = _times(x, weight, call.layers)
+    product = _times(x, weight, call)
+    assert isinstance(product, Value)
     alpha, beta = (np.array(call.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
     if alpha != 1:
         product = product.scaled(alpha, call.layers)
@@ -308,12 +323,12 @@ def _cast(call: Call) -> Result:
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
     if call.attributes["to"] not in floats:
         raise Unsupported("it turns activations into integers")
-    return call.value()
+    return call.inputs[0] if isinstance(call.inputs[0], Regrouped) else call.value()
 
 
 def _cast_like(call: Call) -> Result:
     constant = call.inputs[0]
-    if isinstance(constant, Mask):
+    if isinstance(constant, (Mask, Regrouped)):
         return constant
     return np.asarray(constant, np.float32) if isinstance(constant, np.ndarray) else call.value()
 
@@ -392,6 +407,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "GreaterOrEqual": masks.compare,
     "HardSigmoid": activations.hard_sigmoid,
     "Identity": _same,
+    "IsNaN": masks.never,
     "InstanceNormalization": normalisation.instance,
     "LRN": normalisation.local_response,
     "LayerNormalization": normalisation.layer,
@@ -413,8 +429,12 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Pow": functions.power,
     "QuantizeLinear": rounding.quantize,
     "RMSNormalization": normalisation.root_mean_square,
+    "ReduceL1": normalisation.sum_of_magnitudes,
     "ReduceL2": normalisation.length,
+    "ReduceLogSum": _reduce_log_sum,
+    "ReduceLogSumExp": normalisation.log_sum_exp,
     "ReduceMax": images.reduce_max,
+    "ReduceMin": images.reduce_min,
     "ReduceMean": images.reduce_mean,
     "ReduceSum": images.reduce_sum,
     "ReduceSumSquare": normalisation.sum_of_squares,
@@ -442,7 +462,17 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
 _LEARNED: dict[str, Callable[[Call], Result]] = {"Scaler": _scaler, "ZipMap": _same}
 
 # What computes number by number, whatever the axes.
-_ELEMENTWISE = {*functions.OPERATORS, "Add", "Div", "Gelu", "Mul", "Pow", "Relu", "Sub", "Sum"}
+_ELEMENTWISE = {"Abs", "Add", "Celu", "Clip", "Div", "Elu", "Gelu", "HardSigmoid", "IsNaN", "LeakyRelu", "Max", "Mean"}
+_ELEMENTWISE |= {"Min", "Mul", "Neg", "Pow", "Relu", "Selu", "Shrink", "Sub", "Sum", "Swish", "Where"}
+_ELEMENTWISE |= {*functions.OPERATORS}
+
+# What computes along one axis, or the last ones, each of the others by itself.
+_ALONG_AN_AXIS = {"LayerNormalization", "LogSoftmax", "LpNormalization", "RMSNormalization", "Softmax"}
+
+_CASTS = {"Cast", "CastLike"}
+
+# What multiplies matrices, wherever their numbers are.
+_OF_MATRICES = {"Einsum", "MatMul"}
 
 # What may follow a comparison.
 _CHOOSING = {"Cast", "CastLike", "Identity", "Mul", "Not", "Where"}

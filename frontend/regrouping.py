@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
+import onnx
 
 from .affine import LARGEST, Value
 from .call import Activation, Argument, Call, Regrouped, Result
@@ -34,6 +35,8 @@ def regrouped(call: Call) -> Result:
     constants = [call.constant(index) for index in range(1, len(call.inputs))]
     found = []
     for positions in evaluate(call.node, [table.positions, *constants], call.opset):
+        if not positions.size:
+            raise Unsupported("it selects nothing")
         if len(positions) > 1 == len(table.positions) and call.node.op_type in ("Expand", "Tile"):
             raise Unsupported("it repeats the images of a batch, which networks see one by one")
         found.append(_value(table.value, positions, call.layers) or replace(table, positions=positions))
@@ -69,24 +72,40 @@ def beside(call: Call, apply: Callable[[Call], Result]) -> Result:
         if table is None:
             return argument
         rows = np.broadcast_to(table, dims).reshape(-1, dims[-1])
-        return (
-            argument.placed(rows)
-            if isinstance(argument, Value)
-            else (argument.value.placed(rows) if isinstance(argument, Regrouped) else rows)
-        )
+        return rows if isinstance(argument, np.ndarray) else _whole(argument).placed(rows)
 
     inputs = tuple(merged(argument, table) for argument, table in zip(call.inputs, tables, strict=True))
-    own = np.arange(math.prod(dims)).reshape(dims)
-
-    def apart(output: Value) -> Regrouped:
-        return Regrouped(output, own, call.layers[-1])
-
     found = apply(replace(call, inputs=inputs))
-    if isinstance(found, Activation):
-        first = found.finish
-        return replace(found, finish=lambda output: apart(first(output)))
-    assert isinstance(found, Value)
-    return apart(found)
+    if isinstance(found, np.ndarray):
+        return found.reshape(dims)
+    return _apart(found, np.arange(math.prod(dims)).reshape(dims), call)
+
+
+def along(call: Call, apply: Callable[[Call], Result]) -> Result:
+    """What an operator that works along one axis gives for a table: that is the last while it works, of two."""
+    table = _table(call.inputs[0])
+    assert table is not None
+    axis = call.attributes.get("axis", -1) % table.ndim
+    is_over_several = call.node.op_type in ("LayerNormalization", "RMSNormalization") and axis < table.ndim - 1
+    if is_over_several or (call.opset < 13 and axis < table.ndim - 1):
+        return apply(gathered(call))
+    moved = np.moveaxis(table, axis, -1)
+    own = np.moveaxis(np.arange(moved.size).reshape(moved.shape), -1, axis)
+    node = onnx.helper.make_node(call.node.op_type, call.node.input, call.node.output, call.node.name)
+    node.attribute.extend(attribute for attribute in call.node.attribute if attribute.name != "axis")
+    node.attribute.append(onnx.helper.make_attribute("axis", 1))
+    first = _whole(call.inputs[0]).placed(moved.reshape(-1, moved.shape[-1]))
+    return _apart(apply(replace(call, node=node, inputs=(first, *call.inputs[1:]), is_last=False)), own, call)
+
+
+def _apart(found: Result, positions: np.ndarray, call: Call) -> Result:
+    """What an operator gave in two axes, as a table; of several outputs the first."""
+    match found:
+        case Activation(finish=first):
+            return replace(found, finish=lambda output: _apart(first(output), positions, call))
+        case (Value() as output, *_) | (Value() as output):
+            return Regrouped(output, positions, call.layers[-1])
+    raise Unsupported(f"{call.node.op_type} is supported of tensors with three axes at most")
 
 
 def reduced(call: Call) -> Result:
@@ -107,6 +126,13 @@ def reduced(call: Call) -> Result:
     dims = tuple(1 if axis in axes else size for axis, size in enumerate(table.positions.shape) if stay or axis in kept)
     positions = np.arange(len(rows)).reshape(dims)
     return _value(mean, positions, call.layers) or Regrouped(mean, positions, call.layers[-1])
+
+
+def _whole(argument: Argument) -> Value:
+    """What has all the numbers of a tensor, at whatever positions."""
+    whole = argument.value if isinstance(argument, Regrouped) else argument
+    assert isinstance(whole, Value)
+    return whole
 
 
 def _table(argument: Argument) -> np.ndarray | None:
