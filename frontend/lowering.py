@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -292,6 +293,9 @@ class _Lowering:
             except Unsupported as error:
                 self._refuse(node, str(error), table.layer)
                 return
+        if isinstance(value, Value) and not (value.is_vector or value.is_apart):
+            with suppress(Unsupported):
+                value = value.replaced()
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
             found = "is quantised" if isinstance(value, Quantized) else found

@@ -80,11 +80,7 @@ _LAYERS = {
     **dict.fromkeys(("AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "Equalization"), _ADJUSTED),
 }
 
-_ACTIVATIONS = {
-    "log_softmax": "it takes logarithms, which spikes cannot; leave it out, or use softmax: "
-    "the predicted class stays the same",
-}
-_OTHER_ACTIVATIONS = {"glu", "sparse_plus", "sparse_sigmoid", "threshold"}
+_ACTIVATIONS = {"sparse_plus", "sparse_sigmoid", "threshold"}
 
 # By ONNX operator.
 _OPERATORS = {
@@ -93,7 +89,6 @@ _OPERATORS = {
     "Resize": _RESIZED,
     "Upsample": _RESIZED,
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), JUMP),
-    "LogSoftmax": _ACTIVATIONS["log_softmax"],
 }
 
 
@@ -114,8 +109,6 @@ def refusal(classes: Iterable[str], activation: str | None, data_format: str | N
         if name in _LAYERS:
             return _LAYERS[name]
     if activation in _ACTIVATIONS:
-        return _ACTIVATIONS[activation]
-    if activation in _OTHER_ACTIVATIONS:
         return f"{activation} is not an activation that spike counts can stand for; {_USE_RELU}"
     if data_format == "channels_first":
         return "channels_first is not supported; rebuild the model with data_format='channels_last'"

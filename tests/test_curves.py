@@ -82,11 +82,17 @@ def test_every_form_is_one_neuron(form, exporter, tmp_path):
     assert np.abs(decoded - y).mean() < 0.02 * np.abs(y).mean()
 
 
-def test_what_comes_to_no_function_of_one_thing_is_refused():
-    for activation in (lambda x: x * torch.sigmoid(x.flip(1)), lambda x: x / (2 + torch.sigmoid(x.mean(1, True)))):
-        with pytest.raises(ir.UnsupportedModelError) as error:
-            snnc.load(network_of(activation), inputs=torch.zeros(1, 3, 8, 8))
-        assert "1 (" in error.value.problems[0]
+@pytest.mark.parametrize(
+    "activation", [lambda x: x * torch.sigmoid(x.flip(1)), lambda x: x / (2 + torch.sigmoid(x.mean(1, True)))]
+)
+def test_what_comes_to_no_function_of_one_thing_is_a_product(activation):
+    module = network_of(activation)
+    network = snnc.load(module, inputs=torch.zeros(1, 3, 8, 8), verify=True)
+    assert ir.Product in [type(population.neuron) for population in network.populations.values()]
+    with torch.no_grad():
+        y = module(torch.from_numpy(X)).numpy()
+    found = snnc.compile(network).predict(np.moveaxis(X, 1, -1), progress=False)
+    np.testing.assert_allclose(found, y, rtol=0, atol=1e-5 * np.abs(y).max())
 
 
 def test_rate_codes_refuse_functions_and_name_the_way_out():

@@ -64,7 +64,9 @@ def everything_bad() -> keras.Model:
     y = kl.Reshape((-1, 4), name="rows")(y)
     y = kl.Bidirectional(kl.LSTM(5, name="cell"), name="both_ways")(y)
     inner = keras.Input((10,))
-    nested = keras.Model(inner, kl.Activation("glu", name="curve")(kl.Dense(4, name="fine")(inner)), name="nested")
+    nested = keras.Model(
+        inner, kl.Activation("sparse_plus", name="curve")(kl.Dense(4, name="fine")(inner)), name="nested"
+    )
     return keras.Model(x, kl.Dense(2, activation="sparse_sigmoid", name="top")(nested(y)), name="bad")
 
 
@@ -75,7 +77,7 @@ def test_all_problems_are_reported_at_once_and_by_layer():
         "act (Activation 'sparse_sigmoid')",
         "twice (Lambda)",
         "both_ways (Bidirectional)",
-        "nested/curve (Activation 'glu')",
+        "nested/curve (Activation 'sparse_plus')",
         "top (Dense 'sparse_sigmoid')",
     ]
     assert "use ReLU there and fine-tune" in found[0]
@@ -93,7 +95,7 @@ def test_files_with_code_name_every_layer(tmp_path, suffix):
         "act (Activation 'sparse_sigmoid')",
         "twice (Lambda)",
         "both_ways (Bidirectional)",
-        "nested/curve (Activation 'glu')",
+        "nested/curve (Activation 'sparse_plus')",
         "top (Dense 'sparse_sigmoid')",
     ]
     assert list(tmp_path.iterdir()) == [path]
@@ -222,11 +224,8 @@ def _on_image(*layers: kl.Layer) -> keras.Model:
     [
         ([kl.UpSampling2D(name="up")], "up (UpSampling2D)"),
         ([kl.Conv2DTranspose(2, 3, name="back")], "back (Conv2DTranspose): transposed"),
-        ([kl.LayerNormalization(name="norm")], "norm (LayerNormalization): it normalises"),
-        ([kl.Softmax(name="inner"), kl.Conv2D(2, 3, name="c")], "inner (Softmax): softmax is supported at the outputs"),
-        ([kl.Softmax(axis=1, name="wrong")], "wrong (Softmax): softmax is supported over the last axis"),
-        ([kl.Flatten(), kl.Dense(12), kl.Reshape((2, 2, 3), name="unflat")], "unflat (Reshape): it reshapes"),
-        ([kl.Reshape((8, 24), name="rows")], "rows"),
+        ([kl.Softmax(axis=0, name="wrong")], "wrong (Softmax): it works along axis 0, across the images of a batch"),
+        ([kl.Reshape((4, 2, 8, 3), name="deep")], "deep (Reshape): it arranges numbers in 4 axes"),
         ([kl.Conv2D(2, 3, data_format="channels_first", name="cf")], "cf (Conv2D): channels_first"),
     ],
 )
@@ -246,7 +245,6 @@ def _on_series(*layers: kl.Layer) -> keras.Model:
         (lambda: _on_image(kl.UpSampling2D(name="up")), "up (UpSampling2D): it resamples"),
         (lambda: _on_image(kl.Reshape((8, 8, 3, 1)), kl.UpSampling3D(name="up")), "up (UpSampling3D): only images"),
         (lambda: _on_image(kl.Reshape((8, 8, 3, 1)), kl.MaxPooling3D(name="pool")), "pool (MaxPooling3D): only images"),
-        (lambda: _on_image(kl.Flatten(), kl.RepeatVector(2, name="twice")), "twice (RepeatVector): it repeats numbers"),
         (lambda: _on_series(kl.Masking(name="mask")), "mask (Masking): it skips steps"),
         (lambda: _on_image(kl.IntegerLookup(name="look")), "look (IntegerLookup): it turns numbers or text"),
         (lambda: _on_image(kl.Discretization([0.0, 1.0], name="bins")), "bins (Discretization): it turns numbers"),
@@ -304,21 +302,12 @@ def test_state_that_keras_does_not_know_of():
     assert problems(hiding)[0].startswith("hiding (Hiding): it keeps a variable")
 
 
-def test_gates_and_broadcasting_are_refused():
-    x = keras.Input(IMAGE, name="image")
-    gate = kl.Dense(3, activation="relu", name="gate")(kl.GlobalAveragePooling2D(keepdims=True, name="mean")(x))
-    (line,) = problems(keras.Model(x, kl.Multiply(name="times")([x, gate])))
-    assert line.startswith("times (Multiply): it multiplies activations with each other")
-    (line,) = problems(keras.Model(x, kl.Add(name="plus")([x, gate])))
-    assert line.startswith("plus (Add): it adds tensors of different shapes")
-
-
-def test_attention_and_embedding():
+def test_what_is_behind_a_table_of_vectors_is_read():
     x = keras.Input((6,), name="tokens")
     y = kl.Embedding(10, 4, name="embed")(x)
     y = kl.MultiHeadAttention(2, 2, name="attend")(y, y)
-    found = problems(keras.Model(x, kl.Dense(2, name="head")(kl.Flatten(name="flat")(y))))
-    assert [line.split(":")[0] for line in found] == ["embed (Embedding)", "attend (MultiHeadAttention)"]
+    (line,) = problems(keras.Model(x, kl.Dense(2, name="head")(kl.Flatten(name="flat")(y))))
+    assert line.startswith("embed (Embedding): it looks its input up in a table")
 
 
 def test_input_shapes():
