@@ -57,6 +57,7 @@ EXAMPLES = (
     ir.FewSpikeInput(4, 1.0, 0.03125),
     ir.FewSpike(4, 2.0, 0.0625),
     ir.FewSpikeFunction(8, 2.0, 0.00390625, ir.Product()),
+    ir.Tracking(0.5, 0.25, 2, ir.Function("silu")),
     ir.FewSpikeReadout(),
 )
 

@@ -39,7 +39,7 @@ from .affine import (
     per_channel,
 )
 from .bounds import affine
-from .call import Activation, Argument, Call, Quantized, Ranking, Regrouped
+from .call import Activation, Argument, Call, Mask, Quantized, Ranking, Regrouped
 from .constants import evaluate, inferred
 from .graph import Graph
 from .operators import RENAMING
@@ -221,6 +221,8 @@ class _Lowering:
             return value
         if isinstance(value, Regrouped):
             return value.positions.shape
+        if isinstance(value, Mask):
+            return value.value.dims
         return value.dims if isinstance(value, Value) else self.graph.shapes.get(name)
 
     def _results(self, node: onnx.NodeProto, layer: Layer) -> list[Argument]:

@@ -19,7 +19,7 @@ from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
 from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
 from .regrouping import MOVING, along, beside, gathered, is_too_deep, reduced, regrouped
-from .support import JUMP, Unsupported, operator_refusal
+from .support import JUMP, AcrossImages, Unsupported, operator_refusal
 
 _TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
 
@@ -52,9 +52,13 @@ def apply(call: Call) -> Result:
         return known[call.node.op_type](call)
     except Unsupported as error:
         if call.node.op_type in MOVING and isinstance(call.inputs[0], Value):
-            with suppress(Unsupported):
+            try:
                 return regrouped(call)
-        raise error
+            except AcrossImages:
+                raise
+            except Unsupported:
+                raise error from None
+        raise
 
 
 def _renamed(ranking: Ranking, call: Call) -> Ranking:

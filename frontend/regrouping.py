@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import permutations
 
@@ -17,7 +18,7 @@ import onnx
 from .affine import LARGEST, Value
 from .call import Activation, Argument, Call, Regrouped, Result
 from .constants import evaluate
-from .support import Unsupported
+from .support import AcrossImages, Unsupported
 
 MOVING = frozenset(
     {"DepthToSpace", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Reshape", "Slice", "SpaceToDepth"}
@@ -31,14 +32,14 @@ def regrouped(call: Call) -> Result:
     if not isinstance(table, Regrouped):
         table = Regrouped(call.value(), _positions(call.value()), call.layers[-1])
     if _takes_images(call, table.positions):
-        raise Unsupported("it takes some images of a batch and not others, which networks see one by one")
+        raise AcrossImages("it takes some images of a batch and not others, which networks see one by one")
     constants = [call.constant(index) for index in range(1, len(call.inputs))]
     found = []
     for positions in evaluate(call.node, [table.positions, *constants], call.opset):
         if not positions.size:
             raise Unsupported("it selects nothing")
         if len(positions) > 1 == len(table.positions) and call.node.op_type in ("Expand", "Tile"):
-            raise Unsupported("it repeats the images of a batch, which networks see one by one")
+            raise AcrossImages("it repeats the images of a batch, which networks see one by one")
         found.append(_value(table.value, positions, call.layers) or replace(table, positions=positions))
     return tuple(found) if len(found) > 1 else found[0]
 
@@ -178,9 +179,10 @@ def _value(x: Value, positions: np.ndarray, layers: tuple[str, ...]) -> Value | 
     if len(dims) != len(axes) or len(positions.shape) != len(x.dims):
         return None
     for order in permutations(dims):  # of three
-        found = _along(x, positions, dict(zip(axes, order, strict=True)), layers)
-        if found is not None:
-            return found
+        with suppress(Unsupported):  # of positions that are not evenly spaced
+            found = _along(x, positions, dict(zip(axes, order, strict=True)), layers)
+            if found is not None:
+                return found
     return None
 
 

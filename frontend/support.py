@@ -37,6 +37,10 @@ class Unsupported(Exception):
         super().__init__(reason)
 
 
+class AcrossImages(Unsupported):
+    """What works along the images of a batch, which networks see one by one."""
+
+
 _USE_RELU = "use ReLU there and fine-tune"
 _REPLACE = "express it with convolutions, dense layers, additions, pooling and ReLU"
 _RECURRENT = "recurrent layers have no spiking counterpart here; use feed-forward layers"

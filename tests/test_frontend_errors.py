@@ -224,7 +224,10 @@ def _on_image(*layers: kl.Layer) -> keras.Model:
     [
         ([kl.UpSampling2D(name="up")], "up (UpSampling2D)"),
         ([kl.Conv2DTranspose(2, 3, name="back")], "back (Conv2DTranspose): transposed"),
-        ([kl.Softmax(axis=0, name="wrong")], "wrong (Softmax): it works along axis 0, across the images of a batch"),
+        (
+            [kl.Softmax(axis=0, name="wrong")],
+            "wrong (Softmax): it works along axis 3 of (3, 8, 8, 1), which is no axis of the image",
+        ),
         ([kl.Reshape((4, 2, 8, 3), name="deep")], "deep (Reshape): it arranges numbers in 4 axes"),
         ([kl.Conv2D(2, 3, data_format="channels_first", name="cf")], "cf (Conv2D): channels_first"),
     ],

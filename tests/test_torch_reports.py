@@ -48,7 +48,7 @@ def assert_read(module, *shape):
     [nn.Upsample(scale_factor=2), nn.AdaptiveMaxPool2d(5), nn.RReLU(), nn.Softmin(0)],
     ids=lambda m: type(m).__name__,
 )
-@pytest.mark.parametrize("later", [nn.Threshold(0.5, 0.0), nn.ConvTranspose2d(4, 4, 2), nn.AdaptiveAvgPool2d(7)])
+@pytest.mark.parametrize("later", [nn.Threshold(0.5, 0.0), nn.ConvTranspose2d(4, 4, 2), nn.AdaptiveMaxPool2d(7)])
 def test_what_is_behind_a_refused_layer_is_in_the_same_report(first, later):
     found = problems(nn.Sequential(nn.Conv2d(3, 4, 3), first, later, nn.ReLU()), 3, 8, 8)
     assert [problem.layer for problem in found] == ["1", "2"]
@@ -72,8 +72,8 @@ def test_operators_that_the_exporter_does_not_know_are_in_the_same_report():
     [
         (nn.BatchNorm2d(4, track_running_stats=False), (4, 6, 6), "statistics of each batch; keep running statistics"),
         (nn.BatchNorm1d(4, track_running_stats=False), (4,), "statistics of each batch; keep running statistics"),
-        (nn.AdaptiveAvgPool2d((7, 7)), (3, 12, 12), "from 12×12 to 7×7 .* as 6×6"),
-        (nn.AdaptiveAvgPool2d(6), (3, 4, 4), "from 4×4 to 6×6 .* as 4×4"),
+        (nn.AdaptiveMaxPool2d((7, 7)), (3, 12, 12), "from 12×12 to 7×7 .* as 6×6"),
+        (nn.AdaptiveMaxPool2d(6), (3, 4, 4), "from 4×4 to 6×6 .* as 4×4"),
         (nn.AdaptiveAvgPool1d(4), (3, 9), "from 9 to 4 .* as 3"),
         (nn.Threshold(0.5, 0.0), (4,), "jumps at a threshold"),
     ],
@@ -208,6 +208,7 @@ def test_channels_that_are_only_renamed_are_read(shuffle):
         (lambda x: x.repeat(1, 2, 1, 3), (4, 6, 6)),
         (lambda x: x.unfold(2, 3, 2), (4, 6, 6)),
         (lambda x: torch.roll(x, (1, -2), (2, 3)), (4, 6, 6)),
+        (nn.AdaptiveAvgPool2d((3, 4)), (4, 7, 6)),
         (lambda x: x.flip(2).rot90(1, (2, 3)), (4, 6, 6)),
     ],
 )
