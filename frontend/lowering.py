@@ -291,13 +291,13 @@ class _Lowering:
             node = next(node for node in self.graph.nodes if tensor in node.output)
             table = value
             try:
-                value = table.value.placed(table.positions)
+                value = table.value.placed(table.positions, channels_first=self._is_image(table.positions.shape))
             except Unsupported as error:
                 self._refuse(node, str(error), table.layer)
                 return
         if isinstance(value, Value) and not (value.is_vector or value.is_apart):
             with suppress(Unsupported):
-                value = value.replaced()
+                value = value.replaced(channels_first=self._is_image(value.dims))
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
             found = "is quantised" if isinstance(value, Quantized) else found
@@ -312,6 +312,10 @@ class _Lowering:
             source = Source(Identity(), value.shape, value, layer)
         outputs.append(source)
         self.readouts[tensor] = source.value(value.layout)
+
+    def _is_image(self, dims: Shape) -> bool:
+        """Whether an output of these dimensions has its channels second, as the model's own images do."""
+        return len(dims) == 4 and any(given.layout == CHANNELS_FIRST for given in self.graph.inputs.values())
 
     def _refuse_unless_known(self, tensor: str) -> None:
         if not self.refused:
