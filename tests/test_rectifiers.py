@@ -129,7 +129,6 @@ def test_a_part_that_is_constant_is_a_bias():
             kl.Activation("sparse_plus", name="plus"),
             "plus (Activation 'sparse_plus'): sparse_plus is not an activation",
         ),
-        (kl.Activation("glu", name="gated"), "gated (Activation 'glu'): glu is not an activation"),
     ],
 )
 def test_what_is_no_sum_of_rectifiers_is_refused(layer, expected):

@@ -61,9 +61,9 @@ def test_a_look_sees_what_the_equations_say(build):
     seen = looks(network, images)
     assert set(seen) == set(network.populations) - set(network.inputs)
     for name, (current, decoded) in seen.items():
-        summed = currents(network, images, expected.trains, name)
-        np.testing.assert_array_equal(current, summed, name)
         neuron = network.populations[name].neuron
+        if not isinstance(neuron, ir.FewSpikeFunction):  # whose soma has made something of the sum already
+            np.testing.assert_array_equal(current, currents(network, images, expected.trains, name), name)
         if not neuron.fires:
             said = expected.decoded[name][-1]
         elif neuron.phased:

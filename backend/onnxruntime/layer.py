@@ -238,7 +238,10 @@ class Layer:
         return {name: inputs[name] for name in self.graded_sources}
 
     def summed(self, steps: int, state: State, sent: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The whole input of every step, pooled where the neuron pools: (steps, images, neurons)."""
+        """The whole input of every step, pooled where the neuron pools: (steps, images, neurons).
+
+        Of a few-spike neuron that computes more than a rectifier it is what its soma makes of the input.
+        """
         current, constant = self._input(steps, state, sent, Buffers())
         current += constant
         return current
