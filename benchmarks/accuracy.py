@@ -43,6 +43,9 @@ METHODS: Mapping[str, tuple[str, ...]] = {
         for options in ("", "{percentile=99.9}", "{percentile=99.9,per-channel=true}")
         for correction in CORRECTIONS[:2]
     ),
+    "tracking": tuple(f"tracking{correction}" for correction in CORRECTIONS),
+    "tracking, two spikes a step": tuple(f"tracking{{levels=2}}{correction}" for correction in CORRECTIONS),
+    "tracking, T spikes a step": tuple(f"tracking{{levels=127}}{correction}" for correction in CORRECTIONS),
     "few-spike": tuple(
         f"few-spike{{k={{k}}{option}}}{correction}"
         for option in ("", ",per-channel=true")

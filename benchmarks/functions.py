@@ -5,8 +5,8 @@
 
 DATA holds x_train, y_train, x_test, y_test; the images are uint8, (N, 28, 28, 1), and the networks take image / 255.
 Two convolutions with batch normalisation and average pooling, two dense layers; the same activation behind all but the
-last. Converted by few-spike at several k, nothing else being chosen; with --lower, by way of so many rectifiers in
-place of each function, and then to rate codes, too. The test images serve only to report.
+last. Converted by few-spike at several k, and by tracking at several T, nothing else being chosen; with --lower, by way
+of so many rectifiers in place of each function, and then to rate codes, too. The test images serve only to report.
 """
 
 import argparse
@@ -24,6 +24,8 @@ FEW = "few-spike{k=%d,per-channel=true}"
 K = (3, 4, 5, 6, 8)
 RATE = "data-norm{percentile=99.9,per-channel=true}"
 T = (16, 64)
+TRACKING = "tracking{levels=%d}"
+TRACKED = [(levels, t) for levels in (1, 2) for t in (8, 16, 32)]
 ACTIVATIONS = {
     "silu": nn.SiLU,
     "gelu": nn.GELU,
@@ -44,6 +46,7 @@ def main() -> None:
     print(f"batches of {BATCH}, {len(images['test'])} test images")
     lowering = f"{snnc.LOWERING},lower-functions{{pieces={options.lower}}}" if options.lower else snnc.LOWERING
     codes = [(f"k = {k}", f"{lowering},{FEW % k}", None) for k in K]
+    codes += [(f"tracking, {n} a step, T = {t}", f"{lowering},{TRACKING % n}", t) for n, t in TRACKED]
     codes += [(f"T = {t}", f"{lowering},{RATE}", t) for t in T] if options.lower else []
     print("| Activation | ANN | " + " | ".join(title for title, *_ in codes) + " |")
     print("| --- " + "| ---: " * (len(codes) + 1) + "|")

@@ -10,6 +10,7 @@ from ...ir import (
     BackendError,
     FewSpikeFunction,
     MatMul,
+    MaxPool2D,
     Network,
     SpikingNeuron,
     Tracking,
@@ -119,7 +120,8 @@ def _require_no_pooling(network: Network) -> None:
     pooling = [
         repr(name)
         for name, population in network.populations.items()
-        if isinstance(population.neuron, SpikingNeuron) and population.neuron.pooling
+        if isinstance(neuron := population.neuron, SpikingNeuron)
+        and (neuron.pooling or isinstance(neuron.soma, MaxPool2D))
     ]
     if pooling:
         raise BackendError(

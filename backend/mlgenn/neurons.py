@@ -162,7 +162,6 @@ def _code(name: str, neuron: SpikingNeuron) -> Code:
         case ir.FewSpikeFunction(computes=computes) | ir.Tracking(computes=computes):
             raise BackendError(
                 f"the mlgenn backend does not compute the {type(computes).__name__} of {name!r} in a soma"
-                f"{_way_out(neuron, computes)}"
             )
         case ir.FewSpikeNeuron():
             return _few_spike(neuron)
@@ -244,16 +243,6 @@ def _tracked(computes: ir.AnalogNeuron) -> str:
         case ir.Product():
             second = _expression(computes.function, computes.parameter, "(Summed1 / steps)")
             return f"steps * ((Summed / steps) * {second})"
-    return ""
-
-
-def _way_out(neuron: ir.SpikingNeuron, computes: ir.AnalogNeuron) -> str:
-    conversion = "tracking" if isinstance(neuron, ir.Tracking) else "few-spike"
-    match computes:
-        case ir.MatMul():
-            return f"; run lower-matmul before {conversion}"
-        case ir.MaxPool2D():
-            return f"; run lower-max-pool before {conversion}"
     return ""
 
 
