@@ -247,7 +247,9 @@ def _pad(call: Call) -> Value:
 
 
 def _concat(call: Call) -> Value:
-    """Constants among the operands are parts of the bias."""
+    """Constants among the operands are parts of the bias; empty ones are none."""
+    kept = tuple(each for each in call.inputs if not isinstance(each, np.ndarray) or each.size)
+    call = replace(call, inputs=kept)
     like = next(argument for argument in call.inputs if isinstance(argument, Value))
     axis = call.attributes["axis"] % len(like.dims)
     if sum(like.shape[each] > 1 for each in like.layout[axis]) > 1:  # as height and width are tokens
