@@ -413,6 +413,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "GreaterOrEqual": masks.compare,
     "HardSigmoid": activations.hard_sigmoid,
     "Identity": _same,
+    "IsInf": masks.never,
     "IsNaN": masks.never,
     "InstanceNormalization": normalisation.instance,
     "LRN": normalisation.local_response,
@@ -468,7 +469,21 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
 _LEARNED: dict[str, Callable[[Call], Result]] = {"Scaler": _scaler, "ZipMap": _same}
 
 # What computes number by number, whatever the axes.
-_ELEMENTWISE = {"Abs", "Add", "Celu", "Clip", "Div", "Elu", "Gelu", "HardSigmoid", "IsNaN", "LeakyRelu", "Max", "Mean"}
+_ELEMENTWISE = {
+    "Abs",
+    "Add",
+    "Celu",
+    "Clip",
+    "Div",
+    "Elu",
+    "Gelu",
+    "HardSigmoid",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Max",
+    "Mean",
+}
 _ELEMENTWISE |= {"Min", "Mul", "Neg", "Pow", "Relu", "Selu", "Shrink", "Sub", "Sum", "Swish", "Where"}
 _ELEMENTWISE |= {*functions.OPERATORS}
 
