@@ -66,7 +66,16 @@ class Activation:
     finish: Callable[[Value], Any] = _unchanged
 
 
-Result = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | Activation | tuple[Value | Regrouped, ...]
+Result = (
+    Value
+    | np.ndarray
+    | Ranking
+    | Quantized
+    | Mask
+    | Regrouped
+    | Activation
+    | tuple[Value | Regrouped | np.ndarray, ...]
+)
 
 
 def _of_pole(x: Value) -> tuple[Value, Product, np.ndarray | None] | None:

@@ -300,6 +300,7 @@ class _Lowering:
                 value = value.replaced(channels_first=self._is_image(value.dims))
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
+            found = "has no numbers" if isinstance(value, np.ndarray) and not value.size else found
             found = "is quantised" if isinstance(value, Quantized) else found
             reason = f"it {found}; outputs must be vectors (N,), series (L, C) or images (H, W, C), or channels first"
             path = _last_layer(value) if isinstance(value, Value) else tensor

@@ -57,7 +57,7 @@ def where(call: Call) -> Result:
 
 
 def never(call: Call) -> np.ndarray:
-    """IsNaN: no number of a network is none."""
+    """IsNaN and IsInf: every activation of a network is a finite number."""
     return np.zeros(call.value().dims, bool)
 
 

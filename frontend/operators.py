@@ -247,7 +247,9 @@ def _pad(call: Call) -> Value:
 
 
 def _concat(call: Call) -> Value:
-    """Constants among the operands are parts of the bias."""
+    """Constants among the operands are parts of the bias; empty ones are none."""
+    kept = tuple(each for each in call.inputs if not isinstance(each, np.ndarray) or each.size)
+    call = replace(call, inputs=kept)
     like = next(argument for argument in call.inputs if isinstance(argument, Value))
     axis = call.attributes["axis"] % len(like.dims)
     if sum(like.shape[each] > 1 for each in like.layout[axis]) > 1:  # as height and width are tokens
@@ -411,6 +413,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "GreaterOrEqual": masks.compare,
     "HardSigmoid": activations.hard_sigmoid,
     "Identity": _same,
+    "IsInf": masks.never,
     "IsNaN": masks.never,
     "InstanceNormalization": normalisation.instance,
     "LRN": normalisation.local_response,
@@ -466,7 +469,21 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
 _LEARNED: dict[str, Callable[[Call], Result]] = {"Scaler": _scaler, "ZipMap": _same}
 
 # What computes number by number, whatever the axes.
-_ELEMENTWISE = {"Abs", "Add", "Celu", "Clip", "Div", "Elu", "Gelu", "HardSigmoid", "IsNaN", "LeakyRelu", "Max", "Mean"}
+_ELEMENTWISE = {
+    "Abs",
+    "Add",
+    "Celu",
+    "Clip",
+    "Div",
+    "Elu",
+    "Gelu",
+    "HardSigmoid",
+    "IsInf",
+    "IsNaN",
+    "LeakyRelu",
+    "Max",
+    "Mean",
+}
 _ELEMENTWISE |= {"Min", "Mul", "Neg", "Pow", "Relu", "Selu", "Shrink", "Sub", "Sum", "Swish", "Where"}
 _ELEMENTWISE |= {*functions.OPERATORS}
 

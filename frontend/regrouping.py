@@ -27,17 +27,18 @@ MOVING = frozenset(
 
 
 def regrouped(call: Call) -> Result:
-    """What a node that only moves things gives, for its first input."""
+    """What a node that only moves things gives, for its first input; an empty constant where that is nothing."""
     table = call.inputs[0]
     if not isinstance(table, Regrouped):
         table = Regrouped(call.value(), _positions(call.value()), call.layers[-1])
     if _takes_images(call, table.positions):
         raise AcrossImages("it takes some images of a batch and not others, which networks see one by one")
     constants = [call.constant(index) for index in range(1, len(call.inputs))]
-    found = []
+    found: list[Value | Regrouped | np.ndarray] = []
     for positions in evaluate(call.node, [table.positions, *constants], call.opset):
-        if not positions.size:
-            raise Unsupported("it selects nothing")
+        if not positions.size:  # as of a roll by 0
+            found.append(np.zeros(positions.shape, np.float32))
+            continue
         if len(positions) > 1 == len(table.positions) and call.node.op_type in ("Expand", "Tile"):
             raise AcrossImages("it repeats the images of a batch, which networks see one by one")
         found.append(_value(table.value, positions, call.layers) or replace(table, positions=positions))
