@@ -142,27 +142,39 @@ def se() -> keras.Model:
     """Separable convolutions with SiLU, each followed by squeeze-excitation, after Tan & Le 2019 (EfficientNet)."""
     image = keras.Input((32, 32, 3), name="image")
     x = activated(image, "stem", "silu", 24, 3, 2)
-    for number, (filters, strides) in enumerate(((24, 1), (48, 2), (48, 1), (96, 2), (96, 1)), start=1):
-        inner = depthwise(x, f"block{number}_depthwise", "silu", 3, strides)
-        inner = gated(inner, f"block{number}", "silu", "sigmoid")
-        inner = convolution(inner, f"block{number}_project", filters, kernel=1, rectify=False)
-        x = layers.Add(name=f"block{number}_add")([x, inner]) if x.shape == inner.shape else inner
-    x = activated(x, "head", "silu", 192, 1, 1)
-    return classifier(image, x, "se")
+    x = gated_blocks(x, ((24, 1), (48, 2), (48, 1), (96, 2), (96, 1)), "silu", ("silu", "sigmoid"))
+    return classifier(image, activated(x, "head", "silu", 192, 1, 1), "se")
 
 
 def mobile() -> keras.Model:
     """Inverted residuals with hard-swish and hard-sigmoid gates, after Howard et al. 2019 (MobileNetV3)."""
     image = keras.Input((32, 32, 3), name="image")
     x = activated(image, "stem", "hard_silu", 16, 3, 2)
-    for number, (filters, strides) in enumerate(((16, 1), (32, 2), (32, 1), (64, 2), (64, 1)), start=1):
-        inner = activated(x, f"block{number}_expand", "hard_silu", 3 * x.shape[-1], 1, 1)
-        inner = depthwise(inner, f"block{number}_depthwise", "hard_silu", 3, strides)
-        inner = gated(inner, f"block{number}", "relu", "hard_sigmoid")
+    blocks = ((16, 1), (32, 2), (32, 1), (64, 2), (64, 1))
+    x = gated_blocks(x, blocks, "hard_silu", ("relu", "hard_sigmoid"), expansion=3)
+    return classifier(image, activated(x, "head", "hard_silu", 128, 1, 1), "mobile")
+
+
+def gated_blocks(
+    x: keras.KerasTensor,
+    blocks: tuple[tuple[int, int], ...],
+    activation: str,
+    gate: tuple[str, str],
+    expansion: int = 1,
+) -> keras.KerasTensor:
+    """Depthwise convolutions with squeeze-excitation, each of so many filters and strides, and residual branches.
+
+    With an `expansion` they work on so many times the channels that they are given.
+    """
+    for number, (filters, strides) in enumerate(blocks, start=1):
+        inner = x
+        if expansion > 1:
+            inner = activated(x, f"block{number}_expand", activation, expansion * x.shape[-1], 1, 1)
+        inner = depthwise(inner, f"block{number}_depthwise", activation, 3, strides)
+        inner = gated(inner, f"block{number}", *gate)
         inner = convolution(inner, f"block{number}_project", filters, kernel=1, rectify=False)
         x = layers.Add(name=f"block{number}_add")([x, inner]) if x.shape == inner.shape else inner
-    x = activated(x, "head", "hard_silu", 128, 1, 1)
-    return classifier(image, x, "mobile")
+    return x
 
 
 def convnext() -> keras.Model:

@@ -31,9 +31,9 @@ def maximum(call: Call) -> Result:
         case (Value() as x,):
             return x
         case (Value() as x, Value() as y):  # x + relu(y − x)
-            return Activation(Relu(), _minus(y, x, call), lambda over: x.plus(over, call.layers))
+            return Activation(Relu(), y.minus(x, call.layers), lambda over: x.plus(over, call.layers))
         case (Value() as x, Value() as y, *others):
-            over = call.population(Relu(), _minus(y, x, call), "first")
+            over = call.population(Relu(), y.minus(x, call.layers), "first")
             return maximum(replace(call, inputs=(x.plus(over, call.layers), *others)))
     x, low = _with_bound(call)
     return clamp(x, call, low=low)
@@ -44,10 +44,10 @@ def minimum(call: Call) -> Result:
         case (Value() as x,):
             return x
         case (Value() as x, Value() as y):  # x − relu(x − y)
-            return Activation(Relu(), _minus(x, y, call), lambda over: _minus(x, over, call))
+            return Activation(Relu(), x.minus(y, call.layers), lambda over: x.minus(over, call.layers))
         case (Value() as x, Value() as y, *others):
-            over = call.population(Relu(), _minus(x, y, call), "first")
-            return minimum(replace(call, inputs=(_minus(x, over, call), *others)))
+            over = call.population(Relu(), x.minus(y, call.layers), "first")
+            return minimum(replace(call, inputs=(x.minus(over, call.layers), *others)))
     x, high = _with_bound(call)
     return clamp(x, call, high=high)
 
@@ -62,10 +62,6 @@ def _with_bound(call: Call) -> tuple[Value, float]:
         case (Value() as x, np.ndarray() as bound) | (np.ndarray() as bound, Value() as x):
             return x, number(bound)
     raise Unsupported(f"{call.node.op_type} is supported of activations and one number, or of two activations")
-
-
-def _minus(x: Value, y: Value, call: Call) -> Value:
-    return x.plus(y.scaled(np.array(-1.0), call.layers), call.layers)
 
 
 def clamp(x: Value, call: Call, low: float = -np.inf, high: float = np.inf) -> Result:
@@ -96,7 +92,7 @@ def absolute(call: Call) -> Result:
     x = call.value()
     if clamped(x, turned_only=True).low >= 0:
         return x
-    return Activation(Relu(), x, lambda output: _minus(output.scaled(np.array(2.0), call.layers), x, call))
+    return Activation(Relu(), x, lambda output: output.scaled(np.array(2.0), call.layers).minus(x, call.layers))
 
 
 def thresholded_relu(call: Call) -> Result:
@@ -143,8 +139,7 @@ def log_softmax(call: Call) -> Result:
 def _scores(call: Call) -> tuple[Value, int]:
     x = call.value()
     axis = call.attributes.get("axis", -1 if call.opset >= 13 else 1) % len(x.dims)
-    if axis == 0 and not x.layout[0]:
-        raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
+    x.within((axis,))
     if call.opset < 13 and len(x.dims) != axis + 1:
         raise Unsupported("softmax over several axes, as before opset 13, is not supported; convert the model to it")
     return x.settled(), axis

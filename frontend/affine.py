@@ -7,14 +7,14 @@ ONNX tensor arranges them is its `layout`, so that transposing, reshaping and fl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from ..ir import AnalogNeuron, AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, Shape
-from .support import Layer, Unsupported
+from ..ir import AnalogNeuron, AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, Shape, apply
+from .support import AcrossImages, Layer, Unsupported
 
 # For each ONNX axis the axes of the channels-last shape that are merged into it, row-major; () has size 1.
 # Every axis of the shape occurs exactly once.
@@ -71,6 +71,11 @@ class Term:
     def then(self, operators: tuple[Operator, ...], layers: tuple[str, ...]) -> Term:
         """This term with more operators at its end."""
         return Term(self.source, self.operators + operators, merge(self.layers, layers))
+
+    @property
+    def gain(self) -> np.ndarray:
+        """What each number is multiplied by, where operators only move and scale: (*shape) of what they give."""
+        return apply(self.operators, np.ones((1, *self.source.shape), np.float32))[0]
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,12 @@ class Value:
             return self
         if len(self.dims) == len(dims) and dims[0] > 1 == self.dims[0]:
             raise Unsupported(f"it combines each image of a batch with another part of a constant, {array.shape}")
-        return self.placed(np.broadcast_to(np.arange(math.prod(self.dims)).reshape(self.dims), dims))
+        return self.placed(np.broadcast_to(self.places, dims))
+
+    def minus(self, other: Value, layers: tuple[str, ...]) -> Value:
+        """The difference of two values, repeated where the other is longer."""
+        first, second = alike(self, other)
+        return first.plus(second.scaled(np.array(-1.0), layers), layers)
 
     def plus(self, other: Value, layers: tuple[str, ...]) -> Value:
         """The sum of two values of the same dimensions."""
@@ -185,6 +195,12 @@ class Value:
         terms = tuple(term.then((), layers) for term in self.terms)
         return replace(self, terms=terms, layout=layout, layers=merge(self.layers, layers))
 
+    @property
+    def places(self) -> np.ndarray:
+        """The positions of its numbers in the ONNX tensor, in the tensor's dimensions."""
+        bounded(self.dims)
+        return np.arange(math.prod(self.dims)).reshape(self.dims)
+
     def placed(self, positions: np.ndarray, layers: tuple[str, ...] = (), *, channels_first: bool = False) -> Value:
         """The tensor of the dimensions of `positions` whose numbers are those at these positions of this one.
 
@@ -206,18 +222,26 @@ class Value:
 
     def replaced(self, *, channels_first: bool = False) -> Value:
         """The same tensor, its last axis being that of the channels, or its second."""
-        return self.placed(np.arange(math.prod(self.dims)).reshape(self.dims), channels_first=channels_first)
+        return self.placed(self.places, channels_first=channels_first)
 
     def expanded(self, like: Value) -> Value:
         """The value repeated where `like` is longer, and laid out as it is."""
-        own = np.arange(math.prod(self.dims)).reshape(self.dims)
-        return self.placed_as(np.broadcast_to(own, like.dims), like.shape, like.layout)
+        return self.placed_as(np.broadcast_to(self.places, like.dims), like.shape, like.layout)
 
-    def reduced(self, axes: Iterable[int], layers: tuple[str, ...]) -> Value:
-        """The mean over ONNX axes, which stay with size 1. Raises Unsupported for the axis of a batch."""
-        over = {axis for position in axes for axis in self.layout[position]}
-        if any(position == 0 and not self.layout[0] for position in axes):
-            raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
+    def within(self, axes: Collection[int]) -> set[int]:
+        """The axes of the shape that ONNX axes are made of; raises AcrossImages if that of a batch is among them."""
+        if not self.layout[0] and 0 in axes:
+            raise AcrossImages
+        return {axis for position in axes for axis in self.layout[position]}
+
+    def total(self, axes: Collection[int], layers: tuple[str, ...]) -> Value:
+        """The sum over ONNX axes, which stay with size 1; raises as `reduced`."""
+        count = math.prod(self.dims[axis] for axis in axes)
+        return self.reduced(axes, layers).scaled(np.array(float(count)), layers) if axes else self
+
+    def reduced(self, axes: Collection[int], layers: tuple[str, ...]) -> Value:
+        """The mean over ONNX axes, which stay with size 1. Raises AcrossImages for the axis of a batch."""
+        over = self.within(axes)
         if not self.is_image:
             size = self.shape[0]
             return self.then(Dense(np.full((size, 1), 1 / size, np.float32)), layers=layers) if over else self
@@ -261,7 +285,7 @@ class Value:
     def selected(self, axis: int, indices: np.ndarray, layers: tuple[str, ...]) -> Value:
         """The positions `indices` along an ONNX axis; of space only those that windows can reach, evenly spaced."""
         if axis == 0 and not self.layout[0]:
-            raise Unsupported("it takes some images of a batch and not others, which networks see one by one")
+            raise AcrossImages("it takes some images of a batch and not others")
         if np.array_equal(indices, np.arange(self.dims[axis])):
             return self
         if not len(indices):
@@ -288,7 +312,7 @@ class Value:
         part = self.layout[axis]
         essential = tuple(a for a in part if self.shape[a] != 1) or part[-1:]
         if axis == 0 and not part:
-            raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
+            raise AcrossImages
         if len(essential) != 1:
             raise Unsupported(f"it works along axis {axis} of {self.dims}, which is no axis of the image")
         return essential[0]
@@ -373,9 +397,9 @@ def alike(first: Value, second: Value) -> tuple[Value, Value]:
     except ValueError:
         raise Unsupported(f"it combines tensors of different shapes, {first.dims[1:]} and {second.dims[1:]}") from None
     if first.dims[0] != second.dims[0]:
-        raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
+        raise AcrossImages
     if first.dims != dims != second.dims:
-        first = first.placed(np.broadcast_to(np.arange(math.prod(first.dims)).reshape(first.dims), dims))
+        first = first.placed(np.broadcast_to(first.places, dims))
     elif first.dims != dims:
         return first.expanded(second), second
     if second.dims != dims:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..ir import AnalogNeuron, Flatten, Function, Pad, Pick, Product, Scale, SomaNeuron, apply
+from ..ir import AnalogNeuron, Flatten, Function, Pick, Product, Scale, SomaNeuron, only_moves
 from .affine import Layout, Source, Value, alike, as_tensor, per_channel
 from .support import Layer, Unsupported
 
@@ -50,7 +50,20 @@ class Regrouped:
     layer: str
 
 
+Tensor = Value | Regrouped
 Argument = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | None
+
+
+def whole(argument: Argument) -> Value:
+    """What has all the numbers of a tensor of activations, at whatever positions."""
+    found = argument.value if isinstance(argument, Regrouped) else argument
+    assert isinstance(found, Value)
+    return found
+
+
+def places(x: Tensor) -> np.ndarray:
+    """The positions of a tensor's numbers in what has them all, in the tensor's own dimensions."""
+    return x.positions if isinstance(x, Regrouped) else x.places
 
 
 def _unchanged(output: Value) -> Value:
@@ -91,7 +104,7 @@ def _of_pole(x: Value) -> tuple[Value, Product, np.ndarray | None] | None:
     if not all(isinstance(operator, (Flatten, Pick, Scale)) for operator in operators):
         return None
     moves = [operator for operator in operators if not isinstance(operator, Scale)]
-    factor = apply(operators, np.ones((1, *source.shape), np.float32))[0]
+    factor = x.terms[0].gain
     inner = source.summed.then(*moves, layout=x.layout)
     neuron = Product(source.neuron.function, source.neuron.parameter)
     return inner, neuron, None if (factor == 1).all() else per_channel(factor)
@@ -174,10 +187,7 @@ class Call:
     def resting(self, index: int) -> Value:
         """An input that is used several times: what takes work to compute becomes a population that says it."""
         x = self.value(index)
-        cheap = all(
-            isinstance(operator, (Flatten, Pad, Pick, Scale)) for term in x.terms for operator in term.operators
-        )
-        if len(x.terms) == 1 and cheap:
+        if len(x.terms) == 1 and only_moves(x.terms[0].operators):
             return x
         self.settled[index] = self.population(Function("identity"), x, "input")
         return self.settled[index]

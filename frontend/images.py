@@ -88,8 +88,7 @@ def reduce_mean(call: Call) -> Value:
 
 def reduce_sum(call: Call) -> Value:
     x, axes = call.value(), reduced_axes(call)
-    count = float(np.prod([x.dims[axis] for axis in axes]))
-    return without(x.reduced(axes, call.layers).scaled(np.array(count), call.layers), axes, call)
+    return without(x.total(axes, call.layers), axes, call)
 
 
 def reduced_axes(call: Call) -> tuple[int, ...]:
@@ -127,9 +126,7 @@ def reduce_min(call: Call) -> Activation | Value:
 
 def _reduce_max(x: Value, call: Call) -> Activation | Value:
     axes = reduced_axes(call)
-    over = {axis for position in axes for axis in x.layout[position]}
-    if 0 in axes and not x.layout[0]:
-        raise Unsupported("it works along axis 0, across the images of a batch, which networks see one by one")
+    over = x.within(axes)
     if not over:
         return without(x, axes, call)
     if not x.is_image or (2 in over and x.shape[2] > 1):
@@ -142,8 +139,7 @@ def _reduce_max(x: Value, call: Call) -> Activation | Value:
 def _largest_of(x: Value, axes: tuple[int, ...], call: Call) -> Activation:
     """The largest number along any axes: these become one axis of space, and all others another."""
     kept = tuple(axis for axis in range(len(x.dims)) if axis not in axes)
-    own = np.arange(np.prod(x.dims)).reshape(x.dims).transpose((*kept, *axes))
-    rows = own.reshape(int(np.prod([x.dims[axis] for axis in kept])), -1, 1)
+    rows = x.places.transpose((*kept, *axes)).reshape(int(np.prod([x.dims[axis] for axis in kept])), -1, 1)
     table = x.placed_as(rows, rows.shape, ((0,), (1,), (2,)))
     window = (1, rows.shape[1])
     dims = tuple(1 if axis in axes else dim for axis, dim in enumerate(x.dims))

@@ -239,14 +239,12 @@ class _Lowering:
             assert isinstance(dims, tuple)
             return [np.array(dims[call.attributes.get("start", 0) : call.attributes.get("end", len(dims))], np.int64)]
         result = operators.apply(call)
+        if isinstance(result, Activation):
+            result = result.finish(call.population(result.neuron, result.summed))
         self.somatic = self.somatic or call.is_somatic
         if node.op_type in _SUMS and isinstance(result, Value) and self._is_trunk(node.output[0], result):
             result = call.population(Function("identity"), result)
         self.values |= {node.input[index]: value for index, value in call.settled.items()}
-        if isinstance(result, Activation):
-            found = result.finish(call.population(result.neuron, result.summed))
-            self.somatic = self.somatic or call.is_somatic
-            return [found]
         return [*result] if isinstance(result, tuple) else [result]
 
     def _readers(self) -> dict[str, set[str]]:

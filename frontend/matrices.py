@@ -10,10 +10,8 @@ import numpy as np
 
 from ..ir import Conv2D, MatMul, Shape
 from .affine import Source, Value
-from .call import Argument, Call, Regrouped
+from .call import Argument, Call, Regrouped, Tensor, places, whole
 from .support import Unsupported
-
-Tensor = Value | Regrouped
 
 _MATRICES = ((0,), (1,), (2,))
 
@@ -31,8 +29,8 @@ def matmul(x: Tensor, y: Tensor, call: Call) -> Tensor:
 
 def _multiplied(x: Tensor, left: np.ndarray, y: Tensor, right: np.ndarray, dims: Shape, call: Call) -> Tensor:
     """The matrices (B, M, K) and (B, K, N) at the positions `left` of x and `right` of y, multiplied; as a tensor."""
-    first = _whole(x).placed_as(left, left.shape, _MATRICES)
-    second = _whole(y).placed_as(right, right.shape, _MATRICES)
+    first = whole(x).placed_as(left, left.shape, _MATRICES)
+    second = whole(y).placed_as(right, right.shape, _MATRICES)
     shape = (*left.shape[:2], right.shape[2])
     product = call.sent(Source(MatMul(left.shape, right.shape), shape, first, call.layer, second), _MATRICES)
     return _viewed(product, dims, call)
@@ -72,7 +70,7 @@ def stacked(x: Tensor, weight: np.ndarray, call: Call, *, weight_first: bool = F
         elif length > size == 1:
             if axis == 0:
                 raise Unsupported(f"it combines each image of a batch with another part of a constant, {weight.shape}")
-            x, own = Regrouped(_whole(x), places(x).squeeze(axis), call.layers[-1]), own.replace(label, "")
+            x, own = Regrouped(whole(x), places(x).squeeze(axis), call.layers[-1]), own.replace(label, "")
     return _weighted(x, own, weight, others, result, call)
 
 
@@ -84,7 +82,7 @@ def _weighted(x: Tensor, own: str, weight: np.ndarray, others: str, result: str,
     sizes = _sizes(own + others, _dims(x) + weight.shape)
     table = _joined(places(x), own, sizes, rows, [*batch, *inner])[:, None]
     kernel = _joined(weight, others, sizes, inner, [*batch, *columns])[None, None]
-    placed = _whole(x).placed_as(table, table.shape, _MATRICES)
+    placed = whole(x).placed_as(table, table.shape, _MATRICES)
     groups = math.prod(sizes[label] for label in batch)
     product = placed.then(Conv2D(kernel, groups=groups), layers=call.layers)
     order = "".join([*rows, *batch, *columns])
@@ -137,16 +135,11 @@ def _trimmed(argument: Argument, own: str, wanted: set[str], call: Call) -> tupl
     assert isinstance(argument, (Value, Regrouped))
     if kept == own:
         return argument, kept
-    x = _whole(argument).placed(np.einsum(f"{own}->{unique}", places(argument)))
+    x = whole(argument).placed(np.einsum(f"{own}->{unique}", places(argument)))
     alone = [axis for axis, label in enumerate(unique) if label not in wanted]
-    count = math.prod(x.dims[axis] for axis in alone)
-    total = x.reduced(alone, call.layers).scaled(np.array(float(count)), call.layers) if alone else x
-    return total.viewed(tuple(size for axis, size in enumerate(x.dims) if axis not in alone), ()), kept
-
-
-def _whole(x: Tensor) -> Value:
-    """What has all the numbers of a tensor, at whatever positions."""
-    return x.value if isinstance(x, Regrouped) else x
+    return x.total(alone, call.layers).viewed(
+        tuple(size for axis, size in enumerate(x.dims) if axis not in alone), ()
+    ), kept
 
 
 def _dims(argument: Argument) -> Shape:
@@ -166,11 +159,6 @@ def _joined(array: np.ndarray, labels: str, sizes: dict[str, int], *groups: list
     """An array with its axes in groups, each of which becomes one axis."""
     ordered = array.transpose([labels.index(label) for group in groups for label in group])
     return ordered.reshape([math.prod(sizes[label] for label in group) for group in groups])
-
-
-def places(x: Tensor) -> np.ndarray:
-    """The positions of a tensor's numbers, in its own dimensions."""
-    return x.positions if isinstance(x, Regrouped) else np.arange(math.prod(x.dims)).reshape(x.dims)
 
 
 def _viewed(x: Value, dims: Shape, call: Call) -> Tensor:

@@ -11,9 +11,8 @@ import numpy as np
 
 from ..ir import Conv2D, Function, Relu
 from . import images
-from .affine import Value, alike, as_tensor
+from .affine import Value, as_tensor
 from .call import Call
-from .matrices import places
 from .support import Unsupported
 
 MASKED = 1e4  # what is so much lower than another score has no exponential in any precision
@@ -22,15 +21,17 @@ MASKED = 1e4  # what is so much lower than another score has no exponential in a
 def softmax(x: Value, axis: int, call: Call) -> Value:
     """`exp(x − max x) / Σ exp(x − max x)` along an ONNX axis: the largest exponential is 1, whatever x is."""
     x, allowed = _unmasked(x, axis)
-    powers = call.population(Function("exp"), _minus(x, _largest(x, axis, call), call), "exp")
+    powers = call.population(Function("exp"), x.minus(_largest(x, axis, call), call.layers), "exp")
     if allowed is not None:
         powers = powers.scaled(allowed, call.layers)
-    return call.product(powers, call.population(Function("reciprocal"), _summed(powers, (axis,), call), "reciprocal"))
+    return call.product(
+        powers, call.population(Function("reciprocal"), powers.total((axis,), call.layers), "reciprocal")
+    )
 
 
 def log_softmax(x: Value, axis: int, call: Call) -> Value:
     """`x − log Σ exp(x)` along an ONNX axis."""
-    return _minus(x, _log_sum_exp(x, axis, call), call)
+    return x.minus(_log_sum_exp(x, axis, call), call.layers)
 
 
 def log_sum_exp(call: Call) -> Value:
@@ -45,8 +46,8 @@ def log_sum_exp(call: Call) -> Value:
 def _log_sum_exp(x: Value, axis: int, call: Call) -> Value:
     """`max x + log Σ exp(x − max x)` along an ONNX axis, which stays with size 1."""
     largest = _largest(x, axis, call)
-    powers = call.population(Function("exp"), _minus(x, largest, call), "exp")
-    logarithm = call.population(Function("log"), _summed(powers, (axis,), call), "log")
+    powers = call.population(Function("exp"), x.minus(largest, call.layers), "exp")
+    logarithm = call.population(Function("log"), powers.total((axis,), call.layers), "log")
     return largest.plus(logarithm, call.layers)
 
 
@@ -65,7 +66,7 @@ def _unmasked(x: Value, axis: int) -> tuple[Value, np.ndarray | None]:
     allowed = bias > highest - MASKED
     if allowed.all():
         return x, None
-    rows = np.moveaxis(places(x), axis, -1)
+    rows = np.moveaxis(x.places, axis, -1)
     first = np.take_along_axis(rows, allowed.argmax(-1)[..., None], -1)
     positions = np.moveaxis(np.where(allowed, rows, first), -1, axis)
     return x.placed_as(positions, x.shape, x.layout), np.moveaxis(allowed, -1, axis).astype(np.float32)
@@ -77,7 +78,7 @@ def layer(call: Call) -> tuple[Value, ...]:
     first = call.attributes.get("axis", -1) % len(x.dims)
     axes = range(first, len(x.dims))
     mean = x.reduced(axes, call.layers)
-    centred = _minus(x, mean, call)
+    centred = x.minus(mean, call.layers)
     inverse = _inverse_deviation(centred, axes, call.attributes.get("epsilon", 1e-5), call)
     y = _affine(call.product(centred, inverse), call.weight(1), call.constant(2), call)
     return y, mean, inverse
@@ -113,7 +114,7 @@ def group(call: Call) -> Value:
         pooled = value.reduced(range(2, len(dims)), call.layers).image("group normalisation").value
         return pooled.then(Conv2D((membership @ (membership.T > 0))[None, None].astype(np.float32)), layers=call.layers)
 
-    centred = _minus(channels, means(channels), call)
+    centred = channels.minus(means(channels), call.layers)
     variance = means(call.population(Function("square"), centred, "square"))
     y = call.product(centred, _inverse_root(variance, call.attributes.get("epsilon", 1e-5), call))
     along = (-1, *(1,) * (len(dims) - 2))
@@ -171,17 +172,12 @@ def _over_axes(function: str, call: Call) -> Value:
 
 def _sum_of(function: str, x: Value, axes: tuple[int, ...], call: Call) -> Value:
     """Σ f(x) over axes, which stay with size 1."""
-    return _summed(call.population(Function(function), x, function), axes, call)
-
-
-def _summed(x: Value, axes: tuple[int, ...], call: Call) -> Value:
-    count = math.prod(x.dims[axis] for axis in axes)
-    return x.reduced(axes, call.layers).scaled(np.array(float(count)), call.layers)
+    return call.population(Function(function), x, function).total(axes, call.layers)
 
 
 def _normalised(x: Value, axes: range, epsilon: float, call: Call) -> Value:
     """`(x − mean) / sqrt(variance + ε)` over axes."""
-    return _over_deviation(_minus(x, x.reduced(axes, call.layers), call), axes, epsilon, call)
+    return _over_deviation(x.minus(x.reduced(axes, call.layers), call.layers), axes, epsilon, call)
 
 
 def _over_deviation(x: Value, axes: range, epsilon: float, call: Call) -> Value:
@@ -207,22 +203,15 @@ def _by_channel(values: np.ndarray, channels: int, groups: int, along: tuple[int
     return (values if len(values) == channels else np.repeat(values, channels // groups)).reshape(along)
 
 
-def _minus(x: Value, y: Value, call: Call) -> Value:
-    x, y = alike(x, y)
-    return x.plus(y.scaled(np.array(-1.0), call.layers), call.layers)
-
-
 def _largest(x: Value, axis: int, call: Call) -> Value:
     """The largest number along an ONNX axis, which stays: one half is compared with the other, and so on."""
-    rows = np.moveaxis(places(x), axis, -1)
+    rows = np.moveaxis(x.places, axis, -1)
     others = rows.shape[:-1]
     largest = _rows(x, rows.reshape(-1, rows.shape[-1]))
     while (count := largest.shape[1]) > 1:
-        half, own = -(-count // 2), np.arange(math.prod(largest.shape)).reshape(largest.shape[:2])
-        first, second = (
-            _rows(largest, part) for part in (own[:, :half], own[:, -half:])
-        )  # of odd numbers one is in both
-        largest = first.plus(call.population(Relu(), _minus(second, first, call), "larger"), call.layers)
+        half, own = -(-count // 2), largest.places.reshape(largest.shape[:2])  # of odd numbers one is in both
+        first, second = (_rows(largest, part) for part in (own[:, :half], own[:, -half:]))
+        largest = first.plus(call.population(Relu(), second.minus(first, call.layers), "larger"), call.layers)
     said = call.population(Function("identity"), largest, "max")
     return said.placed(np.expand_dims(np.arange(math.prod(others)).reshape(others), axis))
 

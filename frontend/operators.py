@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 
 from ..ir import Conv2D, Dense, Function, Pad, Product, Scale
-from ..ir import apply as ir_apply
 from . import activations, functions, images, masks, matrices, normalisation, rounding
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
@@ -102,9 +101,7 @@ def _factored(x: Value, y: Value, call: Call) -> Value | None:
 
 def _factor(term: Term) -> np.ndarray | None:
     """What a term multiplies each number of its source by, (*shape), if that is all that it does."""
-    if not all(isinstance(operator, Scale) for operator in term.operators):
-        return None
-    return ir_apply(term.operators, np.ones((1, *term.source.shape), np.float32))[0]
+    return term.gain if all(isinstance(operator, Scale) for operator in term.operators) else None
 
 
 def _share(first: np.ndarray, second: np.ndarray) -> float | None:

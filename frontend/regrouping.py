@@ -15,8 +15,8 @@ from itertools import permutations
 import numpy as np
 import onnx
 
-from .affine import LARGEST, Value
-from .call import Activation, Argument, Call, Regrouped, Result
+from .affine import Value
+from .call import Activation, Argument, Call, Regrouped, Result, places, whole
 from .constants import evaluate
 from .support import AcrossImages, Unsupported
 
@@ -30,9 +30,9 @@ def regrouped(call: Call) -> Result:
     """What a node that only moves things gives, for its first input; an empty constant where that is nothing."""
     table = call.inputs[0]
     if not isinstance(table, Regrouped):
-        table = Regrouped(call.value(), _positions(call.value()), call.layers[-1])
+        table = Regrouped(call.value(), call.value().places, call.layers[-1])
     if _takes_images(call, table.positions):
-        raise AcrossImages("it takes some images of a batch and not others, which networks see one by one")
+        raise AcrossImages("it takes some images of a batch and not others")
     constants = [call.constant(index) for index in range(1, len(call.inputs))]
     found: list[Value | Regrouped | np.ndarray] = []
     for positions in evaluate(call.node, [table.positions, *constants], call.opset):
@@ -40,7 +40,7 @@ def regrouped(call: Call) -> Result:
             found.append(np.zeros(positions.shape, np.float32))
             continue
         if len(positions) > 1 == len(table.positions) and call.node.op_type in ("Expand", "Tile"):
-            raise AcrossImages("it repeats the images of a batch, which networks see one by one")
+            raise AcrossImages("it repeats the images of a batch")
         found.append(_value(table.value, positions, call.layers) or replace(table, positions=positions))
     return tuple(found) if len(found) > 1 else found[0]
 
@@ -74,7 +74,7 @@ def beside(call: Call, apply: Callable[[Call], Result]) -> Result:
         if table is None:
             return argument
         rows = np.broadcast_to(table, dims).reshape(-1, dims[-1])
-        return rows if isinstance(argument, np.ndarray) else _whole(argument).placed(rows)
+        return rows if isinstance(argument, np.ndarray) else whole(argument).placed(rows)
 
     inputs = tuple(merged(argument, table) for argument, table in zip(call.inputs, tables, strict=True))
     found = apply(replace(call, inputs=inputs))
@@ -96,7 +96,7 @@ def along(call: Call, apply: Callable[[Call], Result]) -> Result:
     node = onnx.helper.make_node(call.node.op_type, call.node.input, call.node.output, call.node.name)
     node.attribute.extend(attribute for attribute in call.node.attribute if attribute.name != "axis")
     node.attribute.append(onnx.helper.make_attribute("axis", 1))
-    first = _whole(call.inputs[0]).placed(moved.reshape(-1, moved.shape[-1]))
+    first = whole(call.inputs[0]).placed(moved.reshape(-1, moved.shape[-1]))
     return _apart(apply(replace(call, node=node, inputs=(first, *call.inputs[1:]), is_last=False)), own, call)
 
 
@@ -121,29 +121,18 @@ def reduced(call: Call) -> Result:
         math.prod(table.positions.shape[axis] for axis in kept), -1
     )
     value = table.value.placed_as(rows[:, None], (len(rows), 1, rows.shape[1]), ((0,), (1,), (2,)))
-    mean = value.reduced((2,), call.layers)
-    if call.node.op_type == "ReduceSum":
-        mean = mean.scaled(np.array(float(rows.shape[1])), call.layers)
+    found = (value.total if call.node.op_type == "ReduceSum" else value.reduced)((2,), call.layers)
     stay = call.attributes.get("keepdims", 1)
     dims = tuple(1 if axis in axes else size for axis, size in enumerate(table.positions.shape) if stay or axis in kept)
     positions = np.arange(len(rows)).reshape(dims)
-    return _value(mean, positions, call.layers) or Regrouped(mean, positions, call.layers[-1])
-
-
-def _whole(argument: Argument) -> Value:
-    """What has all the numbers of a tensor, at whatever positions."""
-    whole = argument.value if isinstance(argument, Regrouped) else argument
-    assert isinstance(whole, Value)
-    return whole
+    return _value(found, positions, call.layers) or Regrouped(found, positions, call.layers[-1])
 
 
 def _table(argument: Argument) -> np.ndarray | None:
     """The numbers of a constant, or the positions of activations."""
     match argument:
-        case Regrouped(positions=positions):
-            return positions
-        case Value() as x:
-            return _positions(x)
+        case Value() | Regrouped() as x:
+            return places(x)
         case np.ndarray() as array:
             return array
     return None
@@ -161,12 +150,6 @@ def _takes_images(call: Call, positions: np.ndarray) -> bool:
         case _:
             axes = ()
     return 0 in axes and len(positions) == 1
-
-
-def _positions(x: Value) -> np.ndarray:
-    if math.prod(x.dims) > LARGEST:
-        raise Unsupported(f"it gives more than {LARGEST} numbers for an image")
-    return np.arange(math.prod(x.dims)).reshape(x.dims)
 
 
 def _value(x: Value, positions: np.ndarray, layers: tuple[str, ...]) -> Value | None:

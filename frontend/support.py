@@ -38,7 +38,10 @@ class Unsupported(Exception):
 
 
 class AcrossImages(Unsupported):
-    """What works along the images of a batch, which networks see one by one."""
+    """What does something with the images of a batch, which networks see one by one."""
+
+    def __init__(self, what: str = "it works along axis 0, across the images of a batch"):
+        super().__init__(f"{what}, which networks see one by one")
 
 
 _USE_RELU = "use ReLU there and fine-tune"

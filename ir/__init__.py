@@ -58,7 +58,19 @@ from .neurons import (
     SpikingNeuron,
     Tracking,
 )
-from .operators import AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, apply, output_shape
+from .operators import (
+    AveragePool2D,
+    Conv2D,
+    Dense,
+    Flatten,
+    Operator,
+    Pad,
+    Pick,
+    Scale,
+    apply,
+    only_moves,
+    output_shape,
+)
 from .text import arrays_of, parse, summary, to_text
 from .verify import LARGEST_T, Stage, faults, is_timesteps, verify
 from .windows import NO_PADDING, Padding, Pair, Shape
@@ -149,6 +161,7 @@ __all__ = [
     "is_timesteps",
     "is_whole",
     "load",
+    "only_moves",
     "output_shape",
     "parse",
     "save",

@@ -173,6 +173,11 @@ OPERATORS: dict[str, type[Operator]] = {
 }
 
 
+def only_moves(operators: tuple[Operator, ...]) -> bool:
+    """Whether operators move and scale numbers, but sum none: such an edge costs no more than one to one."""
+    return all(isinstance(operator, (Flatten, Pad, Pick, Scale)) for operator in operators)
+
+
 def output_shape(operators: tuple[Operator, ...], shape: Shape) -> Shape:
     """The shape after applying `operators` in order to an input of `shape`; raises ShapeError."""
     for operator in operators:

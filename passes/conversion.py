@@ -14,7 +14,6 @@ from ..ir import (
     Clip,
     Conv2D,
     DataError,
-    Flatten,
     Function,
     Identity,
     Input,
@@ -24,18 +23,16 @@ from ..ir import (
     Network,
     Neuron,
     Operator,
-    Pad,
-    Pick,
     PipelineError,
     Population,
     QuantizedRelu,
     Relu,
-    Scale,
     Softmax,
     SomaNeuron,
     Stage,
     UnsupportedModelError,
     as_inputs,
+    only_moves,
 )
 from .calibration import Statistics
 from .manager import Context, Pass
@@ -209,7 +206,7 @@ def _only_moves(operator: Operator) -> bool:
     match operator:
         case Conv2D(weight):
             return bool((np.count_nonzero(weight, axis=(0, 1, 2)) <= 1).all())
-    return isinstance(operator, (Flatten, Pad, Pick, Scale))
+    return only_moves((operator,))
 
 
 def _channels(largest: np.ndarray) -> str:

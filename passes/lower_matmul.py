@@ -10,18 +10,15 @@ import numpy as np
 from ..ir import (
     AnalogNeuron,
     Conv2D,
-    Flatten,
     Function,
     MatMul,
     Network,
-    Operator,
-    Pad,
     Pick,
     PipelineError,
     Population,
     Product,
-    Scale,
     UnsupportedModelError,
+    only_moves,
 )
 from ..ir.cost import PRODUCT_BYTES, products_text, readable
 from .manager import Context
@@ -78,7 +75,7 @@ class LowerMatMul(Lowering):
         summing = Conv2D(np.ones((1, 1, inner, 1), np.float32))
         y = products.then(summing, Pick(np.arange(batch * rows * columns).reshape(batch, rows, columns)))
         reads = rewrite.before.outgoing(rewrite.old.name)
-        if all(_is_cheap(read.operators) for read in reads):
+        if all(only_moves(read.operators) for read in reads):
             return y
         return rewrite.population(rewrite.heir("sum"), Function("identity"), y)
 
@@ -88,14 +85,9 @@ def _settled(rewrite: Rewrite, port: int, name: str) -> Sum:
     summed = rewrite.summed(port)
     _, rows, columns, _ = _neuron(rewrite.old).sizes
     times = rows if port else columns
-    if times == 1 or all(_is_cheap(term.operators) for term in summed.terms):
+    if times == 1 or all(only_moves(term.operators) for term in summed.terms):
         return summed
     return rewrite.population(f"{rewrite.old.name}/{name}", Function("identity"), summed)
-
-
-def _is_cheap(operators: tuple[Operator, ...]) -> bool:
-    """Whether operators move and scale numbers, but sum none: so they cost no more than one to one."""
-    return all(isinstance(operator, (Flatten, Pad, Pick, Scale)) for operator in operators)
 
 
 def _neuron(population: Population) -> MatMul:

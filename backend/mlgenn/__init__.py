@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...ir import (
     BackendError,
-    FewSpikeFunction,
     MatMul,
     MaxPool2D,
     Network,
     SpikingNeuron,
-    Tracking,
     as_flag,
     as_names,
     as_network,
@@ -132,9 +130,9 @@ def _require_no_pooling(network: Network) -> None:
 
 def _require_no_matrices(network: Network) -> None:
     multiplying = [
-        f"{name!r} (from {', '.join(population.origin.layers) or 'no known layer'}): {products_text(neuron.computes)}"
+        f"{name!r} (from {', '.join(population.origin.layers) or 'no known layer'}): {products_text(soma)}"
         for name, population in network.populations.items()
-        if isinstance(neuron := population.neuron, (FewSpikeFunction, Tracking)) and isinstance(neuron.computes, MatMul)
+        if isinstance(population.neuron, SpikingNeuron) and isinstance(soma := population.neuron.soma, MatMul)
     ]
     if multiplying:
         raise BackendError(

@@ -110,21 +110,7 @@ def few_spike(
     height rounds nothing, so it is the number of quanta that fit in. A division finds it to within one, and what is
     left, rounded only once, has the right sign.
     """
-    images, neurons = current.shape
-    share = np.float32(0.5) ** np.float32(k)
-    quanta = alpha * share
-    inverse = np.float32(1.0) / quanta
-    most = np.float32(2**k - 1)
-    for image in range(images):
-        now, steady = current[image], constant[image % len(constant)]
-        left, counted = v[image % len(v)], counts[image % len(counts)]
-        for i in range(neurons):
-            potential = v_init[i] + (now[i] + steady[i])
-            potential = potential if potential < largest[i] else largest[i]
-            number = _quanta_in(potential, quanta[i], inverse[i], most)
-            left[i] = fused(-number, quanta[i], potential)
-            now[i] = number * share
-            counted[i] += _bits_of(number)
+    _fire_for_a_phase(current, constant, alpha, v_init, largest, k, v, counts, False)
 
 
 @njit(nogil=True, cache=True)
@@ -139,6 +125,21 @@ def few_spike_signed(
     counts: np.ndarray,
 ) -> None:
     """As `few_spike`, of the input's magnitude; every spike has its sign."""
+    _fire_for_a_phase(current, constant, alpha, v_init, largest, k, v, counts, True)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _fire_for_a_phase(
+    current: np.ndarray,
+    constant: np.ndarray,
+    alpha: np.ndarray,
+    v_init: np.ndarray,
+    largest: np.ndarray,
+    k: int,
+    v: np.ndarray,
+    counts: np.ndarray,
+    signed: bool,
+) -> None:
     images, neurons = current.shape
     share = np.float32(0.5) ** np.float32(k)
     quanta = alpha * share
@@ -149,11 +150,11 @@ def few_spike_signed(
         left, counted = v[image % len(v)], counts[image % len(counts)]
         for i in range(neurons):
             x = now[i] + steady[i]
-            potential = v_init[i] + np.abs(x)
+            potential = v_init[i] + (np.abs(x) if signed else x)
             potential = potential if potential < largest[i] else largest[i]
             number = _quanta_in(potential, quanta[i], inverse[i], most)
             left[i] = fused(-number, quanta[i], potential)
-            now[i] = number * (-share if x < 0 else share)
+            now[i] = number * (-share if signed and x < 0 else share)
             counted[i] += _bits_of(number)
 
 

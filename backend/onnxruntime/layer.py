@@ -23,6 +23,7 @@ from ...ir import (
     FewSpikeFunction,
     FewSpikeInput,
     FewSpikeNeuron,
+    Flatten,
     Function,
     Integrate,
     IntegrateFire,
@@ -43,7 +44,7 @@ from ...ir import (
 from ..weights import weighted
 from . import kernels
 from .blocked import Tensor, block_size, emit, emit_pooled
-from .emit import GraphBuilder, emit_neuron, run_into
+from .emit import GraphBuilder, emit_neuron, emit_operators, run_into
 from .events import SLACK, Events
 from .layout import CHANNELS_FIRST, Layout
 from .resources import Buffers
@@ -407,17 +408,13 @@ def _session(network: Network, connections: list[Connection], threads: int) -> o
     for port, (shape, _) in enumerate(target.ports):
         given = [connection for connection in connections if connection.port == port]
         if given:
-            totals.append(_flat(graph, _total(graph, network, given, sources, layout, shape), shape))
+            totals.append(
+                emit_operators(graph, _total(graph, network, given, sources, layout, shape), (Flatten(),), shape)
+            )
         else:
             totals.append(_zeros(graph, next(iter(sources)), math.prod(shape)))
     graph.output(graph.node("Concat", totals, axis=1), "current", (_given(target),))
     return graph.session(threads)
-
-
-def _flat(graph: GraphBuilder, value: str, shape: Shape) -> str:
-    """A value of a graph with its channels last, and flat."""
-    last = graph.node("Transpose", [value], perm=(0, 2, 3, 1)) if len(shape) == 3 else value
-    return graph.node("Flatten", [last])
 
 
 def _zeros(graph: GraphBuilder, like: str, size: int) -> str:
@@ -455,7 +452,9 @@ def _tracked_session(population: Population, threads: int) -> onnxruntime.Infere
         stop = start + math.prod(shape)
         ports.append(_unpacked(graph, mean, start, stop, shape))
         start = stop
-    y = _flat(graph, emit_neuron(graph, ports, computes, population.input_shape), population.shape)
+    y = emit_operators(
+        graph, emit_neuron(graph, ports, computes, population.input_shape), (Flatten(),), population.shape
+    )
     graph.output(graph.node("Mul", [y, time]) if time else y, "tracked", (population.size,))
     return graph.session(threads)
 
