@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from .codes import by_magnitude, staircase
 from .errors import ShapeError
 from .functions import FUNCTIONS
 from .record import Record
@@ -328,6 +329,14 @@ class SpikingNeuron(Neuron):
         """The lowest and the highest number of an input that is sent as what it is, or that it was calibrated for."""
         return -np.inf, np.inf
 
+    def reach(self, x: np.ndarray) -> np.ndarray:
+        """What of activations x, (…, C), in double precision, a spike train could say if it went on for ever."""
+        return x
+
+    def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
+        """What is decoded at best of activations x, (…, C), in double precision: if x is the same in every step."""
+        return x
+
     @property
     def pooling(self) -> MaxPool2D | None:
         """The max pooling that a neuron with a field `pool` applies to its input, in every step."""
@@ -398,6 +407,9 @@ class SpikeEncoding(SpikingNeuron):
     def sayable(self) -> tuple[float, float]:
         return -self.v_thresh if self.signed else 0.0, self.v_thresh
 
+    def reach(self, x: np.ndarray) -> np.ndarray:
+        return np.clip(x, *self.sayable)
+
 
 @dataclass(frozen=True, eq=False)
 class IntegrateFireInput(SpikeEncoding):
@@ -410,6 +422,9 @@ class IntegrateFireInput(SpikeEncoding):
     reset: Literal["subtract", "zero"] = "subtract"
     comparison: Literal[">=", ">"] = ">="
 
+    def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
+        return by_magnitude(lambda magnitude: _integrated(self, magnitude, timesteps), x, self.signed)
+
 
 @dataclass(frozen=True, eq=False)
 class PoissonInput(SpikeEncoding):
@@ -420,10 +435,23 @@ class PoissonInput(SpikeEncoding):
 
     seed: int = 0
 
+    def reach(self, x: np.ndarray) -> np.ndarray:
+        return by_magnitude(lambda magnitude: -self.v_thresh * np.expm1(-magnitude / self.v_thresh), x, self.signed)
+
+    def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
+        """What is fired on average."""
+        return self.reach(x)
+
 
 @dataclass(frozen=True, eq=False)
 class SpikeInput(SpikeEncoding):
     """Binary spikes: one in every step where the input's magnitude is not zero, as mlGeNN's `BinarySpikeInput`."""
+
+    def reach(self, x: np.ndarray) -> np.ndarray:
+        return by_magnitude(lambda magnitude: self.v_thresh * (magnitude > 0), x, self.signed)
+
+    def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
+        return self.reach(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -433,8 +461,9 @@ class IntegrateFire(SpikingNeuron):
     `V += x;  spike if V >= v_thresh;  on a spike V −= v_thresh (or V = 0)`.
 
     At most one spike a step. A spike adds `W · v_thresh` downstream, so the activation is decoded as
-    `v_thresh · spikes / T`. With `reset="subtract"` (soft reset) no charge is lost [Rueckauer 2017];
-    `reset="zero"` is the hard reset of [Diehl 2015].
+    `v_thresh · spikes / T`: of a steady x, as `v_thresh · clip(floor((x · T + v_init) / v_thresh), 0, T) / T`. With
+    `reset="subtract"` (soft reset) no charge is lost [Rueckauer 2017]; `reset="zero"` is the hard reset of
+    [Diehl 2015].
 
     `v_thresh` (λ) and `v_init` are in units of the ANN's activations: a number, or one per channel, (C,).
     `comparison` says whether a potential exactly at the threshold fires. With `pool`, x is the largest of each window
@@ -452,6 +481,19 @@ class IntegrateFire(SpikingNeuron):
     @property
     def amplitude(self) -> float | np.ndarray:
         return self.v_thresh
+
+    def reach(self, x: np.ndarray) -> np.ndarray:
+        return np.clip(x, 0, self.v_thresh)
+
+    def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
+        return _integrated(self, np.maximum(x, 0), timesteps)
+
+
+def _integrated(neuron: IntegrateFire | IntegrateFireInput, x: np.ndarray, timesteps: int) -> np.ndarray:
+    """The staircase of x ≥ 0. That of the soft reset is the ideal of the hard one, too, which only loses charge."""
+    v_thresh = np.asarray(neuron.v_thresh, np.float64)
+    strict = neuron.comparison == ">"
+    return np.asarray(staircase(x, v_thresh, timesteps, neuron.v_init / v_thresh, strict=strict))
 
 
 @dataclass(frozen=True, eq=False)
@@ -487,6 +529,14 @@ class Tracking(SpikingNeuron):
     @property
     def sends_values(self) -> bool:
         return True
+
+    def reach(self, x: np.ndarray) -> np.ndarray:
+        largest = self.levels * self.v_thresh
+        return np.clip(x, -largest, largest)
+
+    def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
+        v_thresh, levels = np.asarray(self.v_thresh, np.float64), self.levels * timesteps
+        return np.asarray(staircase(x, self.levels * v_thresh, levels, self.v_init / v_thresh, lowest=-levels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -549,6 +599,22 @@ class FewSpikeNeuron(PhasedNeuron):
     def levels(self) -> int:
         """The largest number of quanta that a phase says."""
         return 2**self.k - 1
+
+    @property
+    def sends_signs(self) -> bool:
+        """Whether magnitudes are coded, and every spike has the sign."""
+        return getattr(self, "signed", False)
+
+    @property
+    def _largest(self) -> np.ndarray:
+        return np.asarray(self.alpha, np.float64) * (self.levels / 2**self.k)
+
+    def reach(self, x: np.ndarray) -> np.ndarray:
+        return by_magnitude(lambda magnitude: np.minimum(magnitude, self._largest), x, self.sends_signs)
+
+    def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
+        offset = self.v_init * self.levels / self._largest
+        return by_magnitude(lambda y: np.asarray(staircase(y, self._largest, self.levels, offset)), x, self.sends_signs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 
 from ..ir import AnalogNeuron, DataError, Identity, Network, Neuron, Population, Softmax
+from ..ir.codes import staircase
 
 BINS = 1024
 _SMALLEST = BINS / float(np.finfo(np.float32).max) * 2  # range of a histogram: float32 has to hold the bins per unit
@@ -79,9 +80,8 @@ class Statistics:
     def least_error(self, timesteps: int, v_init: float, per_channel: bool) -> np.ndarray:
         """The λ whose staircase of `timesteps` steps is nearest to the activations, in mean squared error [Li 2021].
 
-        An ideal neuron decodes an activation a to `λ · clip(floor(a · T / λ + v_init), 0, T) / T`, where `v_init` is a
-        share of λ. One number per channel, (C,), or one for the population, (1,): the best of 64 shares of the
-        largest activation. Zero where there is none.
+        The staircase is that of `snnc.ir.codes`, where `v_init` is a share of λ. One number per channel, (C,), or one
+        for the population, (1,): the best of 64 shares of the largest activation. Zero where there is none.
         """
         largest = self.maximum if per_channel else np.full_like(self.maximum, self.maximum.max())
         errors = _staircase_errors(self._bins, self._range, largest, _SHARES, timesteps, v_init)
@@ -213,6 +213,9 @@ def _count(planes: np.ndarray, per_bin: np.ndarray, bins: np.ndarray) -> None:
                 counts[place if positive else position & last] += positive
 
 
+_staircase = njit(staircase)
+
+
 @njit(parallel=True, cache=True)
 def _staircase_errors(
     bins: np.ndarray, ranges: np.ndarray, largest: np.ndarray, shares: np.ndarray, timesteps: int, v_init: float
@@ -227,7 +230,6 @@ def _staircase_errors(
             threshold = largest[channel] * shares[candidate]
             for place in range(count):
                 activation = (place + 0.5) * ranges[channel] / count
-                steps = min(np.floor(activation * timesteps / threshold + v_init), timesteps)
-                error = threshold * steps / timesteps - activation
+                error = _staircase(activation, threshold, timesteps, v_init) - activation
                 errors[channel, candidate] += bins[channel, place] * error * error
     return errors

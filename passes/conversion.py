@@ -25,6 +25,7 @@ from ..ir import (
     Operator,
     PipelineError,
     Population,
+    Product,
     QuantizedRelu,
     Relu,
     Softmax,
@@ -122,7 +123,8 @@ class Conversion(Pass):
         wide = [
             f"{', '.join(population.origin.layers) or name} ({population.neuron.function} up to {largest:.3g})"
             for name, population in network.populations.items()
-            if isinstance(population.neuron, Function)
+            if isinstance(population.neuron, (Function, Product))
+            and population.neuron.function != "identity"
             and (largest := float(statistics[name].maximum.max())) >= _beyond(population.neuron, statistics[name])
         ]
         if wide:
@@ -166,7 +168,7 @@ class Conversion(Pass):
         return statistics
 
 
-def _beyond(neuron: Function, statistics: Statistics) -> float:
+def _beyond(neuron: Function | Product, statistics: Statistics) -> float:
     """The magnitude at which a function's value is none that the others can be told beside."""
     largest, usual = float(statistics.maximum.max()), float(statistics.percentile(50, per_channel=False)[0])
     alone = usual < largest / _WIDE  # of which a histogram sees no more

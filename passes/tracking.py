@@ -74,6 +74,7 @@ class TrackingConversion(RateCoded):
         self.require_convertible(network)
         self.warn_of_levels(network, lambda _, neuron: neuron.levels <= timesteps * self.rate)
         statistics = context.statistics(network)
+        self.warn_of_range(network, statistics)
         whole = giving_outputs(network)
         self.warn_of_silence(network, {name: statistics[name].maximum for name in hidden(network)})
 

@@ -213,12 +213,21 @@ def test_what_scales_others_has_more_bits(function, more):
     assert converted(function, x, layer_k="y:3").populations["y"].neuron.k == 3
 
 
-@pytest.mark.parametrize("function", ["reciprocal", "rsqrt", "log"])
-def test_functions_that_leave_their_range_are_named_and_give_numbers(function):
+@pytest.mark.parametrize("pipeline", ["few-spike{k=5}", "tracking"])
+@pytest.mark.parametrize(
+    "neuron",
+    [*(ir.Function(function) for function in ("reciprocal", "rsqrt", "log")), ir.Product("reciprocal")],
+    ids=lambda neuron: f"{type(neuron).__name__}-{neuron.function}",
+)
+def test_functions_that_leave_their_range_are_named_and_give_numbers(neuron, pipeline):
     x = np.random.default_rng(0).uniform(-0.2, 1, (64, 6)).astype(np.float32)
     x[3, 2] = 1e-9
-    with pytest.warns(ir.ModelWarning, match=rf"y \({function} up to"):
-        network = converted(function, x)
+    bias = np.arange(3, 9, dtype=np.float32) if neuron.ports > 1 else None  # what is divided
+    populations = [ir.Population("x", (6,), ir.Input()), ir.Population("y", (6,), neuron, bias)]
+    edges = [ir.Connection("x", "y", port=port) for port in range(neuron.ports)]
+    analog = ir.Network(populations, edges, ["x"], ["y"])
+    with pytest.warns(ir.ModelWarning, match=rf"y \({neuron.function} up to"):
+        network = snnc.convert(analog, pipeline, calibration=x, timesteps=8)
     with pytest.warns(ir.ModelWarning, match="it was calibrated for"):
         assert np.isfinite(snnc.compile(network).predict(x * np.float32(1e30))).all()
 

@@ -30,18 +30,12 @@ from .backend.compiled import Recording, track
 from .backend.onnxruntime import CompiledAnalog, CompiledEngine
 from .ir import (
     DataError,
-    FewSpikeFunction,
-    FewSpikeInput,
     FewSpikeNeuron,
     Images,
-    IntegrateFire,
-    IntegrateFireInput,
     Network,
-    PoissonInput,
     Population,
     Shape,
     SpikeEncoding,
-    SpikeInput,
     SpikingNeuron,
     Tracking,
     as_inputs,
@@ -158,53 +152,12 @@ def error_parts(
 
         clipping = a − c    quantisation = c − q    unevenness = q − decoded
 
-    An integrate-and-fire neuron says from 0 to λ, and fires floor((a · T + v_init) / λ) times, between 0 and T. This
-    staircase is that of the soft reset, exact for v_init ≥ 0. It is the ideal of the hard reset too, so the charge
-    that a hard reset throws away counts as unevenness. A tracking neuron says from −levels · λ to levels · λ in the
-    same staircase, a few-spike neuron from 0 to α · (1 − 2^−k) in that of its docstring. Of a Poisson input, c and q
-    are what it fires on average, so chance is unevenness. A readout neither clips nor quantises.
+    What they are for each neuron, `SpikingNeuron.reach` and `SpikingNeuron.says` have. Of a Poisson input, c and q are
+    what it fires on average, so chance is unevenness; of a hard reset they are those of the soft one, so the charge
+    that it throws away is, too. A readout neither clips nor quantises.
     """
-    if not neuron.fires:
-        return np.zeros_like(analog), np.zeros_like(analog), analog - decoded
-    if isinstance(neuron, Tracking):
-        clipped, ideal = _tracked(analog, neuron, timesteps)
-        return analog - clipped, clipped - ideal, ideal - decoded
-    sign = np.sign(analog) if _is_signed(neuron) else 1.0
-    clipped, ideal = (sign * part for part in _said(np.maximum(sign * analog, 0), neuron, timesteps))
+    clipped, ideal = neuron.reach(analog), neuron.says(analog, timesteps)
     return analog - clipped, clipped - ideal, ideal - decoded
-
-
-def _said(magnitude: np.ndarray, neuron: SpikingNeuron, timesteps: int) -> tuple[np.ndarray, np.ndarray]:
-    """What of each magnitude ≥ 0 the longest spike train could say, and what one of this length says at best."""
-    amplitude = np.asarray(neuron.amplitude, np.float64)
-    match neuron:
-        case IntegrateFire() | IntegrateFireInput():
-            charge = (magnitude * timesteps + np.asarray(neuron.v_init, np.float64)) / amplitude
-            spikes = np.floor(charge) if neuron.comparison == ">=" else np.ceil(charge) - 1
-            return np.minimum(magnitude, amplitude), amplitude * np.clip(spikes, 0, timesteps) / timesteps
-        case FewSpikeNeuron():
-            quantum = amplitude * 2.0**-neuron.k
-            quanta = np.floor((magnitude + np.asarray(neuron.v_init, np.float64)) / quantum)
-            return np.minimum(magnitude, neuron.levels * quantum), quantum * np.clip(quanta, 0, neuron.levels)
-        case PoissonInput():
-            average = -amplitude * np.expm1(-magnitude / amplitude)
-            return average, average
-        case SpikeInput():
-            binary = amplitude * (magnitude > 0)
-            return binary, binary
-    raise DataError(f"cannot take apart the error of {type(neuron).__name__}: its code is not known")
-
-
-def _tracked(analog: np.ndarray, neuron: Tracking, timesteps: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `_said`, of activations of either sign."""
-    amplitude, most = np.asarray(neuron.amplitude, np.float64), neuron.levels * timesteps
-    spikes = np.floor((analog * timesteps + np.asarray(neuron.v_init, np.float64)) / amplitude)
-    clipped = np.clip(analog, -neuron.levels * amplitude, neuron.levels * amplitude)
-    return clipped, amplitude * np.clip(spikes, -most, most) / timesteps
-
-
-def _is_signed(neuron: SpikingNeuron) -> bool:
-    return isinstance(neuron, (SpikeEncoding, FewSpikeInput, FewSpikeFunction)) and neuron.signed
 
 
 def to_table(profile: Profile) -> Table:
@@ -371,7 +324,8 @@ class _Tally:
             assert recording.trains is not None
             return amplitude * recording.trains[name][:, images].sum(0, dtype=np.float64) / self._timesteps
         counts = recording.spike_counts[name][images]
-        sign = np.sign(a) if _is_signed(neuron) else 1.0  # all spikes of a signed input have its sign
+        signed = isinstance(neuron, SpikeEncoding) and neuron.signed  # so that all spikes have the input's sign
+        sign = np.sign(a) if signed else 1.0
         return sign * amplitude * counts / self._timesteps
 
     def _add(self, a: np.ndarray, d: np.ndarray) -> None:
