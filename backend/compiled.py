@@ -20,6 +20,7 @@ from ..ir import (
     ModelWarning,
     Network,
     Population,
+    Sigmoid,
     Softmax,
     SpikingNeuron,
     as_flag,
@@ -77,8 +78,9 @@ class Result:
     """How well a spiking network did, at every timestep, from one run.
 
     `accuracy`: (T,), the share of images classified rightly after each step: `accuracy[t - 1]` is that of
-    a run of t steps, `accuracy[-1]` that of the whole run. `predictions`: (T, images), class numbers. A few-spike
-    network answers once, so its T is 1 here. For a network with several outputs, both
+    a run of t steps, `accuracy[-1]` that of the whole run. `predictions`: (T, images), class numbers. Where labels were
+    given, accuracy is the share of all images' labels that are told rightly, and predictions are (T, images, labels),
+    whether each holds. A few-spike network answers once, so its T is 1 here. For a network with several outputs, both
     are mappings from output names to such arrays. `spike_counts`: firing population → spikes of each
     neuron summed over all images, of the population's shape. `images` were shown, in `seconds`. `steps`: (images,),
     how long each of them was shown.
@@ -109,11 +111,13 @@ class CompiledSpiking(ABC):
     ) -> Result:
         """Classify the images `x`, (images, *input shape), and compare with the labels `y`, (images,).
 
-        The prediction after each step is the output's largest decoded activation. After the first `transient` steps
-        the readout starts anew, so that what they brought no longer counts. With `until_stable`, an image is no longer
-        shown once its prediction has been the same for so many steps, which is looked at whenever so many are over; its
-        spikes are counted up to there. Several inputs or outputs are given as mappings by name. Raises DataError for
-        data that does not fit and a transient as long as the run, and BackendError where nothing can stop early.
+        The prediction after each step is the output's largest decoded activation. Where the model ends in a sigmoid,
+        `y` may be 1 for each label that holds, (images, labels): those with a positive score are predicted, as of the
+        only score of two classes. After the first `transient` steps the readout starts anew, so that what they brought
+        no longer counts. With `until_stable`, an image is no longer shown once its prediction has been the same for so
+        many steps, which is looked at whenever so many are over; its spikes are counted up to there. Several inputs or
+        outputs are given as mappings by name. Raises DataError for data that does not fit and a transient as long as
+        the run, and BackendError where nothing can stop early.
         """
         self._require_shorter(transient)
         wanted = replace(TOTALS, until_stable=self._stopping(until_stable, transient))
@@ -127,13 +131,12 @@ class CompiledSpiking(ABC):
         for part in self._parts(inputs, wanted, progress):
             steps.append(self._shown(part))
             for name, decoded in part.decoded.items():
-                after = _delayed(decoded, transient)
-                predictions[name].append(after.reshape(*after.shape[:2], -1).argmax(-1).astype(np.int32))
+                predictions[name].append(told(_delayed(decoded, transient), labels[name].ndim > 1))
             for name, counts in part.spike_counts.items():
                 spike_counts[name] = spike_counts.get(name, 0) + counts.sum(0, dtype=np.int64)
         seconds = time.perf_counter() - started
         joined = {name: np.concatenate(parts, axis=1) for name, parts in predictions.items()}
-        accuracy = {name: (joined[name] == labels[name]).mean(1) for name in joined}
+        accuracy = {name: (joined[name] == labels[name]).mean(tuple(range(1, joined[name].ndim))) for name in joined}
         shown = np.concatenate(steps)
         return Result(per_output(accuracy), per_output(joined), spike_counts, images, seconds, shown)
 
@@ -142,13 +145,18 @@ class CompiledSpiking(ABC):
     ) -> PerOutput:
         """The output's decoded activation after the last step, (images, *output shape).
 
-        With `probabilities` its softmax over the classes. `transient` and errors are those of `evaluate`.
+        With `probabilities` its softmax over the classes, or its sigmoid where the model has one. `transient` and
+        errors are those of `evaluate`.
         """
         self._require_shorter(transient)
         wanted = as_flag(probabilities, "probabilities")
         parts = [part.decoded for part in self._parts(self._inputs(x), TOTALS, progress)]
         last = {name: np.concatenate([_delayed(part[name], transient)[-1] for part in parts]) for name in parts[0]}
-        return per_output({name: Softmax().apply(logits) for name, logits in last.items()} if wanted else last)
+        return per_output({name: self._likely(name, scores) for name, scores in last.items()} if wanted else last)
+
+    def _likely(self, name: str, scores: np.ndarray) -> np.ndarray:
+        readout = Sigmoid() if self.network.populations[name].neuron.tells_labels else Softmax()
+        return readout.apply(scores)
 
     def simulate(self, x: Images, *, record: bool | Collection[str] = False, progress: bool = True) -> Recording:
         """Everything about a few images: counts, potentials and every spike of the populations to `record`.
@@ -254,6 +262,12 @@ def _range(neuron: SpikingNeuron) -> str:
 
 def _fires(population: Population) -> bool:
     return isinstance(population.neuron, SpikingNeuron) and population.neuron.fires
+
+
+def told(decoded: np.ndarray, labels: bool, threshold: float = 0.0) -> np.ndarray:
+    """The class with the largest of each image's numbers, (steps, images); or which of the labels hold, (…, labels)."""
+    flat = decoded.reshape(*decoded.shape[:2], -1)
+    return flat > threshold if labels else flat.argmax(-1).astype(np.int32)
 
 
 def _delayed(decoded: np.ndarray, transient: int) -> np.ndarray:

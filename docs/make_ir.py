@@ -45,6 +45,7 @@ EXAMPLES = (
     ir.MaxPool2D((8, 8, 16), (2, 2), (2, 2)),
     ir.MaxPoolRelu2D((8, 8, 16), (2, 2), (2, 2)),
     ir.Identity(),
+    ir.Sigmoid(),
     ir.Softmax(),
     ir.LogSoftmax(),
     ir.CurrentInput(),

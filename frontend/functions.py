@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..ir import FUNCTIONS, AnalogNeuron, Clip, Function, QuantizedRelu, Relu
+from ..ir import FUNCTIONS, AnalogNeuron, Clip, Function, QuantizedRelu, Relu, Sigmoid
 from .affine import Term, Value
 from .bounds import affine, multiple, stretched, uniform
 from .call import Activation, Call
@@ -44,8 +44,11 @@ _OPERATORS = {
 
 
 def named(call: Call) -> Activation:
-    """An operator that is a function by itself."""
-    return _function(call.value(), _OPERATORS[call.node.op_type], call)
+    """An operator that is a function by itself. A sigmoid that is an output is a readout, as a softmax is."""
+    found = _function(call.value(), _OPERATORS[call.node.op_type], call)
+    if call.is_last and found.neuron == Function("sigmoid"):
+        return replace(found, neuron=Sigmoid())
+    return found
 
 
 OPERATORS = tuple(_OPERATORS)

@@ -33,11 +33,12 @@ def as_inputs(network: Network, x: Images, what: str = "input") -> dict[str, np.
 
 
 def as_labels(network: Network, y: Any, images: int) -> dict[str, np.ndarray]:
-    """`y` as an int64 array of shape (images,) for each of the network's outputs.
+    """`y` as an int64 array of shape (images,) for each of the network's outputs, or bool of shape (images, labels).
 
     `y` holds class numbers, or a row per image whose largest entry is the class: shares of one, as one-hot rows,
     smoothed labels and probabilities are. Other rows have no class, be they targets of a regression, several labels at
-    once or logits: of these, whoever means it gives `y.argmax(-1)`. It is one array for a network with one
+    once or logits: of these, whoever means it gives `y.argmax(-1)`. For an output that a sigmoid is of, rows may have 1
+    for each label that holds and 0 for others, and have to if it is only one. It is one array for a network with one
     output, else a mapping or sequence as in `as_inputs`. Raises DataError.
     """
     if len(as_network(network).outputs) > 1 and isinstance(y, np.ndarray) and y.ndim:
@@ -102,9 +103,12 @@ def _longer_than_one(shape: Shape) -> Shape:
 
 
 def _as_classes(network: Network, name: str, given: Any, images: int) -> np.ndarray:
-    classes = network.populations[name].shape[-1]
+    population = network.populations[name]
+    classes = population.shape[-1]
     labels = _array(given, f"labels for {name!r}")
     expected = f"{images} class numbers, or one-hot rows of {classes}"
+    if population.neuron.tells_labels and (labels.shape[1:] == population.shape or population.size == 1):
+        return _as_each(name, labels, images, population.size)
     if labels.shape == (images, classes) and classes > 1:
         labels = _largest(name, labels, expected)
     if labels.shape == (images, 1):
@@ -119,6 +123,18 @@ def _as_classes(network: Network, name: str, given: Any, images: int) -> np.ndar
             f"{bad[0]}; it has {classes} classes, numbered from 0"
         )
     return labels.astype(np.int64)
+
+
+def _as_each(name: str, labels: np.ndarray, images: int, size: int) -> np.ndarray:
+    """Whether each label holds, (images, labels)."""
+    if labels.size != images * size:
+        expected = f"{images} rows of {size}" if size > 1 else f"{images}"
+        raise DataError(f"labels for output {name!r} have shape {labels.shape}; expected {expected}, each 0 or 1")
+    rows = labels.reshape(images, size)
+    bad = np.flatnonzero(~((rows == 0) | (rows == 1)).all(1))
+    if len(bad):
+        raise DataError(f"labels for output {name!r} are not 0 or 1 in {len(bad)} image(s), first in image {bad[0]}")
+    return rows == 1
 
 
 def _largest(name: str, rows: np.ndarray, expected: str) -> np.ndarray:

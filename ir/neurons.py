@@ -8,7 +8,7 @@ a sum for each: x₀ and x₁.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from .codes import by_magnitude, staircase
 from .errors import ShapeError
 from .functions import FUNCTIONS
-from .record import Record
+from .record import LATER, Record
 from .windows import NO_PADDING, Padding, Pair, Shape, pool_counts, windows
 
 
@@ -27,6 +27,11 @@ class Neuron(Record):
     spiking: ClassVar[bool] = False
     is_input: ClassVar[bool] = False
     is_readout: ClassVar[bool] = False
+
+    @property
+    def tells_labels(self) -> bool:
+        """Whether each number of an output is of a label that holds or not, rather than of one class of several."""
+        return False
 
     @property
     def ports(self) -> int:
@@ -283,10 +288,15 @@ class Identity(AnalogNeuron):
 
 
 @dataclass(frozen=True, eq=False)
-class Softmax(AnalogNeuron):
-    """`y = exp(x) / Σ exp(x)` over the last axis: a readout of class probabilities."""
+class ProbabilityReadout(AnalogNeuron):
+    """A readout of probabilities. Spikes say x itself, from which follows what is likely."""
 
     is_readout: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax(ProbabilityReadout):
+    """`y = exp(x) / Σ exp(x)` over the last axis: a readout of class probabilities."""
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         exponential = np.exp(x - x.max(-1, keepdims=True))
@@ -300,6 +310,22 @@ class LogSoftmax(Softmax):
     def apply(self, x: np.ndarray) -> np.ndarray:
         shifted = x - x.max(-1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Sigmoid(ProbabilityReadout):
+    """`y = 1 / (1 + exp(−x))`: a readout of labels, each with a probability of its own."""
+
+    @property
+    def is_signed(self) -> bool:
+        return False
+
+    @property
+    def tells_labels(self) -> bool:
+        return True
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        return FUNCTIONS["sigmoid"].apply(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -540,10 +566,21 @@ class Tracking(SpikingNeuron):
 
 
 @dataclass(frozen=True, eq=False)
-class Integrate(SpikingNeuron):
-    """A readout that never fires: `V += x` from V = 0; its value after t steps is decoded as `V / t`."""
+class SpikingReadout(SpikingNeuron):
+    """A readout that never fires. Its numbers are `scores` of `classes`, of which one is right, or of `labels`."""
 
     is_readout: ClassVar[bool] = True
+
+    scores: Literal["classes", "labels"] = field(default="classes", metadata=LATER)
+
+    @property
+    def tells_labels(self) -> bool:
+        return self.scores == "labels"
+
+
+@dataclass(frozen=True, eq=False)
+class Integrate(SpikingReadout):
+    """A readout that never fires: `V += x` from V = 0; its value after t steps is decoded as `V / t`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -558,7 +595,7 @@ class PhasedNeuron(SpikingNeuron):
 
     @property
     def sends_values(self) -> bool:
-        return not self.is_readout
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -668,10 +705,10 @@ class FewSpikeFunction(FewSpikeNeuron):
 
 
 @dataclass(frozen=True, eq=False)
-class FewSpikeReadout(PhasedNeuron):
+class FewSpikeReadout(SpikingReadout):
     """A readout that never fires: decoded as x, the sum over the incoming phases plus the bias."""
 
-    is_readout: ClassVar[bool] = True
+    phased: ClassVar[bool] = True
 
 
 NEURONS: dict[str, type[Neuron]] = {
@@ -699,6 +736,7 @@ NEURONS: dict[str, type[Neuron]] = {
         Product,
         QuantizedRelu,
         Relu,
+        Sigmoid,
         Softmax,
         SpikeInput,
         Tracking,

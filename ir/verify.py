@@ -151,7 +151,8 @@ def _spiking_fields(neuron: SpikingNeuron, shape: Shape, timesteps: int | None) 
             yield f"{name} has shape {np.shape(value)}; expected a number or one per channel, {shape[-1:]}"
         if name != "v_init" and not np.all(np.asarray(value) > 0):
             yield f"{name} is not positive"
-    for name, known in (("reset", ("subtract", "zero")), ("comparison", (">=", ">"))):
+    choices = {"reset": ("subtract", "zero"), "comparison": (">=", ">"), "scores": ("classes", "labels")}
+    for name, known in choices.items():
         if getattr(neuron, name, known[0]) not in known:
             yield f"{name} {getattr(neuron, name)!r} is neither {known[0]!r} nor {known[1]!r}"
     seed = getattr(neuron, "seed", 0)

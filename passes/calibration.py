@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from ..ir import AnalogNeuron, DataError, Identity, Network, Neuron, Population, Softmax
+from ..ir import AnalogNeuron, DataError, Identity, Network, Neuron, Population, ProbabilityReadout
 from ..ir.codes import staircase
 
 BINS = 1024
@@ -130,12 +130,12 @@ def overflow(image: int, population: Population) -> DataError:
 
 
 def with_logits(network: Network) -> Network:
-    """An analog network whose readouts give the logits, not the probabilities that a softmax makes of them."""
-    if not any(isinstance(population.neuron, Softmax) for population in network.populations.values()):
+    """An analog network whose readouts give the logits, not the probabilities that are made of them."""
+    if not any(isinstance(population.neuron, ProbabilityReadout) for population in network.populations.values()):
         return network
     return network.replace(
         populations=[
-            replace(population, neuron=Identity()) if isinstance(population.neuron, Softmax) else population
+            replace(population, neuron=Identity()) if isinstance(population.neuron, ProbabilityReadout) else population
             for population in network.populations.values()
         ]
     )

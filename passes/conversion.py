@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -25,10 +25,10 @@ from ..ir import (
     Operator,
     PipelineError,
     Population,
+    ProbabilityReadout,
     Product,
     QuantizedRelu,
     Relu,
-    Softmax,
     SomaNeuron,
     Stage,
     UnsupportedModelError,
@@ -51,7 +51,7 @@ class Conversion(Pass):
     requires: ClassVar[Stage] = "canonical"
     ensures: ClassVar[Stage] = "spiking"
     convertible: ClassVar[tuple[type[Neuron], ...]] = (
-        *(Input, Relu, Clip, QuantizedRelu, MaxPoolRelu2D, Identity, Softmax),
+        *(Input, Relu, Clip, QuantizedRelu, MaxPoolRelu2D, Identity, ProbabilityReadout),
     )
 
     def require_convertible(self, network: Network) -> None:
@@ -178,6 +178,11 @@ def _beyond(neuron: Function | Product, statistics: Statistics) -> float:
 def hidden(network: Network) -> list[str]:
     """The populations that are neither inputs nor readouts."""
     return [name for name, p in network.populations.items() if not (p.neuron.is_input or p.neuron.is_readout)]
+
+
+def scores(neuron: Neuron) -> Literal["classes", "labels"]:
+    """What an analog readout's numbers are scores of."""
+    return "labels" if neuron.tells_labels else "classes"
 
 
 def giving_outputs(network: Network) -> frozenset[str]:

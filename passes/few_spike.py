@@ -24,13 +24,13 @@ from ..ir import (
     Origin,
     PipelineError,
     Population,
+    ProbabilityReadout,
     QuantizedRelu,
-    Softmax,
     SomaNeuron,
 )
 from ..ir.verify import LARGEST_K
 from .calibration import Statistics
-from .conversion import Conversion, clipped, giving_outputs, hidden, per_layer_or_channel, pooling, positive
+from .conversion import Conversion, clipped, giving_outputs, hidden, per_layer_or_channel, pooling, positive, scores
 from .manager import Context
 
 
@@ -100,8 +100,8 @@ class FewSpikeConversion(Conversion):
                     magnitudes = self.input_statistics(population, network, context, self.signed)
                     code = self._code(k[population.name], magnitudes, population.neuron, self.alpha)
                     return FewSpikeInput(*code, self.signed)
-                case Identity() | Softmax():
-                    return FewSpikeReadout()
+                case (Identity() | ProbabilityReadout()) as readout:
+                    return FewSpikeReadout(scores(readout))
             alpha = "max" if population.name in whole else self.alpha
             return self._few_spike(k[population.name], statistics[population.name], population, alpha)
 
@@ -147,7 +147,7 @@ class FewSpikeConversion(Conversion):
         return {
             name: population
             for name, population in network.populations.items()
-            if not isinstance(population.neuron, (Identity, Softmax))
+            if not isinstance(population.neuron, (Identity, ProbabilityReadout))
             and not (isinstance(population.neuron, Input) and self.input == "graded")
         }
 

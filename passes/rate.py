@@ -19,12 +19,12 @@ from ..ir import (
     PipelineError,
     PoissonInput,
     Population,
-    Softmax,
+    ProbabilityReadout,
     SpikeInput,
     SpikingNeuron,
 )
 from .calibration import Statistics
-from .conversion import Conversion, clipped, per_layer_or_channel, pooling
+from .conversion import Conversion, clipped, per_layer_or_channel, pooling, scores
 from .manager import Context
 
 
@@ -105,8 +105,8 @@ class RateConversion(RateCoded):
         match population.neuron:
             case Input():
                 return self.encoding(population, network, context)
-            case Identity() | Softmax() if self.readout == "potential":
-                return Integrate()
+            case (Identity() | ProbabilityReadout()) as readout if self.readout == "potential":
+                return Integrate(scores(readout))
         return None
 
     def spiking_readouts(self, network: Network) -> list[str]:

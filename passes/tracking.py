@@ -19,15 +19,15 @@ from ..ir import (
     Neuron,
     PipelineError,
     Population,
+    ProbabilityReadout,
     QuantizedRelu,
-    Softmax,
     SomaNeuron,
     Tracking,
     shown,
 )
 from ..ir.verify import MOST_LEVELS
 from .calibration import Statistics
-from .conversion import clipped, giving_outputs, hidden, per_layer_or_channel, positive
+from .conversion import clipped, giving_outputs, hidden, per_layer_or_channel, positive, scores
 from .manager import Context
 from .rate import RateCoded
 
@@ -82,8 +82,8 @@ class TrackingConversion(RateCoded):
             match population.neuron:
                 case Input():
                     return self.encoding(population, network, context)
-                case Identity() | Softmax():
-                    return Integrate()
+                case (Identity() | ProbabilityReadout()) as readout:
+                    return Integrate(scores(readout))
             threshold = "max" if population.name in whole else self.threshold
             return self._tracking(statistics[population.name], population.neuron, timesteps, threshold)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...ir import BackendError, Images, Network, PoissonInput, SpikingNeuron, as_inputs, as_labels
+from ...ir import BackendError, DataError, Images, Network, PoissonInput, SpikingNeuron, as_inputs, as_labels
 from ...ir.cost import readable
 from ..compiled import CompiledSpiking, Recording, Wanted
 from . import gpu
@@ -126,6 +126,8 @@ class CompiledGenn(CompiledSpiking):
         """
         inputs = as_inputs(self.network, x)
         labels = as_labels(self.network, y, len(next(iter(inputs.values()))))
+        if several := [name for name, rows in labels.items() if rows.ndim > 1]:
+            raise DataError(f"mlGeNN's metrics are of classes; {', '.join(several)} was given several labels at once")
         shown, wanted = ({self.populations[name]: values for name, values in part.items()} for part in (inputs, labels))
         self._require_gpu_memory()
         with self._alone(), self.mlgenn_compiled:

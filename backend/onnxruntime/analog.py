@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from ...ir import AnalogNeuron, Images, Network, as_inputs, as_labels, verify
-from ..compiled import PerOutput, by_output, per_output, track
+from ..compiled import PerOutput, by_output, per_output, told, track
 from .emit import GraphBuilder, emit_bias, emit_neuron, emit_operators
 from .layout import CHANNELS_LAST
 
@@ -38,13 +38,15 @@ class CompiledAnalog:
     def accuracy(self, x: Images, y: Any, *, progress: bool = True) -> dict[str, float]:
         """For each output the share of images `x` whose largest activation is that of the class in `y`, (images,).
 
+        Or, where the model ends in a sigmoid, the share of labels in `y`, (images, labels), that it tells rightly.
+
         Several inputs or outputs are given as mappings by name. Raises DataError for data that does not fit.
         """
         outputs = by_output(self.network, self.predict(x, progress=progress))
         images = len(next(iter(outputs.values())))
         labels = as_labels(self.network, y, images)
-        classes = {name: values.reshape(images, -1).argmax(-1) for name, values in outputs.items()}
-        return {name: float((classes[name] == labels[name]).mean()) for name in classes}
+        found = {name: told(values[None], labels[name].ndim > 1, threshold=0.5)[0] for name, values in outputs.items()}
+        return {name: float((found[name] == labels[name]).mean()) for name in found}
 
     def activations(self, x: Images, *, progress: bool = True) -> Iterator[Mapping[str, np.ndarray]]:
         """Batch by batch the activation of every population, inputs included: (images, *population shape)."""

@@ -42,6 +42,7 @@ from ...ir import (
     Relu,
     Scale,
     Shape,
+    Sigmoid,
     Softmax,
 )
 
@@ -176,6 +177,8 @@ def emit_neuron(graph: GraphBuilder, values: Sequence[str], neuron: AnalogNeuron
             return emit_max_pool(graph, value, neuron)
         case LogSoftmax():
             return graph.node("LogSoftmax", [value], axis=1)
+        case Sigmoid():
+            return graph.node("Sigmoid", [value])
         case Softmax():
             return graph.node("Softmax", [value], axis=1)
         case Identity():

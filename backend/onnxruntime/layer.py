@@ -23,6 +23,7 @@ from ...ir import (
     FewSpikeFunction,
     FewSpikeInput,
     FewSpikeNeuron,
+    FewSpikeReadout,
     Flatten,
     Function,
     Integrate,
@@ -30,7 +31,6 @@ from ...ir import (
     IntegrateFireInput,
     Network,
     Neuron,
-    PhasedNeuron,
     PoissonInput,
     Population,
     Product,
@@ -319,7 +319,7 @@ class Layer:
                 run = kernels.few_spike_signed if signed else kernels.few_spike
                 code = (self._amplitude, self._v_init, self._largest_v, neuron.k)
                 run(result[0], constant, *code, state.v, state.counts)
-            case PhasedNeuron():  # a readout
+            case FewSpikeReadout():
                 state.v += result[0] + constant
                 result[0] = state.v
         if state.sign is not None:

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from ...ir import Network, verify
-from ..compiled import CompiledSpiking, Recording, Wanted
+from ..compiled import CompiledSpiking, Recording, Wanted, told
 from .layer import Layer, is_graded
 from .layout import Layout
 from .resources import Buffers, Chunk, Resources, side_by_side
@@ -147,12 +147,14 @@ class _Answers:
     decoded: dict[str, np.ndarray]
     steps: np.ndarray
     showing: np.ndarray  # the images that have not stopped
+    labels: frozenset[str]  # the outputs that may be asked for labels
 
     @classmethod
     def of(cls, network: Network, slots: int, images: int) -> _Answers:
         shapes = {name: network.populations[name].shape for name in network.outputs}
         decoded = {name: np.empty((slots, images, *shape), np.float32) for name, shape in shapes.items()}
-        return cls(decoded, np.full(images, slots), np.arange(images))
+        labels = frozenset(name for name in network.outputs if network.populations[name].neuron.tells_labels)
+        return cls(decoded, np.full(images, slots), np.arange(images), labels)
 
     def add(self, output: str, first: int, decoded: np.ndarray) -> None:
         """Take down what the images that are shown decode in the steps from `first` on."""
@@ -161,10 +163,13 @@ class _Answers:
     def stop_stable(self, first: int, last: int) -> np.ndarray:
         """Stop the images whose predictions were the same in all steps from `first` to `last`; which of them go on."""
         changed = np.zeros(len(self.showing), bool)
-        for decoded in self.decoded.values():
+        for name, decoded in self.decoded.items():
             seen = decoded[first:last, self.showing]
-            predictions = seen.reshape(*seen.shape[:2], -1).argmax(-1)
+            predictions = told(seen, False)
             changed |= (predictions != predictions[-1]).any(0)
+            if name in self.labels:
+                holds = told(seen, True)
+                changed |= (holds != holds[-1]).any((0, 2))
         stopped = self.showing[~changed]
         for decoded in self.decoded.values():
             decoded[last:, stopped] = decoded[last - 1, stopped]

@@ -18,6 +18,7 @@ from .ir import (
     Neuron,
     QuantizedRelu,
     Refusal,
+    Sigmoid,
     Softmax,
     UnsupportedModelError,
     as_path,
@@ -55,6 +56,11 @@ _NOTES: dict[type[Neuron], tuple[str, str, str]] = {
         "softmax",
         "it needs all activations at once",
         "nothing to do: it is left out, as the class stays the same",
+    ),
+    Sigmoid: (
+        "sigmoid at the output",
+        "a probability for each label",
+        "nothing to do: it is left out, as labels hold where its input is positive; probabilities=True applies it",
     ),
 }
 
