@@ -211,6 +211,8 @@ class CompiledSpiking(ABC):
             return None
         if self.network.is_phased:
             raise DataError("until_stable: a few-spike network answers once, so there is nothing to wait for")
+        if self.network.lag > 1:
+            raise DataError("until_stable: the layers of this network wait for each other; convert it with lag=1")
         if not is_whole(until_stable) or until_stable < 1 or transient:
             given = shown(until_stable)
             raise DataError(f"until_stable is a number of steps from 1 on, without a transient; not {given}")

@@ -51,7 +51,7 @@ def diff(a: Network, b: Network) -> tuple[Difference, ...]:
     """
     a, b = as_network(a), as_network(b)
     return (
-        *(change for name in ("inputs", "outputs", "timesteps") for change in _network(a, b, name)),
+        *(change for name in ("inputs", "outputs", "timesteps", "lag") for change in _network(a, b, name)),
         *_parts(_populations(a), _populations(b)),
         *_parts(_connections(a), _connections(b)),
     )

@@ -44,6 +44,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
     structure = {
         "version": VERSION,
         "timesteps": network.timesteps,
+        **({"lag": network.lag} if network.lag != 1 else {}),
         "inputs": network.inputs,
         "outputs": network.outputs,
         "populations": [_encode(network.populations[name], arrays) for name in network.populations],
@@ -96,6 +97,7 @@ def _network(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Networ
         structure["inputs"],
         structure["outputs"],
         structure["timesteps"],
+        structure.get("lag", 1),
     )
 
 

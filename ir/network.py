@@ -90,7 +90,7 @@ class Connection(Record):
     """An edge: `operators`, applied in order, from `source` to `port` of `target`. No operators: one to one.
 
     A connection takes one timestep, plus `delay` more. The delay aligns edges that skip layers: it is the target's
-    depth − the source's depth − 1, in timesteps or, in a few-spike network, in phases.
+    depth − the source's depth − 1, times the timesteps that the windows of successive depths lie apart.
     """
 
     source: str
@@ -110,7 +110,10 @@ class Network(Record):
 
     `populations` may be given as any iterable of populations and is then a mapping by name, read-only.
     `inputs` and `outputs` are population names in the order of the source model's. `timesteps` is T,
-    the steps in every population's window, or phase; None for an analog network.
+    the steps in every population's window, or phase; None for an analog network. `lag` says how many steps the windows
+    of successive depths lie apart, where they are not phases: a population takes in what its sources send from their
+    first step on, and fires only once its window is open, `lag` steps after theirs. What has come by then counts
+    together, and as many steps at the end of the window bring nothing more.
     """
 
     populations: Mapping[str, Population]
@@ -118,6 +121,7 @@ class Network(Record):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     timesteps: int | None = None
+    lag: int = field(default=1, metadata=LATER)
 
     def __init__(
         self,
@@ -126,6 +130,7 @@ class Network(Record):
         inputs: Iterable[str],
         outputs: Iterable[str],
         timesteps: int | None = None,
+        lag: int = 1,
     ):
         listed = tuple(populations.values() if isinstance(populations, Mapping) else populations)
         by_name = {population.name: population for population in listed}
@@ -138,6 +143,7 @@ class Network(Record):
         object.__setattr__(self, "inputs", tuple(inputs))
         object.__setattr__(self, "outputs", tuple(outputs))
         object.__setattr__(self, "timesteps", int(timesteps) if isinstance(timesteps, np.integer) else timesteps)
+        object.__setattr__(self, "lag", int(lag) if isinstance(lag, np.integer) else lag)
 
     def _arguments(self) -> tuple[Any, ...]:
         _, *others = super()._arguments()
@@ -200,8 +206,13 @@ class Network(Record):
 
     @cached_property
     def pace(self) -> int:
-        """How many timesteps the windows of successive depths lie apart: 1, or a whole phase in a few-spike network."""
-        return (self.timesteps or 1) if self.is_phased else 1
+        """How many timesteps the windows of successive depths lie apart: the lag, or a phase in a few-spike network."""
+        return (self.timesteps or 1) if self.is_phased else self.lag
+
+    @property
+    def latency(self) -> int:
+        """The timesteps from an image's first to the end of the last window. The next may follow after one window."""
+        return (self.timesteps or 1) + self.pace * max(self.depth.values(), default=0)
 
     def aligned(self, source: str, target: str) -> int:
         """The delay with which an edge from `source` brings each spike into the same step of `target`'s window."""

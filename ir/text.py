@@ -35,6 +35,7 @@ _TOKEN = re.compile(
 def to_text(network: Network) -> str:
     """The text form, ending in a newline."""
     header = "network" if network.timesteps is None else f"network timesteps={network.timesteps}"
+    header += f" lag={network.lag}" if network.lag != 1 else ""
     lines = [f"{header} inputs=({_names(network.inputs)}) outputs=({_names(network.outputs)})"]
     rank = {name: position for position, name in enumerate(_order(network))}
     lines += [population_line(network.populations[name]) for name in rank if name in network.populations]
@@ -48,6 +49,7 @@ def summary(network: Network) -> str:
     kind = "spiking" if network.is_spiking else "analog"
     neurons = sum(population.size for population in network.populations.values())
     steps = f", {network.timesteps} timesteps" if network.timesteps else ""
+    steps += f", lag {network.lag}" if network.lag != 1 else ""
     counts = f"{len(network.populations)} populations, {neurons} neurons, {len(network.connections)} connections"
     return f"{kind} network: {counts}{steps}"
 
@@ -151,7 +153,7 @@ def parse(text: str, arrays: Mapping[str, np.ndarray]) -> Network:
     rules prints, and so it parses. Raises NetworkTextError with the line and what was expected there.
     """
     lines = [_Line(number, line, arrays) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    timesteps, inputs, outputs = (lines or [_Line(1, "", arrays)])[0].header()
+    timesteps, lag, inputs, outputs = (lines or [_Line(1, "", arrays)])[0].header()
     try:
         parts = [line.part() for line in lines[1:]]
     except RecursionError:
@@ -162,6 +164,7 @@ def parse(text: str, arrays: Mapping[str, np.ndarray]) -> Network:
         inputs,
         outputs,
         timesteps,
+        lag,
     )
 
 
@@ -173,15 +176,15 @@ class _Line:
         self._arrays = arrays
         self._tokens = [(str(match.lastgroup), match[match.lastgroup or 0]) for match in _TOKEN.finditer(text)]
 
-    def header(self) -> tuple[int | None, tuple[str, ...], tuple[str, ...]]:
+    def header(self) -> tuple[int | None, int, tuple[str, ...], tuple[str, ...]]:
         self._expect("network")
-        timesteps = self._option("timesteps", int, None)
+        timesteps, lag = self._option("timesteps", int, None), self._option("lag", int, 1)
         self._expect("inputs", "=")
         inputs = self._group("(", self._name, ")")
         self._expect("outputs", "=")
         outputs = self._group("(", self._name, ")")
         self._expect("")
-        return timesteps, inputs, outputs
+        return timesteps, lag, inputs, outputs
 
     def part(self) -> Population | Connection:
         name = self._name()

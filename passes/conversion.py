@@ -72,13 +72,18 @@ class Conversion(Pass):
             return f"; run {lowering} before {self.name}"
         return "; few-spike converts it" if isinstance(population.neuron, SomaNeuron) else ""
 
-    def converted(self, network: Network, timesteps: int, neuron: Callable[[Population], Neuron]) -> Network:
-        """`network` with the neurons that `neuron` gives for its populations."""
+    def converted(
+        self, network: Network, timesteps: int, neuron: Callable[[Population], Neuron], lag: int = 1
+    ) -> Network:
+        """`network` with the neurons that `neuron` gives for its populations, and delays that align their windows."""
         populations = [
             replace(population, neuron=neuron(population), origin=population.origin.by(self.name))
             for population in network.populations.values()
         ]
-        return network.replace(populations=populations, timesteps=timesteps)
+        spiking = network.replace(populations=populations, timesteps=timesteps, lag=lag)
+        return spiking.replace(
+            connections=[replace(c, delay=spiking.aligned(c.source, c.target)) for c in network.connections]
+        )
 
     def warn_of_levels(self, network: Network, says: Callable[[str, QuantizedRelu], bool]) -> None:
         """Warn of quantised populations whose levels the spikes do not say."""

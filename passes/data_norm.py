@@ -55,7 +55,7 @@ class DataNorm(RateConversion):
             balanced = self._balance(network, population, statistics[population.name], timesteps, is_output)
             return self.integrate_fire(balanced, population.neuron, timesteps)
 
-        return self.converted(network, timesteps, neuron)
+        return self.converted(network, timesteps, neuron, self.lag)
 
     def _balance(
         self, network: Network, population: Population, statistics: Statistics, timesteps: int, is_output: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -105,9 +105,7 @@ class FewSpikeConversion(Conversion):
             alpha = "max" if population.name in whole else self.alpha
             return self._few_spike(k[population.name], statistics[population.name], population, alpha)
 
-        converted = self.converted(network, max(k.values()), neuron)
-        connections = [replace(c, delay=converted.aligned(c.source, c.target)) for c in network.connections]
-        return converted.replace(connections=connections)
+        return self.converted(network, max(k.values()), neuron)
 
     def _few_spike(self, k: int, statistics: Statistics, population: Population, alpha: str) -> FewSpikeNeuron:
         """The neuron in place of an analog one, which may clip, round, pool or apply a function."""

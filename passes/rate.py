@@ -22,6 +22,7 @@ from ..ir import (
     ProbabilityReadout,
     SpikeInput,
     SpikingNeuron,
+    shown,
 )
 from .calibration import Statistics
 from .conversion import Conversion, clipped, per_layer_or_channel, pooling, scores
@@ -36,8 +37,11 @@ class RateCoded(Conversion):
       `spikes` in every step wherever the image is not zero. A spike stands for the images' largest magnitude.
     - signed: negative numbers in the images become negative spikes; without it they are refused.
     - seed: of `poisson` spikes.
+    - lag: how many steps a layer waits for the one before it. It has then taken in so many steps of its input before it
+      fires, and fires more evenly, but each layer adds as many to the latency. T stays as it is.
     """
 
+    lag: int
     v_init: float
     input: Literal["current", "integrate-fire", "poisson", "spikes"]
     signed: bool
@@ -49,6 +53,8 @@ class RateCoded(Conversion):
             raise PipelineError(
                 f"{self.name}: v-init is {self.v_init}; it is a share of the threshold, from 0 to below 1"
             )
+        if self.lag < 1:
+            raise PipelineError(f"{self.name}: lag is {shown(self.lag)}; it is a number of steps, from 1 on")
         if self.signed and self.input == "current":
             raise PipelineError(f"{self.name}: a constant current has its sign anyway; leave out signed=true")
 
@@ -56,6 +62,11 @@ class RateCoded(Conversion):
         """T, or a PipelineError."""
         if context.timesteps is None:
             raise PipelineError(f"{self.name} needs to know how long the network runs: give timesteps=… (--timesteps)")
+        if self.lag > context.timesteps:
+            raise PipelineError(
+                f"{self.name}: lag is {self.lag}, longer than the {context.timesteps} timesteps of the input: nothing "
+                "is left to wait for"
+            )
         return context.timesteps
 
     def encoding(self, population: Population, network: Network, context: Context) -> SpikingNeuron:
@@ -90,6 +101,7 @@ class RateConversion(RateCoded):
     signed: bool = False
     seed: int = 0
     readout: Literal["potential", "spikes"] = "potential"
+    lag: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

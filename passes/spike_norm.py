@@ -63,7 +63,7 @@ class SpikeNorm(RateConversion):
             analog = network.populations[name].neuron
             return replace(population, neuron=self.integrate_fire(np.float32(self.scale) * balanced, analog, timesteps))
 
-        balanced = context.adjusted(self.converted(network, timesteps, neuron), balance)
+        balanced = context.adjusted(self.converted(network, timesteps, neuron, self.lag), balance)
         self.warn_of_silence(network, {name: largest[name] for name in hidden(network)})
         self.warn_of_negative_outputs(smallest)
         return balanced

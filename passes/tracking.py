@@ -61,6 +61,7 @@ class TrackingConversion(RateCoded):
     input: Literal["current", "integrate-fire", "poisson", "spikes"] = "current"
     signed: bool = False
     seed: int = 0
+    lag: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,7 +88,7 @@ class TrackingConversion(RateCoded):
             threshold = "max" if population.name in whole else self.threshold
             return self._tracking(statistics[population.name], population.neuron, timesteps, threshold)
 
-        return self.converted(network, timesteps, neuron)
+        return self.converted(network, timesteps, neuron, self.lag)
 
     def _tracking(self, statistics: Statistics, neuron: Neuron, timesteps: int, threshold: str) -> Tracking:
         """The neuron in place of an analog one. A quantised one is a clip, which spikes round."""

@@ -60,9 +60,9 @@ def images(network: Network, count: int = 5) -> dict[str, np.ndarray]:
     return drawn
 
 
-def spiking(populations, connections, inputs, outputs, timesteps: int) -> Network:
+def spiking(populations, connections, inputs, outputs, timesteps: int, lag: int = 1) -> Network:
     """The network with its operators folded and its connections aligned, verified."""
-    loose = Network(populations, connections, inputs, outputs, timesteps)
+    loose = Network(populations, connections, inputs, outputs, timesteps, lag)
     network = loose.replace(
         connections=tuple(
             replace(
@@ -302,8 +302,21 @@ def gates() -> Network:
     )
 
 
+def waiting() -> Network:
+    """Several depths and inputs that fire; each layer waits four steps for the one before it, and one tracks."""
+    given = spiking_inputs()
+    last = given.outputs[0]
+    tracking = Population("tracking", (3,), Tracking(0.75, 0.25, 2, ir.Clip(1.5)), dyadic(77, 3, limit=0.25))
+    populations = [*given.populations.values(), tracking]
+    source = next(edge.source for edge in given.connections if edge.target == last)
+    size = given.populations[source].size
+    edges = [*given.connections, Connection(source, "tracking", (ir.Flatten(), Dense(dyadic(78, size, 3))))]
+    return spiking(populations, edges, given.inputs, [*given.outputs, "tracking"], timesteps=16, lag=4)
+
+
 NETWORKS = {
-    build.__name__: build for build in (strided, per_channel, grouped, branching, spiking_inputs, phases, gates)
+    build.__name__: build
+    for build in (strided, per_channel, grouped, branching, spiking_inputs, waiting, phases, gates)
 }
 NETWORKS |= {f"few_spike_{k}": partial(few_spike, k) for k in range(1, 13)}
 
@@ -339,7 +352,8 @@ def networks(draw: st.DrawFn, phased: bool | None = None, matrices: bool = False
         if outputs[-1] != last.name:
             populations.append(Population(outputs[-1], (3,), readout, draw(_biases((3,)))))
             connections.append(Connection(last.name, outputs[-1], (Dense(draw(_arrays(last.size, 3))),)))
-    return spiking(populations, connections, inputs, outputs, timesteps)
+    lag = 1 if phased else draw(st.sampled_from([1, 1, 2, 3, timesteps]))
+    return spiking(populations, connections, inputs, outputs, timesteps, min(lag, timesteps))
 
 
 @st.composite

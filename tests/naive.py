@@ -2,8 +2,9 @@
 
 Nothing here is fast, clever or shared with an engine. In step s every population of the network is looked at once. What
 it sent in step s arrives over a connection in step s + 1 + delay. A population at depth d fires only in its window of T
-steps. In a rate network that begins at step d, and charge may arrive during it; in a few-spike network it begins at
-step d·T, and charge may arrive in the T steps up to that one. Numbers are float64, so sums of dyadic numbers are exact.
+steps. In a rate network that begins at step d·lag, and its input counts in T steps that begin lag − 1 earlier; in a
+few-spike network it begins at step d·T, and charge may arrive in the T steps up to that one. Numbers are float64, so
+sums of dyadic numbers are exact.
 
 `PoissonInput` is not here: nobody else draws the same random spikes.
 """
@@ -24,7 +25,7 @@ def simulate(network: ir.Network, inputs: dict[str, np.ndarray]) -> Recording:
 
 def _simulate_one(network, image):
     timesteps, phased = network.timesteps, network.is_phased
-    begin = {name: depth * (timesteps if phased else 1) for name, depth in network.depth.items()}
+    begin = {name: depth * (timesteps if phased else network.lag) for name, depth in network.depth.items()}
     v = {name: np.zeros(p.shape) + getattr(p.neuron, "v_init", 0) for name, p in network.populations.items()}
     x = {name: [0] * p.neuron.ports for name, p in network.populations.items()}  # what has arrived and is not yet in v
     summed = {name: [np.zeros(shape) for shape, _ in p.ports] for name, p in network.populations.items()}
@@ -35,23 +36,28 @@ def _simulate_one(network, image):
     for step in range(max(begin.values()) + timesteps):
         for name in network.order:
             population, t = network.populations[name], step - begin[name]
+            taken = t if name in network.inputs else t + network.lag - 1  # steps since its input began to count
             for port, arriving in _arriving(network, name, sent, step):
-                assert -timesteps < t <= 0 if phased else 0 <= t < timesteps, "a spike is lost"
+                assert -timesteps < t <= 0 if phased else 0 <= taken < timesteps, "a spike is lost"
                 x[name][port] = x[name][port] + arriving
-            if not 0 <= t < timesteps:
+            if not 0 <= (t if phased else taken) < timesteps + network.lag - 1:
                 continue
             drives, sign = _drive(population, image.get(name))
             drive = drives[0]
-            if t == 0 or not phased:
+            if t == 0 or (not phased and taken < timesteps):
                 given = [arrived + more for arrived, more in zip(x[name], drives, strict=True)]
                 x[name] = [0] * len(given)
                 if isinstance(population.neuron, ir.Tracking):
                     summed[name] = [before + now for before, now in zip(summed[name], given, strict=True)]
-                    v[name] = _lacking(population.neuron, summed[name], sum(sent[name].values()), t + 1)
                 else:
                     value, turned = _computed(population.neuron, given)
                     v[name] = np.minimum(v[name] + value, _largest(population.neuron))
                     signs[name] = sign * turned
+            if not 0 <= t < timesteps:
+                continue
+            if isinstance(population.neuron, ir.Tracking):
+                steps = min(taken + 1, timesteps)
+                v[name] = _lacking(population.neuron, summed[name], sum(sent[name].values()), steps)
             if name in trains:
                 spikes = _fire(population.neuron, v[name], drive, t)
                 v[name] = _reset(population.neuron, v[name], spikes, t)
@@ -61,7 +67,8 @@ def _simulate_one(network, image):
                 sent[name][step] = drive
             if name in decoded and (t == timesteps - 1 or not phased):
                 value = sum(sent[name].values()) if name in trains else v[name]
-                decoded[name].append(value if phased else value / (t + 1))
+                steps = t + 1 if name in trains else min(taken + 1, timesteps)
+                decoded[name].append(value if phased else value / steps)
     counts = {name: np.abs(spikes).sum(axis=0, dtype=np.int32) for name, spikes in trains.items()}
     potentials = {name: v[name] for name in network.order if name not in network.inputs}
     return counts, potentials, _arrays(decoded), _arrays(trains)

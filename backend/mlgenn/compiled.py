@@ -69,9 +69,8 @@ class CompiledGenn(CompiledSpiking):
         super().__init__(network)
         assert network.timesteps is not None  # verified
         self._timesteps = network.timesteps
-        deepest = max(network.depth.values())
-        self._period = self._timesteps + (0 if network.is_phased else deepest)
-        self._periods = 1 + (deepest if network.is_phased else 0)
+        self._period = self._timesteps if network.is_phased else network.latency
+        self._periods = network.latency // self._period
         self._records = bool(options.record_spikes)
         self._firing = [name for name in network.populations if _neuron(network, name).fires]
         self.kernel_times: dict[str, float] = {}
@@ -230,7 +229,8 @@ class CompiledGenn(CompiledSpiking):
             if name in wanted.trains:
                 reading.said[name].append(self._pull(name, self.populations[name].neuron.output)[:images])
             if name in self.network.outputs and (is_last or not self.network.is_phased):
-                reading.decoded[name].append(self._decode(name, t + 1)[:images])
+                taken_in = t + 1 if name in self._firing else min(t + self.network.lag, self._timesteps)
+                reading.decoded[name].append(self._decode(name, taken_in)[:images])
             if wanted.each_image and name not in self.network.inputs and is_last:
                 reading.potentials[name] = self._pull(name, "V")[:images]
         reading.steps += 1

@@ -26,9 +26,11 @@ def emit(
     with emitted:
         for number, (name, population) in enumerate(network.populations.items()):
             readout = "var" if name in network.outputs else None
-            begin = 0 if network.is_phased else network.depth[name]  # every phase starts GeNN's time again
+            begin = (
+                0 if network.is_phased else network.depth[name] * network.lag
+            )  # every phase starts GeNN's time again
             holds = {edge.port for edge in network.incoming(name) if is_constant(network, edge)}
-            spiking = neuron(population, begin, network.timesteps, readout, holds)
+            spiking = neuron(population, begin, network.timesteps, readout, holds, network.lag)
             populations[name] = ml_genn.Population(
                 spiking, population.shape, record_spikes=name in record_spikes, name=genn_name("p", number, name)
             )

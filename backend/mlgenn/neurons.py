@@ -1,7 +1,8 @@
 """The IR's spiking neurons as mlGeNN neurons.
 
 Each lives in the steps [Begin, End) of GeNN's time: it sets itself up in the first of them and stands still outside. So
-images can follow one another and nothing has to be reset in between. Here stands the code of every neuron, in few
+images can follow one another and nothing has to be reset in between. Where layers wait for each other, its input counts
+in as many steps that begin earlier, [Open, Shut). Here stands the code of every neuron, in few
 words, which share the names of variables and parameters; a model has those that its code names. Parameters are numbers,
 or arrays with one number per neuron.
 
@@ -59,11 +60,12 @@ SIGN = "(Input < 0.0 ? -1.0 : 1.0)"
 class Code:
     """What a neuron does.
 
-    `always` runs in every step, then `start` in the first of the window and `step` in each of the window. If
-    `condition` then holds, the neuron spikes and `spike` runs.
+    `always` runs in every step, then `start` in the first whose input counts, `collect` in each of those, and `step` in
+    each of the window. If `condition` then holds, the neuron spikes and `spike` runs.
     """
 
     start: str
+    collect: str = ""
     step: str = ""
     condition: str = ""
     spike: str = ""
@@ -80,7 +82,7 @@ class WindowNeuron(Neuron):
     def __init__(self, code: Code, parameters: dict[str, Value], readout: str | None = None):
         super().__init__(readout)
         self.code = code
-        self.parameters = {"Begin": parameters["Begin"], "End": parameters["End"]}
+        self.parameters = {name: parameters[name] for name in ("Begin", "End", "Open", "Shut")}
         self.parameters |= {name: value for name, value in parameters.items() if code.names(name)}
         self.output = next((name for name in ("Sum", "Count", "V") if code.names(name)), None)
         self.sends_values = code.names("Value")
@@ -93,7 +95,8 @@ class WindowNeuron(Neuron):
             "additional_input_vars": [(name, "scalar", 0.0) for name in (*STEADY, SPIKES[1]) if self.code.names(name)],
             "sim_code": f"""
             {self.code.always}
-            if (t == Begin) {{ {self.code.start} }}
+            if (t == Open) {{ {self.code.start} }}
+            if (t >= Open && t < Shut) {{ {self.code.collect} }}
             if (t >= Begin && t < End) {{ {self.code.step} }}
             """,
         }
@@ -114,13 +117,20 @@ class WindowInput(WindowNeuron, Input):
 
 
 def neuron(
-    population: Population, begin: int, timesteps: int, readout: str | None, holds: Collection[int] = ()
+    population: Population,
+    begin: int,
+    timesteps: int,
+    readout: str | None,
+    holds: Collection[int] = (),
+    lag: int = 1,
 ) -> WindowNeuron:
     """The mlGeNN neuron of a population whose window begins at step `begin`; `holds`: ports with constant currents."""
     spiking = population.neuron
     assert isinstance(spiking, SpikingNeuron)  # verified
     # a few-spike neuron with fewer bits than the phase has steps is silent in the rest
     parameters: dict[str, Value] = {"Begin": begin, "End": begin + getattr(spiking, "k", timesteps)}
+    first = begin if spiking.is_input else begin - lag + 1
+    parameters |= {"Open": first, "Shut": first + timesteps}
     for name, (shape, bias) in zip(("Bias", "Bias1"), population.ports, strict=False):
         parameters[name] = 0.0 if bias is None else _per_neuron(bias, shape)
     for name, field in FIELDS.items():
@@ -137,8 +147,8 @@ def neuron(
 def _holding(code: Code, port: int) -> Code:
     """`code` with what arrives at `Steady` in the first step of the window as a part of the current in all of it."""
     held, current = ("Held", "Held1")[port], SPIKES[port]
-    step = re.sub(rf"\b{current}\b", f"{current} + {held}", code.step)
-    return replace(code, start=f"{held} = {STEADY[port]}; {code.start}", step=step)
+    collect = re.sub(rf"\b{current}\b", f"{current} + {held}", code.collect)
+    return replace(code, start=f"{held} = {STEADY[port]}; {code.start}", collect=collect)
 
 
 def _code(name: str, neuron: SpikingNeuron) -> Code:
@@ -170,11 +180,12 @@ def _code(name: str, neuron: SpikingNeuron) -> Code:
     raise BackendError(f"the mlgenn backend does not know the neuron {type(neuron).__name__} of {name!r}")
 
 
-def _rate(neuron: SpikingNeuron, start: str = "", step: str = "", condition: str = "", spike: str = "") -> Code:
+def _rate(neuron: SpikingNeuron, start: str = "", collect: str = "", condition: str = "", spike: str = "") -> Code:
     """Counts spikes, which are 1 or, of a signed input, have its sign."""
-    if not _is_signed(neuron):
-        return Code(f"{start} Count = 0;", step, condition, f"{spike} Count++;")
-    return Code(f"{start} Count = 0; Sum = 0.0; Value = {SIGN};", step, condition, f"{spike} Count++; Sum += Value;")
+    start, spike = f"{start} Count = 0;", f"{spike} Count++;"
+    if _is_signed(neuron):
+        start, spike = f"{start} Sum = 0.0; Value = {SIGN};", f"{spike} Sum += Value;"
+    return Code(start, collect, condition=condition, spike=spike)
 
 
 def _few_spike(neuron: ir.FewSpikeNeuron) -> Code:
@@ -183,9 +194,9 @@ def _few_spike(neuron: ir.FewSpikeNeuron) -> Code:
     start = "fmin(Arrived + Bias + VInit, Largest)" if getattr(neuron, "limit", 0) else "Arrived + Bias + VInit"
     return Code(
         f"V = {start}; Arrived = 0.0; Count = 0; Sum = 0.0; Value = {sign};",
-        "Value *= 0.5;",
-        "V >= Alpha * fabs(Value)",
-        "V -= Alpha * fabs(Value); Count++; Sum += Value;",
+        step="Value *= 0.5;",
+        condition="V >= Alpha * fabs(Value)",
+        spike="V -= Alpha * fabs(Value); Count++; Sum += Value;",
         always=f"Arrived = {_drive(neuron)};" if neuron.is_input else "Arrived += Isyn;",
     )
 
@@ -216,8 +227,8 @@ def _tracking(neuron: ir.Tracking, expression: str) -> Code:
     summed = "Summed += Isyn + Bias;" + (f" Summed1 += {SPIKES[1]} + Bias1;" if second else "")
     return Code(
         start,
-        f"""{summed}
-            const scalar steps = t - Begin + 1.0;
+        summed,
+        f"""const scalar steps = fmin(t, Shut - 1.0) - Open + 1.0;
             V = {expression} + VInit - VThresh * Sum;
             Value = 0.0;
             while (Value < Levels && V >= VThresh) {{ V -= VThresh; Value += 1.0; }}

@@ -62,15 +62,15 @@ def track(
     levels: int,
     low: float,
     high: float,
-    first: int,
+    time: np.ndarray,
     v: np.ndarray,
     said: np.ndarray,
     counts: np.ndarray,
 ) -> None:
     """Step tracking neurons; `current` holds t · f(X / t) of every step and, on return, the spikes, −levels … levels.
 
-    f is first bounded to `low` and `high`; `first` steps came before. What was sent so far, `said`, and the spike
-    `counts` (int32) are carried on in place, and `v` is what is left of the potential.
+    f is first bounded to `low` and `high`; `time` is t of every step, (steps,) float32. What was sent so far, `said`,
+    and the spike `counts` (int32) are carried on in place, and `v` is what is left of the potential.
     """
     timesteps, images, neurons = current.shape
     most, least = np.float32(levels), np.float32(low)
@@ -78,7 +78,7 @@ def track(
         left, sent, counted = v[image], said[image], counts[image % len(counts)]
         for t in range(timesteps):
             now = current[t, image]
-            bound = np.float32(high) * np.float32(first + t + 1)
+            bound = np.float32(high) * time[t]
             for i in range(neurons):
                 y = now[i]
                 y = y if y > least else least

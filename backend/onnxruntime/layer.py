@@ -117,6 +117,8 @@ class Layer:
     source_shapes: Mapping[str, Shape]
     source_layouts: Mapping[str, Layout]
     graded_sources: tuple[str, ...]
+    timesteps: int
+    lag: int
 
     @classmethod
     def of(cls, network: Network, name: str, threads: int) -> Layer:
@@ -142,6 +144,8 @@ class Layer:
             _sources(steady),
             _sources(driven),
             *_described(network, connections),
+            network.timesteps or 1,
+            network.lag,
         )
 
     @classmethod
@@ -159,6 +163,8 @@ class Layer:
             (),
             _sources(connections),
             *_described(network, connections),
+            network.timesteps or 1,
+            network.lag,
         )
 
     @property
@@ -296,6 +302,8 @@ class Layer:
         """
         result, constant = self._input(steps, state, sent, buffers or Buffers())
         neuron = self.neuron
+        if self.lag > 1 and not neuron.is_input:
+            result, constant = self._awaited(result, constant)
         match neuron:
             case IntegrateFire() | IntegrateFireInput():
                 soft, inclusive = neuron.reset == "subtract", neuron.comparison == ">="
@@ -306,7 +314,8 @@ class Layer:
                 kernels.integrate(result, constant, state.x)
                 result = self._tracked(result, first, buffers or Buffers())
                 parameters = (self._amplitude, self._v_init, neuron.levels, *_bounds(neuron))
-                kernels.track(result, *parameters, first, state.v, state.said, state.counts)
+                time = self._taken_in(first, steps)
+                kernels.track(result, *parameters, time, state.v, state.said, state.counts)
             case Integrate():
                 kernels.integrate(result, constant, state.v)
             case PoissonInput():
@@ -326,13 +335,25 @@ class Layer:
             result *= state.sign
         return result
 
+    def _awaited(self, current: np.ndarray, constant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The input of all T steps, as `_input` gives it, as it counts in those of a window that opens later."""
+        current += constant
+        current[0] = current[: self.lag].sum(0)
+        current[1 : self.timesteps - self.lag + 1] = current[self.lag :].copy()
+        current[self.timesteps - self.lag + 1 :] = 0
+        return current, np.zeros_like(constant[:1])
+
+    def _taken_in(self, first: int, steps: int) -> np.ndarray:
+        """How many steps of input have been taken in after each of the steps from `first` on, (steps,)."""
+        return np.minimum(np.arange(first, first + steps, dtype=np.float32) + self.lag, self.timesteps)
+
     def _tracked(self, x: np.ndarray, first: int, buffers: Buffers) -> np.ndarray:
         """What is to be said after each step, (steps, images, neurons), from the sums of the inputs up to it."""
         if self.tracked is None:
             return x
         steps, images = x.shape[:2]
         result = buffers.take(steps * images * self.population.size)[: steps * images * self.population.size]
-        time = np.repeat(np.arange(first + 1, first + 1 + steps, dtype=np.float32), images)
+        time = np.repeat(self._taken_in(first, steps), images)
         feed = {"summed": x.reshape(steps * images, -1), "steps": time[:, None]}
         wanted = {port.name: feed[port.name] for port in self.tracked.get_inputs()}
         run_into(self.tracked, wanted, result.reshape(steps * images, -1))
@@ -347,11 +368,11 @@ class Layer:
         neuron = self.neuron
         if neuron.phased:
             return self.external(result * self._amplitude)
-        time = np.arange(first + 1, first + 1 + len(result), dtype=np.float32)[:, None, None]
         if neuron.fires:
+            time = np.arange(first + 1, first + 1 + len(result), dtype=np.float32)[:, None, None]
             sums = before.astype(np.float32) + result.cumsum(0)
             return self.external(self._amplitude * sums / time)
-        return self.external(result / time)
+        return self.external(result / self._taken_in(first, len(result))[:, None, None])
 
     def trains(self, sent: np.ndarray, timesteps: int) -> np.ndarray:
         """The spikes in what was sent, with their signs: (steps, images, *shape), int8; a phase has `timesteps`."""

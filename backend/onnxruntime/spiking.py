@@ -208,7 +208,10 @@ def last_use(network: Network) -> Mapping[str, str]:
 
 def chunk_of(network: Network, resources: Resources, images: int) -> Chunk:
     """How a run of so many images is cut."""
-    return resources.chunk(images, time_slots(network), 4 * _live_neurons(network))
+    slots = time_slots(network)
+    chunk = resources.chunk(images, slots, 4 * _live_neurons(network))
+    # a layer that waits for the one before it takes several of its steps at once
+    return replace(chunk, steps=slots) if network.lag > 1 else chunk
 
 
 def _live_neurons(network: Network) -> int:
