@@ -211,7 +211,7 @@ class Network(Record):
 
     @property
     def latency(self) -> int:
-        """The timesteps from an image's first to the end of the last window. The next may follow after one window."""
+        """The timesteps from an image's first to the end of the last window. The next may follow after T of them."""
         return (self.timesteps or 1) + self.pace * max(self.depth.values(), default=0)
 
     def aligned(self, source: str, target: str) -> int:

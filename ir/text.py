@@ -49,7 +49,7 @@ def summary(network: Network) -> str:
     kind = "spiking" if network.is_spiking else "analog"
     neurons = sum(population.size for population in network.populations.values())
     steps = f", {network.timesteps} timesteps" if network.timesteps else ""
-    steps += f", lag {network.lag}" if network.lag != 1 else ""
+    steps += f", latency {network.latency}" if network.timesteps else ""
     counts = f"{len(network.populations)} populations, {neurons} neurons, {len(network.connections)} connections"
     return f"{kind} network: {counts}{steps}"
 

@@ -226,7 +226,9 @@ def test_no_bias_at_all():
 
 
 def test_text(assert_golden):
-    assert_golden(lowered(network("tanh_shrink"), pieces=4), "lower-functions")
+    assert_golden(
+        lowered(network("softsign"), pieces=4), "lower-functions"
+    )  # no more than divisions: the same anywhere
 
 
 def test_a_network_without_functions_is_handed_on():

@@ -94,11 +94,13 @@ class Profile:
     """The layers of a spiking network in topological order, after `timesteps` steps, over `images` images.
 
     Inputs are among them if they spike: what they decode to is compared with the images. In a few-spike network
-    `timesteps` is the length of a phase.
-    `only_analog` and `only_spiking` name the populations that have no counterpart in the other network.
+    `timesteps` is the length of a phase. `latency` are the steps from an image's first to its answer; images may follow
+    one another `timesteps` apart. `only_analog` and `only_spiking` name the populations that have no counterpart in the
+    other network.
     """
 
     timesteps: int
+    latency: int
     images: int
     layers: tuple[LayerProfile, ...]
     only_analog: tuple[str, ...]
@@ -135,6 +137,7 @@ def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = Tr
             advance(len(next(iter(part.values()))))
     return Profile(
         timesteps,
+        spiking.latency,
         images,
         tuple(tally.result() for tally in tallies),
         _unjoined(analog, set(pairs.values())),
@@ -163,7 +166,8 @@ def error_parts(
 def to_table(profile: Profile) -> Table:
     """The profile for a terminal: errors in the ANN's units, their parts as shares of the layer's mean activation."""
     table = Table(
-        title=f"decoded against analog activations: {profile.images} images, {profile.timesteps} timesteps",
+        title=f"decoded against analog activations: {profile.images} images, {profile.timesteps} timesteps, "
+        f"latency {profile.latency}",
         title_justify="left",
         caption=_caption(profile),
         caption_justify="left",
@@ -199,6 +203,7 @@ def to_json(profile: Profile) -> dict[str, Any]:
     """The profile as JSON takes it: every number of every layer, without the sample."""
     return {
         "timesteps": profile.timesteps,
+        "latency": profile.latency,
         "images": profile.images,
         "layers": [_layer_json(layer) for layer in profile.layers],
         "only_analog": list(profile.only_analog),

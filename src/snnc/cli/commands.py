@@ -243,6 +243,7 @@ def _print_json(network: Network, result: Result) -> None:
         "images": result.images,
         "seconds": result.seconds,
         "steps_per_image": float(result.steps.mean()),
+        "latency": network.latency,
         "accuracy": {name: curve.tolist() for name, curve in by_output(network, result.accuracy).items()},
         "spikes_per_image": {name: int(counts.sum()) / result.images for name, counts in result.spike_counts.items()},
     }
@@ -264,6 +265,11 @@ def _print_result(network: Network, result: Result) -> None:
     out.print(table)
     steps = f", shown for {result.steps.mean():.1f} steps on average" if result.steps.min() < result.steps.max() else ""
     out.print(f"{result.images} images in {result.seconds:.2f} s{steps}", highlight=False)
+    out.print(
+        f"latency: {network.latency} timesteps from an image to its answer; the next may follow after "
+        f"{network.timesteps}",
+        highlight=False,
+    )
 
 
 def accuracy_table(curves: Mapping[str, np.ndarray]) -> Table:
