@@ -14,7 +14,7 @@ import networkx as nx
 import numpy as np
 
 from .errors import VerificationError
-from .neurons import Neuron, SpikingNeuron
+from .neurons import CurrentInput, Neuron, SpikingNeuron
 from .operators import Operator
 from .record import LATER, Record
 from .windows import Shape
@@ -90,7 +90,8 @@ class Connection(Record):
     """An edge: `operators`, applied in order, from `source` to `port` of `target`. No operators: one to one.
 
     A connection takes one timestep, plus `delay` more. The delay aligns edges that skip layers: it is the target's
-    depth − the source's depth − 1, times the timesteps that the windows of successive depths lie apart.
+    depth − the source's depth − 1, times the timesteps that the windows of successive depths lie apart; and a constant
+    current comes only when a target that waits for nothing else opens its window.
     """
 
     source: str
@@ -216,7 +217,15 @@ class Network(Record):
 
     def aligned(self, source: str, target: str) -> int:
         """The delay with which an edge from `source` brings each spike into the same step of `target`'s window."""
-        return (self.depth[target] - self.depth[source] - 1) * self.pace
+        return (self.depth[target] - self.depth[source]) * self.pace - self.ahead(target) - 1
+
+    def ahead(self, name: str) -> int:
+        """How many steps before its window opens the input of a population begins to count.
+
+        None for an input, and for what takes in nothing but constant currents: there is nothing to wait for.
+        """
+        sources = [self.populations[source].neuron for source in self.graph.predecessors(name)]
+        return self.pace - 1 if any(not isinstance(neuron, CurrentInput) for neuron in sources) else 0
 
     @property
     def is_spiking(self) -> bool:

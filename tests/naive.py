@@ -2,8 +2,9 @@
 
 Nothing here is fast, clever or shared with an engine. In step s every population of the network is looked at once. What
 it sent in step s arrives over a connection in step s + 1 + delay. A population at depth d fires only in its window of T
-steps. In a rate network that begins at step d·lag, and its input counts in T steps that begin lag − 1 earlier; in a
-few-spike network it begins at step d·T, and charge may arrive in the T steps up to that one. Numbers are float64, so
+steps. In a rate network that begins at step d·lag, and its input counts in T steps that begin lag − 1 earlier, or with
+the window if all of it is constant current; in a few-spike network it begins at step d·T, and charge may arrive in the
+T steps up to that one. Numbers are float64, so
 sums of dyadic numbers are exact.
 
 `PoissonInput` is not here: nobody else draws the same random spikes.
@@ -36,7 +37,7 @@ def _simulate_one(network, image):
     for step in range(max(begin.values()) + timesteps):
         for name in network.order:
             population, t = network.populations[name], step - begin[name]
-            taken = t if name in network.inputs else t + network.lag - 1  # steps since its input began to count
+            taken = t + (network.lag - 1 if _waits(network, name) else 0)  # steps since its input began to count
             for port, arriving in _arriving(network, name, sent, step):
                 assert -timesteps < t <= 0 if phased else 0 <= taken < timesteps, "a spike is lost"
                 x[name][port] = x[name][port] + arriving
@@ -72,6 +73,11 @@ def _simulate_one(network, image):
     counts = {name: np.abs(spikes).sum(axis=0, dtype=np.int32) for name, spikes in trains.items()}
     potentials = {name: v[name] for name in network.order if name not in network.inputs}
     return counts, potentials, _arrays(decoded), _arrays(trains)
+
+
+def _waits(network, name):
+    sources = [network.populations[edge.source].neuron for edge in network.incoming(name)]
+    return not all(isinstance(neuron, ir.CurrentInput) for neuron in sources)
 
 
 def _arriving(network, name, sent, step):

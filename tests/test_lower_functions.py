@@ -226,9 +226,8 @@ def test_no_bias_at_all():
 
 
 def test_text(assert_golden):
-    assert_golden(
-        lowered(network("softsign"), pieces=4), "lower-functions"
-    )  # no more than divisions: the same anywhere
+    """Of a function that is made of lines: others are not the same bits on every processor."""
+    assert_golden(lowered(network("soft_shrink"), pieces=4), "lower-functions")
 
 
 def test_a_network_without_functions_is_handed_on():

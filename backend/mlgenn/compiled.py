@@ -229,7 +229,7 @@ class CompiledGenn(CompiledSpiking):
             if name in wanted.trains:
                 reading.said[name].append(self._pull(name, self.populations[name].neuron.output)[:images])
             if name in self.network.outputs and (is_last or not self.network.is_phased):
-                taken_in = t + 1 if name in self._firing else min(t + self.network.lag, self._timesteps)
+                taken_in = t + 1 if name in self._firing else min(t + 1 + self.network.ahead(name), self._timesteps)
                 reading.decoded[name].append(self._decode(name, taken_in)[:images])
             if wanted.each_image and name not in self.network.inputs and is_last:
                 reading.potentials[name] = self._pull(name, "V")[:images]

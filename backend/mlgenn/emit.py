@@ -29,8 +29,9 @@ def emit(
             begin = (
                 0 if network.is_phased else network.depth[name] * network.lag
             )  # every phase starts GeNN's time again
+            ahead = 0 if network.is_phased else network.ahead(name)
             holds = {edge.port for edge in network.incoming(name) if is_constant(network, edge)}
-            spiking = neuron(population, begin, network.timesteps, readout, holds, network.lag)
+            spiking = neuron(population, begin, network.timesteps, readout, holds, ahead)
             populations[name] = ml_genn.Population(
                 spiking, population.shape, record_spikes=name in record_spikes, name=genn_name("p", number, name)
             )

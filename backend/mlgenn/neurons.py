@@ -122,15 +122,17 @@ def neuron(
     timesteps: int,
     readout: str | None,
     holds: Collection[int] = (),
-    lag: int = 1,
+    ahead: int = 0,
 ) -> WindowNeuron:
-    """The mlGeNN neuron of a population whose window begins at step `begin`; `holds`: ports with constant currents."""
+    """The mlGeNN neuron of a population whose window begins at step `begin`; `holds`: ports with constant currents.
+
+    Its input begins to count so many steps `ahead` of that.
+    """
     spiking = population.neuron
     assert isinstance(spiking, SpikingNeuron)  # verified
     # a few-spike neuron with fewer bits than the phase has steps is silent in the rest
     parameters: dict[str, Value] = {"Begin": begin, "End": begin + getattr(spiking, "k", timesteps)}
-    first = begin if spiking.is_input else begin - lag + 1
-    parameters |= {"Open": first, "Shut": first + timesteps}
+    parameters |= {"Open": begin - ahead, "Shut": begin - ahead + timesteps}
     for name, (shape, bias) in zip(("Bias", "Bias1"), population.ports, strict=False):
         parameters[name] = 0.0 if bias is None else _per_neuron(bias, shape)
     for name, field in FIELDS.items():

@@ -118,7 +118,7 @@ class Layer:
     source_layouts: Mapping[str, Layout]
     graded_sources: tuple[str, ...]
     timesteps: int
-    lag: int
+    ahead: int  # so many steps before the window opens the input begins to count
 
     @classmethod
     def of(cls, network: Network, name: str, threads: int) -> Layer:
@@ -145,7 +145,7 @@ class Layer:
             _sources(driven),
             *_described(network, connections),
             network.timesteps or 1,
-            network.lag,
+            network.ahead(name),
         )
 
     @classmethod
@@ -164,7 +164,7 @@ class Layer:
             _sources(connections),
             *_described(network, connections),
             network.timesteps or 1,
-            network.lag,
+            network.ahead(population.name),
         )
 
     @property
@@ -302,7 +302,7 @@ class Layer:
         """
         result, constant = self._input(steps, state, sent, buffers or Buffers())
         neuron = self.neuron
-        if self.lag > 1 and not neuron.is_input:
+        if self.ahead and not neuron.phased:
             result, constant = self._awaited(result, constant)
         match neuron:
             case IntegrateFire() | IntegrateFireInput():
@@ -338,14 +338,14 @@ class Layer:
     def _awaited(self, current: np.ndarray, constant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The input of all T steps, as `_input` gives it, as it counts in those of a window that opens later."""
         current += constant
-        current[0] = current[: self.lag].sum(0)
-        current[1 : self.timesteps - self.lag + 1] = current[self.lag :].copy()
-        current[self.timesteps - self.lag + 1 :] = 0
+        current[0] = current[: self.ahead + 1].sum(0)
+        current[1 : self.timesteps - self.ahead] = current[self.ahead + 1 :].copy()
+        current[self.timesteps - self.ahead :] = 0
         return current, np.zeros_like(constant[:1])
 
     def _taken_in(self, first: int, steps: int) -> np.ndarray:
         """How many steps of input have been taken in after each of the steps from `first` on, (steps,)."""
-        return np.minimum(np.arange(first, first + steps, dtype=np.float32) + self.lag, self.timesteps)
+        return np.minimum(np.arange(first, first + steps, dtype=np.float32) + self.ahead + 1, self.timesteps)
 
     def _tracked(self, x: np.ndarray, first: int, buffers: Buffers) -> np.ndarray:
         """What is to be said after each step, (steps, images, neurons), from the sums of the inputs up to it."""
