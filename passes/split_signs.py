@@ -115,6 +115,8 @@ def _in_the_way(population: Population, network: Network) -> str | None:
         case FewSpikeFunction() | FewSpikeInput() as neuron:
             quantum = neuron.alpha * np.float32(2.0**-neuron.k)
             return _BOTH_SPIKE if np.any(neuron.v_init >= quantum) else None
+        case IntegrateFireInput() if network.lag > 1:
+            return "its halves would wait, which it need not; convert with lag=1 or input=current"
         case IntegrateFireInput() as neuron:
             spikes = np.greater_equal if neuron.comparison == ">=" else np.greater
             return _BOTH_SPIKE if spikes(neuron.v_init, neuron.v_thresh) else None

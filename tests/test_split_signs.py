@@ -174,9 +174,10 @@ def test_halves_say_what_the_whole_said(build, backend):
 
 @st.composite
 def splittable(draw: st.DrawFn, phased: bool | None = None, matrices: bool = False) -> Network:
-    """A random graph without what is refused: potentials start below a quantum, and nothing tracks."""
+    """A random graph without what is refused: potentials start below a quantum, nothing tracks, and nothing lags."""
     network = draw(dyadic.networks(phased, matrices))
-    return network.replace(populations=[replace(p, neuron=_splittable(p.neuron)) for p in network.populations.values()])
+    populations = [replace(p, neuron=_splittable(p.neuron)) for p in network.populations.values()]
+    return dyadic.spiking(populations, network.connections, network.inputs, network.outputs, network.timesteps)
 
 
 def _splittable(neuron: ir.Neuron) -> ir.Neuron:
@@ -294,6 +295,17 @@ def test_what_cannot_be_split_is_refused_by_name_with_the_way_out():
         "and only one of both can keep its name",
         "y (Tracking, from block/act, block/add): its negative spikes take back what it said; "
         "convert with few-spike, or with lower-functions and data-norm",
+    ]
+
+
+def test_inputs_that_need_not_wait_are_refused_where_halves_would():
+    network = encoded()
+    lagging = dyadic.spiking(
+        network.populations.values(), network.connections, network.inputs, network.outputs, timesteps=9, lag=2
+    )
+    assert refused(lagging) == [
+        "x (IntegrateFireInput, from no known layer): its halves would wait, which it need not; "
+        "convert with lag=1 or input=current"
     ]
 
 
