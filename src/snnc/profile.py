@@ -245,13 +245,10 @@ def _join(analog: Network, spiking: Network) -> dict[str, str]:
     Inputs that spike are joined with the images themselves, and halves, by name, with what they are halves of.
     """
     pairs = {name: name for name in spiking.inputs if _neuron(spiking.populations[name]).fires}
-    pairs |= {
-        name: name
-        for name in _computing(spiking)
-        if name in _computing(analog) and analog.populations[name].shape == spiking.populations[name].shape
-    }
-    halves = {name: half.name for name, p in spiking.populations.items() if (half := half_of(p))}
-    pairs |= {name: whole for name, whole in halves.items() if whole in analog.populations}
+    shapes = {name: population.shape for name, population in analog.populations.items()}
+    computing = [spiking.populations[name] for name in _computing(spiking)]
+    pairs |= {p.name: half.name for p in computing if (half := half_of(p)) and shapes.get(half.name) == p.shape}
+    pairs |= {p.name: p.name for p in computing if p.name not in analog.inputs and shapes.get(p.name) == p.shape}
     theirs, ours = _by_origin(analog, pairs), _by_origin(spiking, pairs)
     pairs |= {ours[key]: theirs[key] for key in ours if key in theirs}
     return {name: pairs[name] for name in spiking.order if name in pairs}
