@@ -50,7 +50,8 @@ class Population(Record):
 
     `shape` is (H, W, C) or (N,). `bias` is None, one number per channel, (C,), or one per position of
     the summed input. It is in units of the ANN's activations; a spiking population adds it in every
-    step of its window. `second_bias` is that of port 1, for neurons that have two.
+    step of its window. `second_bias` is that of port 1, for neurons that have two; a port without
+    connections has a bias alone.
     """
 
     name: str

@@ -105,9 +105,9 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
     if not neuron.is_input and not network.graph.in_degree(population.name):
         yield "has no incoming connections"
     elif not neuron.is_input:
-        for port in range(neuron.ports):
-            if not network.incoming(population.name, port):
-                yield f"has no incoming connections at port {port}"
+        for port, (_, bias) in enumerate(population.ports):
+            if bias is None and not network.incoming(population.name, port):
+                yield f"has no incoming connections at port {port}, and no bias"
     yield from _neuron_shape(population)
     yield from _not_finite(neuron)
     soma = neuron.soma if isinstance(neuron, SpikingNeuron) else None

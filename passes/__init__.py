@@ -14,6 +14,7 @@ from .manager import Adjust, Context, Drive, Instrument, Pass, run
 from .pipeline import as_passes, parse, to_text
 from .registry import Documentation, document, known_passes
 from .spike_norm import SpikeNorm
+from .split_signs import SplitSigns
 from .tracking import TrackingConversion
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "LowerMaxPool",
     "Pass",
     "SpikeNorm",
+    "SplitSigns",
     "Statistics",
     "TrackingConversion",
     "as_passes",

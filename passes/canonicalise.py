@@ -16,8 +16,8 @@ class Canonicalise(Pass):
     """Drop what reaches no output, fold each edge's operators, add up parallel edges, and align edges that skip layers.
 
     An edge from depth i to depth j, the depth being the longest path from the inputs, is delayed by
-    j − i − 1 timesteps, so that a spiking network's populations all see the same T steps of one example.
-    The function of the network does not change.
+    j − i − 1 timesteps, or phases of a few-spike network, so that a spiking network's populations all see the same T
+    steps of one example. The function of the network does not change.
     """
 
     name: ClassVar[str] = "canonicalise"
@@ -30,7 +30,7 @@ class Canonicalise(Pass):
         connections: list[Connection] = []
         for connection in network.connections:
             operators = fold(connection.operators, network.populations[connection.source].shape)
-            delay = network.depth[connection.target] - network.depth[connection.source] - 1
+            delay = network.aligned(connection.source, connection.target)
             changed = (*map(type, operators), delay) != (*map(type, connection.operators), connection.delay)
             origin = connection.origin.by(self.name) if changed else connection.origin
             _append(connections, replace(connection, operators=operators, delay=delay, origin=origin), self.name)

@@ -28,6 +28,7 @@ from .lower_matmul import LowerMatMul
 from .lower_max_pool import LowerMaxPool
 from .manager import Pass
 from .spike_norm import SpikeNorm
+from .split_signs import SplitSigns
 from .tracking import TrackingConversion
 
 GROUP = "snnc.passes"
@@ -42,6 +43,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     LowerMatMul,
     LowerMaxPool,
     SpikeNorm,
+    SplitSigns,
     TrackingConversion,
 )
 

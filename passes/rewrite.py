@@ -11,6 +11,7 @@ import numpy as np
 from ..ir import (
     AnalogNeuron,
     Connection,
+    FewSpikeReadout,
     Identity,
     Network,
     Neuron,
@@ -106,6 +107,10 @@ class Rewrite:
         self._populations = {name: p for name, p in network.populations.items() if name != old.name}
         self._connections = [c for c in network.connections if old.name not in (c.source, c.target)]
 
+    def constant(self, bias: np.ndarray | None, shape: Shape) -> Sum:
+        """A sum of nothing but a bias, or of nothing at all."""
+        return Sum((), bias, shape, self._origin)
+
     def summed(self, port: int = 0) -> Sum:
         """What the old population's neuron is applied to, or has at one of its ports."""
         shape, bias = self.old.ports[port]
@@ -115,7 +120,7 @@ class Rewrite:
         """The old population's own name, so that profiles join by it; with `suffix` where the readout will need it."""
         return f"{self.old.name}/{suffix}" if self.old.name in self.before.outputs else self.old.name
 
-    def population(self, name: str, neuron: AnalogNeuron, *summed: Sum) -> Sum:
+    def population(self, name: str, neuron: Neuron, *summed: Sum) -> Sum:
         """The output of a new population, called `name` unless that is taken, with a sum for each port."""
         while name in self._populations:
             name += "'"
@@ -134,8 +139,9 @@ class Rewrite:
             self._populations[read.target] = self._populations[read.target].shifted(sent.bias, read.port)
             self._connect(sent, read.target, read.port)
         if self.old.name in self.before.outputs:
-            readout = Population(self.old.name, total.shape, Identity(), total.bias, self._origin)
-            self._populations[self.old.name] = readout
+            readout = FewSpikeReadout() if self.before.is_phased else Identity()
+            gathering = Population(self.old.name, total.shape, readout, total.bias, self._origin)
+            self._populations[self.old.name] = gathering
             self._connect(total, self.old.name)
         return self.before.replace(populations=self._populations, connections=self._connections)
 

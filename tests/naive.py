@@ -90,7 +90,7 @@ def _arriving(network, name, sent, step):
 def _drive(population, x):
     """What adds to each port beside the connections, in every step or once per phase, and the sign of the spikes."""
     if x is None:
-        return [0 if bias is None else bias.astype(np.float64) for _, bias in population.ports], 1
+        return [np.zeros(shape) + (0 if bias is None else bias) for shape, bias in population.ports], 1
     x = x.astype(np.float64)
     if not population.neuron.fires:
         return [x], 1

@@ -105,7 +105,63 @@ def test_networks_with_ports_are_kept_printed_and_compared(tmp_path):
     moved = network.replace(connections=[replace(connection, port=0) for connection in network.connections])
     assert any("port=1" in str(difference) for difference in ir.diff(network, moved))
     faults = " ".join(ir.faults(moved, "spiking"))
-    assert "population 'gated': has no incoming connections at port 1" in faults
+    assert "population 'flat': has no incoming connections at port 1, and no bias" in faults
+    assert "'gated'" not in faults  # which has a bias there
+
+
+def constant(neuron, port, shapes, size, each):
+    """A neuron one port of which has no connections, only a bias, per position or per channel."""
+    biases = [weights(1, *shapes[port]), weights(2, shapes[port][-1])]
+    network = analog(neuron, shapes, size, **{("bias", "second_bias")[port]: biases[each]})
+    source = f"x{1 - port}"
+    return network.replace(
+        populations=[network.populations[source], network.populations["y"]],
+        connections=[edge for edge in network.connections if edge.source == source],
+        inputs=[source],
+    )
+
+
+PRODUCTS = {
+    "flat": (ir.Product("abs"), [(5,), (5,)], (5,)),
+    "image": (ir.Product(), [(3, 4, 16)] * 2, (3, 4, 16)),
+    "matrices": (ir.MatMul((3, 4, 6), (3, 6, 5)), [(3, 4, 6), (3, 6, 5)], (3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("each", [0, 1], ids=["per position", "per channel"])
+@pytest.mark.parametrize("port", [0, 1])
+@pytest.mark.parametrize(("neuron", "shapes", "size"), PRODUCTS.values(), ids=PRODUCTS)
+def test_a_port_may_have_a_bias_alone(neuron, shapes, size, port, each):
+    network = constant(neuron, port, shapes, size, each)
+    y, source = network.populations["y"], f"x{1 - port}"
+    x = images(*shapes)[source]
+    of_port = [
+        np.zeros((1, *shape), np.float32) if bias is None else bias + np.zeros((1, *shape)) for shape, bias in y.ports
+    ]
+    of_port[1 - port] = x
+    expected = neuron.apply(*of_port)
+    np.testing.assert_allclose(snnc.compile(network).predict({source: x}), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("port", [0, 1])
+@pytest.mark.parametrize("phased", [True, False], ids=["few-spike", "tracking"])
+@pytest.mark.parametrize("kind", PRODUCTS)
+def test_backends_agree_spike_for_spike_where_a_port_has_a_bias_alone(kind, phased, port, backend):
+    neuron, shapes, size = PRODUCTS[kind]
+    if backend == "mlgenn" and kind == "matrices":
+        pytest.skip("GeNN multiplies no matrices")
+    network = constant(neuron, port, shapes, size, each=1)
+    (x, y) = network.populations.values()
+    spiking = ir.FewSpikeFunction(4, 2.0, 1 / 16, neuron) if phased else ir.Tracking(0.25, 0.125, 2, neuron)
+    graded = ir.GradedInput() if phased else ir.CurrentInput()
+    populations = [replace(x, neuron=graded), replace(y, neuron=spiking)]
+    timesteps = 4 if phased else 2  # a mean over three steps is not exact
+    network = dyadic.spiking(populations, network.connections, network.inputs, network.outputs, timesteps)
+    shown = dyadic.images(network, count=4)
+    expected = naive.simulate(network, shown)
+    assert_same(snnc.compile(network, backend).simulate(shown, record=True), expected)
+    assert expected.trains["y"].any()
 
 
 def test_ports_that_are_not_there_are_faults():

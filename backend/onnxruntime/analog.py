@@ -11,7 +11,7 @@ import onnxruntime
 
 from ...ir import AnalogNeuron, Images, Network, as_inputs, as_labels, verify
 from ..compiled import PerOutput, by_output, per_output, told, track
-from .emit import GraphBuilder, emit_bias, emit_neuron, emit_operators
+from .emit import GraphBuilder, emit_bias, emit_neuron, emit_operators, internal_shape
 from .layout import CHANNELS_LAST
 
 # Activations of one batch are all alive at once when calibration asks for every population.
@@ -93,7 +93,7 @@ def _session(network: Network, outputs: tuple[str, ...]) -> onnxruntime.Inferenc
                 emit_operators(graph, values[c.source], c.operators, network.populations[c.source].shape)
                 for c in network.incoming(name, port)
             ]
-            summed.append(emit_bias(graph, graph.total(terms), bias, shape))
+            summed.append(emit_bias(graph, graph.total(terms, internal_shape(shape)), bias, shape))
         assert isinstance(population.neuron, AnalogNeuron)
         values[name] = emit_neuron(graph, summed, population.neuron, population.input_shape)
     for name in outputs:

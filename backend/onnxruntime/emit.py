@@ -89,8 +89,10 @@ class GraphBuilder:
             self._arrays.append(numpy_helper.from_array(values, name))
         return name
 
-    def total(self, values: Sequence[str]) -> str:
-        """The sum of one or more values."""
+    def total(self, values: Sequence[str], shape: Shape) -> str:
+        """The sum of values of shape (batch, *shape); zeros for any batch if there are none."""
+        if not values:
+            return self.array(np.zeros((1, *shape), np.float32))
         return values[0] if len(values) == 1 else self.node("Sum", values)
 
     def session(self, threads: int = 0) -> onnxruntime.InferenceSession:

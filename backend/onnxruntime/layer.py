@@ -527,7 +527,7 @@ def _total(
         given = network.populations[connection.source].shape
         term = emit(graph, sources[connection.source], weighted(network, connection), given, block)
         terms.append(layout.arranged(graph, term, shape))
-    return graph.total(terms)
+    return graph.total(terms, layout.shape(shape))
 
 
 def _events(network: Network, connection: Connection) -> Events | None:

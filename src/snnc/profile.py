@@ -1,6 +1,7 @@
 """Where a conversion loses accuracy: the analog and the spiking network side by side, layer by layer.
 
-Populations are joined by name or by the layers they came from, and each neuron's error is taken apart:
+Populations are joined by name or by the layers they came from, halves of one with what is positive and what is negative
+of its activation, and each neuron's error is taken apart:
 
     analog − decoded  =  clipping  +  quantisation  +  unevenness
 
@@ -42,6 +43,7 @@ from .ir import (
     as_network,
 )
 from .passes.calibration import with_logits
+from .passes.split_signs import half_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -240,14 +242,13 @@ def _join(analog: Network, spiking: Network) -> dict[str, str]:
     """The analog population of each spiking one that has a counterpart, in topological order.
 
     Joined by name; what is left, by origin. Where a pass made several populations of one, the last has its output.
-    Inputs that spike are joined with the images themselves.
+    Inputs that spike are joined with the images themselves, and halves, by name, with what they are halves of.
     """
     pairs = {name: name for name in spiking.inputs if _neuron(spiking.populations[name]).fires}
-    pairs |= {
-        name: name
-        for name in _computing(spiking)
-        if name in _computing(analog) and analog.populations[name].shape == spiking.populations[name].shape
-    }
+    shapes = {name: population.shape for name, population in analog.populations.items()}
+    computing = [spiking.populations[name] for name in _computing(spiking)]
+    pairs |= {p.name: half.name for p in computing if (half := half_of(p)) and shapes.get(half.name) == p.shape}
+    pairs |= {p.name: p.name for p in computing if p.name not in analog.inputs and shapes.get(p.name) == p.shape}
     theirs, ours = _by_origin(analog, pairs), _by_origin(spiking, pairs)
     pairs |= {ours[key]: theirs[key] for key in ours if key in theirs}
     return {name: pairs[name] for name in spiking.order if name in pairs}
@@ -255,7 +256,7 @@ def _join(analog: Network, spiking: Network) -> dict[str, str]:
 
 def _by_origin(network: Network, joined: Container[str]) -> dict[tuple[tuple[str, ...], Shape], str]:
     left = [network.populations[name] for name in _computing(network) if name not in joined]
-    left = [population for population in left if "lower-functions" not in population.origin.passes]  # parts of a sum
+    left = [p for p in left if "lower-functions" not in p.origin.passes and not half_of(p)]  # parts of a sum
     return {
         (population.origin.layers, population.shape): population.name for population in left if population.origin.layers
     }
@@ -308,10 +309,11 @@ class _Tally:
 
     def add(self, activations: np.ndarray, recording: Recording) -> None:
         """Take in a batch: activations of the analog population, and what the spiking one did on the same images."""
-        rows = max(1, CHUNK // self._spiking.size)
+        rows, half = max(1, CHUNK // self._spiking.size), half_of(self._spiking)
         for start in range(0, len(activations), rows):
             part = slice(start, start + rows)
             a = activations[part].astype(np.float64)
+            a = np.maximum(half.sign * a, 0) if half else a
             self._add(a, self._decode(a, recording, part))
         if self._neuron.fires:
             self._spikes += int(recording.spike_counts[self._spiking.name].sum())
