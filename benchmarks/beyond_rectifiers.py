@@ -5,8 +5,8 @@
 FOLDER holds what `train.py --networks se convnext mobile` and `transformer.py` made. The data hold x_train, y_train,
 x_test and y_test; the images are uint8 and the models take image / 255. Every network is converted by the same
 pipelines, with the first training images as calibration; the test images serve only to report. Tracking was chosen
-among levels of 1, 2 and 4 and rates of 1 and 2 on the last 1 500 training images of two of them. Then few-spike is timed,
-in forward passes of the ANN on onnxruntime at the batch that makes it fastest.
+among levels of 1, 2 and 4 and rates of 1 and 2 on the last 1 500 training images of two of them. Then few-spike is
+timed, in forward passes of the ANN on onnxruntime at the batch that makes it fastest.
 """
 
 import argparse

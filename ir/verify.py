@@ -243,7 +243,7 @@ def _timesteps(network: Network) -> Iterator[str]:
                 yield f"population {name!r}: {type(population.neuron).__name__} knows no phases, but others here do"
     if not is_timesteps(network.timesteps):
         yield f"timesteps is {network.timesteps!r}; T is a number from 1 to {LARGEST_T:,}"
-    elif not (is_whole(network.lag) and 1 <= network.lag <= (1 if network.is_phased else network.timesteps)):
+    elif not (is_whole(network.lag) and 1 <= network.lag <= (1 if network.is_phased else network.timesteps or 1)):
         yield f"lag is {shown(network.lag)}; it is a number from 1 to T, and 1 where windows are phases"
 
 
