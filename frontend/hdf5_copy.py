@@ -7,26 +7,33 @@ everything within itself.
 from __future__ import annotations
 
 import math
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..ir import ModelFileError
 
-_SECONDS = 5  # for any file, and more for large ones
+_SECONDS = 5  # of computing for any file, and more for large ones
 _SLOWEST = 2**25  # bytes a second
+_PATIENCE = 20  # times as long by the clock: other processes may want the machine
 _UNREAD = {"optimizer", "optimizer_weights"}  # what only training needs
 
 
 def copy(source: Path, target: Path, largest: int, title: str) -> None:
     """Write a sound copy of an HDF5 file whose arrays have at most `largest` bytes in all; raises ModelFileError."""
-    command = [sys.executable, "-P", "-m", __name__, str(source.absolute()), str(target), str(largest)]
-    seconds = _SECONDS + source.stat().st_size / _SLOWEST
+    seconds = math.ceil(_SECONDS + source.stat().st_size / _SLOWEST)
+    command = [sys.executable, "-P", "-m", __name__, str(source.absolute()), str(target), str(largest), str(seconds)]
+    endless = ModelFileError(f"{title} is damaged: HDF5 does not come to an end with it")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE * seconds)
     except subprocess.TimeoutExpired:
-        raise ModelFileError(f"{title} is damaged: HDF5 does not come to an end with it") from None
+        raise endless from None
+    if done.returncode == -getattr(signal, "SIGXCPU", 0) != 0:
+        raise endless
     if done.returncode < 0:
         raise ModelFileError(f"{title} is damaged: it makes HDF5 crash")
     if done.returncode:
@@ -90,16 +97,26 @@ class _Copying:
             raise ValueError("its arrays are far larger than the file")
 
 
-def _main(source: str, target: str, largest: str) -> None:
-    """In the other process."""
+def _main(source: str, target: str, largest: str, seconds: str) -> None:
+    """In the other process, which may compute for so many seconds once h5py is there."""
     import h5py
 
+    _limit(int(seconds))
     try:
         with h5py.File(source, "r") as old, h5py.File(target, "w", libver="latest") as new:
             _Copying(int(largest)).group(old, new)
     except Exception as error:  # h5py has no exception of its own for damage
         print(str(error).replace("\n", " "))
         sys.exit(1)
+
+
+def _limit(seconds: int) -> None:
+    """End this process when it has computed for so much longer, where the system can."""
+    with suppress(ImportError):
+        import resource
+
+        used = math.ceil(sum(os.times()[:2]))
+        resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, used + seconds + 1))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import signal
+import subprocess
 import sys
 import zipfile
 
@@ -532,7 +534,13 @@ def test_arrays_that_are_promised_but_not_held(tmp_path, suffix):
 @pytest.mark.filterwarnings("ignore")
 def test_what_crashes_or_stalls_hdf5_ends_with_an_error(tmp_path, monkeypatch):
     small().save(tmp_path / "model.h5")
-    monkeypatch.setattr(hdf5_copy, "_SECONDS", 0)
+    monkeypatch.setattr(hdf5_copy, "_PATIENCE", 0)
+    assert "does not come to an end" in _refused(tmp_path / "model.h5")
+    monkeypatch.undo()
+    spinning = "from snnc.frontend import hdf5_copy\nhdf5_copy._limit(1)\nwhile True: pass"
+    ended = subprocess.run([sys.executable, "-c", spinning], timeout=60)
+    assert ended.returncode == -signal.SIGXCPU
+    monkeypatch.setattr(hdf5_copy.subprocess, "run", lambda *_, **__: ended)
     assert "does not come to an end" in _refused(tmp_path / "model.h5")
     monkeypatch.undo()
     monkeypatch.setattr(sys, "executable", str(_crashing(tmp_path)))
