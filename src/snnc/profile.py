@@ -48,6 +48,7 @@ from .ir import (
     as_network,
 )
 from .passes.calibration import with_logits
+from .passes.conversion import is_of_sum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -297,7 +298,7 @@ def _join(analog: Network, spiking: Network) -> dict[str, str]:
 
 def _by_origin(network: Network, joined: Container[str]) -> dict[tuple[tuple[str, ...], Shape], str]:
     left = [network.populations[name] for name in _computing(network) if name not in joined]
-    left = [population for population in left if "lower-functions" not in population.origin.passes]  # parts of a sum
+    left = [population for population in left if not is_of_sum(population)]
     return {
         (population.origin.layers, population.shape): population.name for population in left if population.origin.layers
     }
