@@ -24,12 +24,12 @@ from snnc.passes.expansion import expansion
 from snnc.passes.instruments import CheckEquivalence
 from snnc.profile import profile
 
-IMAGE = (3, 4, 2)
+IMAGE = (2, 4, 2)
 X = {"x": weights(11, 12, *IMAGE)}
 
 
 def gated(
-    shape=(3, 4, 5), neuron=ir.Product(), deep=True, broadcast=False, output=True, biases=(None, None), drawn=weights
+    shape=(2, 4, 5), neuron=ir.Product(), deep=True, broadcast=False, output=True, biases=(None, None), drawn=weights
 ) -> Network:
     """A product of an image and what a rectifier makes of it, by a gate that is `deep`, or no deeper than the rectifier.
 
@@ -44,7 +44,7 @@ def gated(
         given = shape if source == "maps" else IMAGE
         if flat:
             return (ir.Dense(drawn(seed, int(np.prod(given)), channels, scale=0.5)),)
-        pool = (ir.AveragePool2D((3, 4), (3, 4)),) if size != shape else ()
+        pool = (ir.AveragePool2D((2, 4), (2, 4)),) if size != shape else ()
         return *pool, ir.Conv2D(drawn(seed, 1, 1, given[-1], channels))
 
     populations = [
@@ -93,7 +93,7 @@ def neurons(network: Network) -> dict[str, str]:
 
 @st.composite
 def networks(draw: st.DrawFn) -> Network:
-    shape = draw(st.sampled_from([(3, 4, 5), (3, 4, 1), (6,), (1,)]))
+    shape = draw(st.sampled_from([(2, 4, 5), (2, 4, 1), (6,), (1,)]))
     biases = [draw(st.sampled_from([None, weights(20, *shape), weights(21, shape[-1])])) for _ in range(2)]
     function = draw(st.sampled_from(["identity", "identity", "sigmoid", "square", "silu"]))
     network = gated(shape, ir.Product(function, 1.5), *(draw(st.booleans()) for _ in range(3)), biases)
@@ -113,13 +113,13 @@ def test_lowering_keeps_the_function(network, calibrated):
 
 @pytest.mark.parametrize("function", ["identity", "rsqrt", "reciprocal"])
 def test_the_instrument_holds_it_to_the_function(function):
-    network = gated(neuron=ir.Product(function), biases=(weights(9, 5), weights(10, 3, 4, 5) + 40))
+    network = gated(neuron=ir.Product(function), biases=(weights(9, 5), weights(10, *IMAGE[:2], 5) + 40))
     run([Canonicalise(), LowerProducts()], network, context(), [CheckEquivalence(X)])
     assert LowerProducts.keeps_function
 
 
 def test_text(assert_golden):
-    biased = gated(output=False, biases=(exact(9, 5), exact(10, 3, 4, 5)), drawn=exact_weights)
+    biased = gated(output=False, biases=(exact(9, 5), exact(10, 2, 4, 5)), drawn=exact_weights)
     assert_golden(lowered(biased, None), "lower-products")
     assert_golden(lowered(gated((6,), ir.Product("rsqrt"), drawn=exact_weights), None), "lower-products-at-an-output")
 
@@ -179,3 +179,86 @@ def test_rectifiers_in_place_of_products_keep_their_certified_error(a, b, pieces
     assert real <= sum(bounds) + 1e-5 * np.abs(x["a"] * x["b"]).max()
     assert sum(bounds) <= 2 * real
     assert sum(bounds) <= 1.25 * np.ptp(a) * np.ptp(b) / (4 * pieces**2)
+
+
+# To spikes.
+
+
+@pytest.mark.parametrize("pipeline", ["data-norm", "spike-norm"])
+def test_rate_codes_say_which_passes_help(pipeline):
+    for network, layers, passes in (
+        (gated(), "gate, times", "lower-products,lower-functions"),
+        (attention(), "attend", "lower-matmul,lower-products,lower-functions"),
+    ):
+        images = weights(11, 12, *network.populations["x"].shape)
+        with pytest.raises(ir.UnsupportedModelError, match=rf"from {layers}\).*run {passes} before {pipeline}"):
+            snnc.convert(network, pipeline, calibration=images, timesteps=4, progress=False)
+        snn = snnc.convert(network, f"{passes},{pipeline}", calibration=images, timesteps=4, progress=False)
+        assert {type(p.neuron).__name__ for p in snn.populations.values() if p.neuron.fires} == {"IntegrateFire"}
+
+
+def spiking(network: Network) -> Network:
+    """Few-spike neurons whose arithmetic is exact in the place of the analog ones."""
+
+    def neuron(old: ir.Neuron) -> ir.Neuron:
+        match old:
+            case ir.Input():
+                return ir.GradedInput()
+            case ir.Identity():
+                return ir.FewSpikeReadout()
+            case ir.Function():
+                return ir.FewSpikeFunction(7, 4.0, 1 / 64, old, signed=False)
+        return ir.FewSpike(3, 2.0, 1 / 8)
+
+    populations = [replace(p, neuron=neuron(p.neuron)) for p in network.populations.values()]
+    return dyadic.spiking(populations, network.connections, network.inputs, network.outputs, timesteps=7)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", [(2, 4, 5), (6,)])
+def test_backends_agree_spike_for_spike_on_squares(shape, backend):
+    network = spiking(lowered(gated(shape, broadcast=True, drawn=exact_weights), None))
+    images = dyadic.images(network)
+    compiled = snnc.compile(network, backend)
+    for order in ([0, 1, 2, 3, 4], [3, 0, 4, 2, 1]):
+        shown = {"x": images["x"][order]}
+        assert_same(compiled.simulate(shown, record=True), naive.simulate(network, shown))
+
+
+def test_the_engine_steps_rectifiers_in_place_of_products_as_the_equations_say():
+    """All but few spikes: sums of floats differ in their last bit, and a bit decides at a threshold."""
+    pipeline = "lower-products,lower-functions{pieces=8},data-norm{per-channel=true}"
+    network = snnc.convert(gated(broadcast=True), pipeline, calibration=X, timesteps=24, progress=False)
+    shown = {"x": X["x"][:4]}
+    ours, theirs = snnc.compile(network).simulate(shown, record=True), naive.simulate(network, shown)
+    apart = sum((ours.trains[name] != trains).sum() for name, trains in theirs.trains.items())
+    assert apart <= 1e-4 * sum(trains.size for trains in theirs.trains.values())
+    assert sum(trains.sum() for trains in theirs.trains.values()) > 10_000
+
+
+def test_squeeze_and_excitation_converges_on_integrate_and_fire_neurons():
+    network, images, expected = read("squeeze-excitation", 200)
+    errors = {}
+    for timesteps in (16, 64, 256):
+        pipeline = "lower-products,lower-functions{pieces=32},data-norm"
+        snn = snnc.convert(network, pipeline, calibration=images, timesteps=timesteps, progress=False)
+        found = snnc.compile(snn).predict(images[:32], progress=False)
+        errors[timesteps] = np.abs(found - expected[:32]).mean() / np.abs(expected).mean()
+    assert errors[16] > 1.5 * errors[64] > 2 * errors[256]
+    assert errors[256] < 0.02
+
+
+def test_outputs_are_not_clipped():
+    pipeline = "canonicalise,lower-products,lower-functions{pieces=4}"
+    network = snnc.run_pipeline(gated(), pipeline, calibration=X, progress=False)
+    parts = {name for name in network.populations if name.startswith("y")}
+    assert {"y", "y/sum/pieces", "y/difference/pieces"} <= parts
+    assert giving_outputs(network) == parts | {"z"}
+
+
+def test_profiles_take_no_square_for_the_product():
+    snn = snnc.convert(gated(output=False), "lower-products,few-spike{k=8}", calibration=X, progress=False)
+    found = profile(gated(output=False), snn, X, progress=False)
+    assert [layer.population for layer in found.layers] == ["maps", "gate", "z"]
+    assert (found.only_analog, found.only_spiking) == (("y",), ("y/difference", "y/sum"))
+    assert found.layers[-1].mean_error < 0.02 * found.layers[-1].mean_activation
