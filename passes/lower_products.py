@@ -29,10 +29,11 @@ class LowerProducts(Pass):
 
     r brings both sides to the same scale: r² is how far b spreads in the calibration images, from its smallest number
     to its largest, by how far a does. Rectifiers in place of squares, as by `lower-functions`, are then off by least:
-    by A·B / (4 · pieces²) in all, A and B being those spreads, if all of both come together. Without calibration r is 1.
+    by A·B / (4 · pieces²) in all, A and B being those spreads, if all of a comes with all of b. Without calibration r
+    is 1.
 
-    `lower-products,lower-functions` makes rectifiers of all neurons but products of matrices; with `lower-matmul` before
-    it, of these too. Few-spike and tracking neurons multiply as they are, and need none of it.
+    `lower-products,lower-functions` makes rectifiers of all neurons but products of matrices; with `lower-matmul`
+    before it, of these too. Few-spike and tracking neurons multiply as they are, and need none of it.
     """
 
     name: ClassVar[str] = "lower-products"
@@ -51,11 +52,12 @@ class LowerProducts(Pass):
 def _ratios(network: Network, context: Context) -> Mapping[str, float]:
     """r for every product."""
     found = [name for name in network.order if isinstance(network.populations[name].neuron, Product)]
-    factors = [Probe(name, 1, _function(network.populations[name])) for name in found]
-    spreads = ranges(network, context, [*map(Probe, found), *factors])
+    second = [Probe(name, 1, _function(network.populations[name])) for name in found]
+    spreads = ranges(network, context, [*map(Probe, found), *second])
     if spreads is None:
         return dict.fromkeys(found, 1.0)
-    return {name: _ratio(*sides) for name, *sides in zip(found, spreads[: len(found)], spreads[len(found) :], strict=True)}
+    sides = zip(spreads[: len(found)], spreads[len(found) :], strict=True)
+    return {name: _ratio(a, b) for name, (a, b) in zip(found, sides, strict=True)}
 
 
 def _ratio(a: Range, b: Range) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..ir import AnalogNeuron, Identity, Network, Population
 from .calibration import with_logits
@@ -19,7 +19,7 @@ class Probe:
 
     population: str
     port: int = 0
-    neuron: AnalogNeuron = Identity()
+    neuron: AnalogNeuron = field(default_factory=Identity)
 
 
 def ranges(network: Network, context: Context, probes: Sequence[Probe]) -> list[Range] | None:

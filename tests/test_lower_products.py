@@ -28,10 +28,13 @@ IMAGE = (2, 4, 2)
 X = {"x": weights(11, 12, *IMAGE)}
 
 
+PRODUCT = ir.Product()
+
+
 def gated(
-    shape=(2, 4, 5), neuron=ir.Product(), deep=True, broadcast=False, output=True, biases=(None, None), drawn=weights
+    shape=(2, 4, 5), neuron=PRODUCT, deep=True, broadcast=False, output=True, biases=(None, None), drawn=weights
 ) -> Network:
-    """A product of an image and what a rectifier makes of it, by a gate that is `deep`, or no deeper than the rectifier.
+    """A product of an image and what a rectifier makes of it, by a gate that is `deep`, or as deep as the rectifier.
 
     Images may have one gate for all positions. The product is an output if asked for, and two populations read it.
     """
@@ -147,11 +150,11 @@ def test_networks_without_them_are_handed_on():
 # To rectifiers.
 
 
-def of_two(neuron=ir.Product()) -> Network:
+def of_two() -> Network:
     """The product of two inputs."""
     inputs = [Population(name, (1,), ir.Input()) for name in ("a", "b")]
     edges = [Connection("a", "y"), Connection("b", "y", port=1)]
-    return Network([*inputs, Population("y", (1,), neuron)], edges, ["a", "b"], ["y"])
+    return Network([*inputs, Population("y", (1,), PRODUCT)], edges, ["a", "b"], ["y"])
 
 
 def grid(a: tuple[float, float], b: tuple[float, float], points: int) -> dict[str, np.ndarray]:
@@ -165,9 +168,8 @@ def grid(a: tuple[float, float], b: tuple[float, float], points: int) -> dict[st
     [((-1, 1), (-1, 1), 16), ((-30, 50), (0.2, 0.9), 16), ((-0.01, 0.02), (-7, -5), 8), ((0, 3), (99, 101), 12)],
 )
 def test_rectifiers_in_place_of_products_keep_their_certified_error(a, b, pieces):
-    after = snnc.run_pipeline(
-        of_two(), f"canonicalise,lower-products,lower-functions{{pieces={pieces}}}", calibration=grid(a, b, 2), progress=False
-    )
+    pipeline = f"canonicalise,lower-products,lower-functions{{pieces={pieces}}}"
+    after = snnc.run_pipeline(of_two(), pipeline, calibration=grid(a, b, 2), progress=False)
     ratio = np.sqrt(np.ptp(b) / np.ptp(a))
     bounds = []
     for sign in (-1, 1):
