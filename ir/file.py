@@ -101,7 +101,7 @@ def _network(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Networ
 
 def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, (Record, Origin)):
-        told = [f for f in fields(value) if not ("later" in f.metadata and getattr(value, f.name) is f.default)]
+        told = [f for f in fields(value) if not ("later" in f.metadata and _is(getattr(value, f.name), f.default))]
         return {"class": type(value).__name__} | {f.name: _encode(getattr(value, f.name), arrays) for f in told}
     if isinstance(value, np.ndarray):
         key = f"{len(arrays):06d}"
@@ -110,6 +110,11 @@ def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, tuple):
         return [_encode(item, arrays) for item in value]
     return value
+
+
+def _is(value: Any, default: Any) -> bool:
+    """Whether a field has its default, which is never an array."""
+    return not isinstance(value, np.ndarray) and bool(value == default)
 
 
 def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:

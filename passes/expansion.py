@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..ir import FUNCTIONS, FunctionDefinition
+from ..ir.functions import at_most
 from .enclosure import enclosure
 
 LARGEST_PIECES = 256
@@ -68,12 +69,6 @@ class Expansion:
         first, last = self.knots[0], self.knots[-1]
         beyond = self.left * np.minimum(x - first, 0) + self.right * np.maximum(x - last, 0)
         return np.asarray(np.interp(x, self.knots, self.values) + beyond)
-
-
-def at_most(bound: float) -> str:
-    """A bound to two digits, rounded up."""
-    digit = 10.0 ** (math.floor(math.log10(bound)) - 1) if bound > 0 else 1.0
-    return f"{math.ceil(bound / digit) * digit:.2g}"
 
 
 def expansion(

@@ -24,6 +24,7 @@ from ..ir import (
     Stage,
     UnsupportedModelError,
 )
+from ..ir.functions import at_most
 from .canonicalise import Canonicalise
 from .expansion import LARGEST_PIECES, Expansion, ExpansionError, expansion, tends_to_lines
 from .manager import Context, Pass
@@ -136,7 +137,7 @@ def _ranges(network: Network, context: Context, names: Sequence[str]) -> Mapping
 
 
 def _lowered(rewrite: Rewrite, line: Expansion) -> Sum:
-    """The broken line of what `rewrite.old` takes in."""
+    """The broken line of what `rewrite.old` takes in. The first of its populations keeps the error of them all."""
     x, name = rewrite.summed(), rewrite.old.name
     knots, values = np.array(line.knots), np.array(line.values)
     base = int(np.abs(knots).argmin())
@@ -144,15 +145,19 @@ def _lowered(rewrite: Rewrite, line: Expansion) -> Sum:
     widths = np.concatenate([-np.diff(knots)[:base], np.diff(knots)[base:]])
     rises = np.concatenate([-np.diff(values)[:base], np.diff(values)[base:]])
     total = replace(x, terms=(), bias=np.full(x.shape[-1:], values[base], np.float32))
+    error: float | None = float(at_most(line.bound))
     if len(starts):
-        pieces = rewrite.population(f"{name}/pieces", Clip(1.0), _spread(x, 1 / widths, -starts / widths))
+        spread = _spread(x, 1 / widths, -starts / widths)
+        pieces, error = rewrite.population(f"{name}/pieces", Clip(1.0), spread, error=error), None
         for term in _gathered(pieces, rises):
             total = total.plus(term)
     if line.left:
-        beyond = rewrite.population(f"{name}/left", Relu(), x.scaled(-1.0).shifted(float(knots[0])))
+        outwards = x.scaled(-1.0).shifted(float(knots[0]))
+        beyond, error = rewrite.population(f"{name}/left", Relu(), outwards, error=error), None
         total = total.plus(beyond.scaled(-line.left))
     if line.right:
-        beyond = rewrite.population(f"{name}/right", Relu(), x.shifted(-float(knots[-1])))
+        outwards = x.shifted(-float(knots[-1]))
+        beyond = rewrite.population(f"{name}/right", Relu(), outwards, error=error)
         total = total.plus(beyond.scaled(line.right))
     return total
 

@@ -26,8 +26,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from . import functions
 from .backend.compiled import Recording, track
 from .backend.onnxruntime import CompiledAnalog, CompiledEngine
+from .functions import Computation, computations
 from .ir import (
     DataError,
     FewSpikeFunction,
@@ -102,7 +104,8 @@ class Profile:
 
     Inputs are among them if they spike: what they decode to is compared with the images. In a few-spike network
     `timesteps` is the length of a phase.
-    `only_analog` and `only_spiking` name the populations that have no counterpart in the other network.
+    `only_analog` and `only_spiking` name the populations that have no counterpart in the other network. `functions`
+    says how the spiking network computes what is more than a rectifier.
     """
 
     timesteps: int
@@ -110,6 +113,7 @@ class Profile:
     layers: tuple[LayerProfile, ...]
     only_analog: tuple[str, ...]
     only_spiking: tuple[str, ...]
+    functions: tuple[Computation, ...] = ()
 
 
 def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = True) -> Profile:
@@ -146,6 +150,7 @@ def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = Tr
         tuple(tally.result() for tally in tallies),
         _unjoined(analog, set(pairs.values())),
         _unjoined(spiking, pairs),
+        computations(spiking),
     )
 
 
@@ -244,13 +249,14 @@ def to_table(profile: Profile) -> Table:
 
 
 def to_json(profile: Profile) -> dict[str, Any]:
-    """The profile as JSON takes it: every number of every layer, without the sample."""
+    """The profile as JSON takes it: every number of every layer, without the sample; `functions` if there are any."""
     return {
         "timesteps": profile.timesteps,
         "images": profile.images,
         "layers": [_layer_json(layer) for layer in profile.layers],
         "only_analog": list(profile.only_analog),
         "only_spiking": list(profile.only_spiking),
+        **({"functions": functions.to_json(profile.functions)} if profile.functions else {}),
     }
 
 
