@@ -207,10 +207,10 @@ class _Tube:
         return int(outside[-1]) + 1 if len(outside) else 0
 
     def _crossing(self, error: float) -> tuple[float, float] | None:
-        """Where both lines meet, if they are within the tube up to there and from there on."""
-        if self.left is None or self.right is None or self.left[0] == self.right[0]:
+        """Where both lines meet, if they are within the tube up to there and from there on; one line is bent at 0."""
+        if self.left is None or self.right is None or (self.left != self.right and self.left[0] == self.right[0]):
             return None
-        x = (self.right[1] - self.left[1]) / (self.left[0] - self.right[0])
+        x = 0.0 if self.left == self.right else (self.right[1] - self.left[1]) / (self.left[0] - self.right[0])
         line = np.where(self.x < x, _at(self.left, self.x), _at(self.right, self.x))
         return (x, self.left[0] * x + self.left[1]) if (np.abs(line - self.y) <= error).all() else None
 

@@ -86,7 +86,7 @@ def to_table(found: Sequence[Computation]) -> Table:
     table = Table(
         title=f"functions: {total:,} evaluations per image",
         title_justify="left",
-        caption=_CAPTION,
+        caption="\n".join(_CAPTIONS[how] for how in _HOW if any(each.computed == how for each in found)),
         caption_justify="left",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
@@ -108,10 +108,10 @@ def to_table(found: Sequence[Computation]) -> Table:
 
 
 _HOW = {"soma": "in the soma", "expanded": "by rectifiers"}
-_CAPTION = (
-    "in the soma: off by what spikes round, within what they reach (of a steady input, where they track it)\n"
-    "by rectifiers: certified, for inputs as in calibration; spikes round the rectifiers, too"
-)
+_CAPTIONS = {
+    "soma": "in the soma: what spikes round off within their reach, of a steady input where they track it",
+    "expanded": "by rectifiers: certain for inputs as in calibration, before spikes round the rectifiers",
+}
 
 
 def to_json(found: Sequence[Computation]) -> list[dict[str, Any]]:

@@ -50,7 +50,7 @@ _NOTES: dict[type[Neuron], tuple[str, str, str]] = {
         "functions beyond rectifiers",
         "a rate code says nothing but rectifiers",
         "nothing to do: few-spike, then the default, applies them as they are; or run `lower-functions`, which makes "
-        "rectifiers of them within an error that it says, after `lower-products` if there are products",
+        "rectifiers of them within an error that it says, behind `lower-matmul,lower-products` if there are products",
     ),
     Softmax: (
         "softmax",
