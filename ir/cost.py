@@ -55,10 +55,9 @@ def readable(size: int) -> str:
 
 def _evaluations(population: Population, network: Network) -> int:
     neuron = population.neuron
-    soma = neuron.soma if isinstance(neuron, SpikingNeuron) else None
-    if not isinstance(soma, SomaNeuron):
+    if not isinstance(neuron, SpikingNeuron) or not isinstance(neuron.soma, SomaNeuron):
         return 0
-    once = soma.products if isinstance(soma, MatMul) else population.size
+    once = neuron.soma.products if isinstance(neuron.soma, MatMul) else population.size
     return once if neuron.phased else once * (network.timesteps or 0)
 
 
