@@ -11,7 +11,7 @@ from reference import analog
 
 import snnc
 from snnc import ir
-from snnc.functions import computations, to_json
+from snnc.functions import to_json
 from snnc.ir import Connection, Network, Origin, Population
 from snnc.ir.cost import function_evaluations
 from snnc.profile import profile
@@ -178,7 +178,7 @@ def test_the_error_in_the_soma_is_at_most_what_is_said_and_no_less(pipeline):
     )
     images = weights(12, 400, *IMAGE, scale=1.5)
     snn = snnc.convert(one, pipeline, calibration=images, timesteps=24, progress=False)
-    (found,) = computations(snn)
+    (found,) = snnc.computations(snn)
     decoded = snnc.compile(snn).predict(images, progress=False)
     real = np.abs(decoded - analog(one, {"x": images})["y"]).max()
     assert real <= found.error * (1 + 1e-4)
@@ -189,7 +189,7 @@ def test_the_error_in_the_soma_is_at_most_what_is_said_and_no_less(pipeline):
 
 
 def test_every_function_is_listed_with_how_it_is_computed():
-    soma = computations(converted("few-spike{k=5}"))
+    soma = snnc.computations(converted("few-spike{k=5}"))
     assert [(each.population, each.layers, each.function, each.evaluations) for each in soma] == [
         ("maps", ("conv", "act"), "silu", 48),
         ("gate", ("gate",), "sigmoid", 3),
@@ -197,10 +197,11 @@ def test_every_function_is_listed_with_how_it_is_computed():
         ("scores", ("attend",), "product of matrices", 192),
     ]
     assert {each.computed for each in soma} == {"soma"}
-    expanded = computations(converted(f"{EXPANDED},data-norm"))
+    assert str(soma[0]).startswith("maps: silu, in the soma, off by at most 0.0")
+    expanded = snnc.computations(converted(f"{EXPANDED},data-norm"))
     assert {each.computed for each in expanded} == {"expanded"}
     assert [each.evaluations for each in expanded] == [0] * 8
-    assert computations(everything()) == ()
+    assert snnc.computations(everything()) == ()
     assert json.loads(json.dumps(to_json(soma)))[0] == {
         "population": "maps",
         "layers": ["conv", "act"],
@@ -215,7 +216,7 @@ def test_profiles_have_it():
     for pipeline in ("few-spike{k=5}", f"{EXPANDED},data-norm"):
         snn = converted(pipeline)
         found = profile(everything(), snn, X, progress=False)
-        assert found.functions == computations(snn) != ()
+        assert found.functions == snnc.computations(snn) != ()
         assert profile_json(found)["functions"] == to_json(found.functions)
     plain = rectified()
     assert "functions" not in profile_json(profile(plain, converted("data-norm", plain), X, progress=False))
@@ -257,11 +258,11 @@ def test_commands_say_it(folder, snnc_command):
         assert title in words(err)
         network = snnc.load("net.snn")
         assert out == str(network)
-        assert all(words(f"{each.population} {each.function}") in words(err) for each in computations(network)[:3])
+        assert all(words(f"{each.population} {each.function}") in words(err) for each in snnc.computations(network)[:3])
         _, out, _ = snnc_command("profile", "gates.snn", "net.snn", "--data", "data.npz")
         assert title in words(out)
         _, out, _ = snnc_command("profile", "gates.snn", "net.snn", "--data", "data.npz", "--json")
-        assert len(json.loads(out)["functions"]) == len(computations(network))
+        assert len(json.loads(out)["functions"]) == len(snnc.computations(network))
 
 
 def test_commands_say_nothing_of_rectifiers(folder, snnc_command):

@@ -141,6 +141,15 @@ def test_a_product_with_itself_is_one_square():
     assert neurons(lowered(sigmoid)) == {"y/sigmoid": "sigmoid"} | two
 
 
+@pytest.mark.parametrize("b", [(0, 0), (0, 1)])
+def test_factors_that_have_no_spread_or_no_end_are_left_at_their_scale(b):
+    network = of_two(ir.Product("reciprocal" if any(b) else "identity"))
+    squares = lowered(network, grid((-3, 3), b, 2))
+    for half in ("sum", "difference"):
+        (edge,) = (edge for edge in squares.incoming(f"y/{half}") if edge.source == "a")
+        assert edge.operators[0].factor == 0.5
+
+
 def test_networks_without_them_are_handed_on():
     network = lowered(gated())
     assert run([LowerProducts()], network, Context()) is network
@@ -149,11 +158,11 @@ def test_networks_without_them_are_handed_on():
 # To rectifiers.
 
 
-def of_two() -> Network:
+def of_two(neuron=PRODUCT) -> Network:
     """The product of two inputs."""
     inputs = [Population(name, (1,), ir.Input()) for name in ("a", "b")]
     edges = [Connection("a", "y"), Connection("b", "y", port=1)]
-    return Network([*inputs, Population("y", (1,), PRODUCT)], edges, ["a", "b"], ["y"])
+    return Network([*inputs, Population("y", (1,), neuron)], edges, ["a", "b"], ["y"])
 
 
 def grid(a: tuple[float, float], b: tuple[float, float], points: int) -> dict[str, np.ndarray]:

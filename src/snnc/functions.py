@@ -34,6 +34,11 @@ class Computation:
     evaluations: int
 
     def __str__(self) -> str:
+        return f"{self.population}: {self.how}"
+
+    @property
+    def how(self) -> str:
+        """What is computed, where, and how far off, in a line."""
         return f"{self.function}, {_HOW[self.computed]}, off by at most {at_most(self.error)}"
 
 

@@ -147,7 +147,7 @@ def _pair(letter: str, pair: Pair) -> str:
 
 def _population(population: Population, computed: Computation | None) -> dict[str, Any]:
     neuron = population.neuron
-    functions = [{"name": "function", "text": str(computed)}] if computed else []
+    functions = [{"name": "function", "text": computed.how}] if computed else []
     return {
         "name": population.name,
         "shape": population.shape,
