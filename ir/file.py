@@ -20,7 +20,7 @@ from .errors import NetworkFileError, SnncError
 from .network import Connection, Network, Origin, Population
 from .neurons import NEURONS
 from .operators import OPERATORS
-from .record import Record
+from .record import Record, is_default
 from .verify import verify
 
 VERSION = 2  # 1 had no ports; all of its files are read
@@ -101,7 +101,9 @@ def _network(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Networ
 
 def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, (Record, Origin)):
-        told = [f for f in fields(value) if not ("later" in f.metadata and _is(getattr(value, f.name), f.default))]
+        told = [
+            f for f in fields(value) if not ("later" in f.metadata and is_default(getattr(value, f.name), f.default))
+        ]
         return {"class": type(value).__name__} | {f.name: _encode(getattr(value, f.name), arrays) for f in told}
     if isinstance(value, np.ndarray):
         key = f"{len(arrays):06d}"
@@ -110,11 +112,6 @@ def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, tuple):
         return [_encode(item, arrays) for item in value]
     return value
-
-
-def _is(value: Any, default: Any) -> bool:
-    """Whether a field has its default, which is never an array."""
-    return not isinstance(value, np.ndarray) and bool(value == default)
 
 
 def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -24,7 +24,7 @@ from .errors import NetworkTextError, VerificationError
 from .network import Connection, Network, Origin, Population
 from .neurons import NEURONS, Neuron
 from .operators import OPERATORS, Operator
-from .record import Record
+from .record import Record, is_default
 
 _PLAIN = re.compile(r"[\w./#@+-]+")
 _TOKEN = re.compile(
@@ -86,7 +86,7 @@ def name_text(name: str) -> str:
 def value_text(value: Any) -> str:
     """A field's value as the text form prints it; a record prints the fields that are not at their default."""
     if isinstance(value, Record):
-        shown = (f for f in fields(value) if not _is_default(getattr(value, f.name), f.default))
+        shown = (f for f in fields(value) if not is_default(getattr(value, f.name), f.default))
         return f"{type(value).__name__}({', '.join(f'{f.name}={value_text(getattr(value, f.name))}' for f in shown)})"
     if isinstance(value, np.ndarray):
         digest = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()[:8]
@@ -103,10 +103,6 @@ def value_text(value: Any) -> str:
 def _quoted(text: str) -> str:
     """A string as in JSON; what cannot be seen, ends a line or turns it round is escaped."""
     return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in json.dumps(text, ensure_ascii=False))
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    return default is not MISSING and not isinstance(value, np.ndarray) and bool(value == default)
 
 
 def _from(origin: Origin) -> str:

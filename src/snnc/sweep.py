@@ -35,8 +35,8 @@ class Point:
     `accuracy` is a share of the images, by output. `spikes_per_image` are those of all populations that fire, inputs
     too; `synaptic_operations_per_image` the synapses that they cross (`snnc.ir.cost`), to which graded inputs add
     nothing; `function_evaluations_per_image` what neurons evaluate beside that, where they are more than rectifiers.
-    `seconds` is how long all images took. In a few-spike network T is the length of a phase, and an
-    answer takes one phase for every layer; in others it takes T steps, plus one for every layer.
+    `seconds` is how long all images took. In a few-spike network T is the length of a phase, and an answer takes one
+    phase for every layer; in others it takes T steps, plus one for every layer.
     """
 
     pipeline: str
