@@ -277,3 +277,19 @@ def test_profiles_take_no_square_for_the_product():
     assert [layer.population for layer in found.layers] == ["maps", "gate", "z"]
     assert (found.only_analog, found.only_spiking) == (("y",), ("y/difference", "y/sum"))
     assert found.layers[-1].mean_error < 0.02 * found.layers[-1].mean_activation
+
+
+@pytest.mark.parametrize("name", ["layer norm", "causal attention"])
+def test_all_that_keras_multiplies_becomes_rectifiers(name):
+    """With four times as many the error is a sixteenth; and integrate-and-fire neurons take them."""
+    network, images, expected = read(name, 64)
+    errors = []
+    for pieces in (8, 32):
+        pipeline = f"{snnc.LOWERING},lower-matmul,lower-products,lower-functions{{pieces={pieces}}}"
+        lower = snnc.run_pipeline(network, f"canonicalise,{pipeline}", calibration=images, progress=False)
+        found = snnc.compile(lower).predict(images, progress=False)
+        errors.append(np.abs(found - expected).mean() / np.abs(expected).mean())
+    assert errors[0] < 0.1
+    assert errors[1] < errors[0] / 10
+    snn = snnc.convert(network, f"{pipeline},data-norm", calibration=images, timesteps=4, progress=False)
+    assert {type(p.neuron).__name__ for p in snn.populations.values() if p.neuron.fires} == {"IntegrateFire"}
