@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .network import Connection, Network
-from .neurons import MatMul
+from .network import Connection, Network, Population
+from .neurons import MatMul, SomaNeuron, SpikingNeuron
 from .operators import AveragePool2D, Conv2D, Dense, Operator, Scale
 from .windows import windows
 
@@ -29,6 +29,16 @@ def synaptic_operations(network: Network, spike_counts: Mapping[str, np.ndarray]
     return sum(_crossed(connection, spike_counts[connection.source]) for connection in counted)
 
 
+def function_evaluations(network: Network) -> Mapping[str, int]:
+    """How often an image makes neurons evaluate functions, by population: those of which the soma is no rectifier.
+
+    A few-spike neuron does so once, one that tracks the mean of its input in each of T steps. A product of two numbers
+    counts as one, with the function of a factor, if any, and a product of matrices as all its multiplications.
+    """
+    counts = {name: _evaluations(population, network) for name, population in network.populations.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
 def products_text(matrices: MatMul) -> str:
     """How many products of two numbers a product of matrices is, and what memory these take in GeNN, for people."""
     sizes = "·".join(map(str, matrices.sizes))
@@ -41,6 +51,14 @@ def readable(size: int) -> str:
         return f"{size} B"
     power = min(int(math.log2(size)) // 10, 4)
     return f"{size / 1024**power:.1f} {'KMGT'[power - 1]}iB"
+
+
+def _evaluations(population: Population, network: Network) -> int:
+    neuron = population.neuron
+    if not isinstance(neuron, SpikingNeuron) or not isinstance(neuron.soma, SomaNeuron):
+        return 0
+    once = neuron.soma.products if isinstance(neuron.soma, MatMul) else population.size
+    return once if neuron.phased else once * (network.timesteps or 0)
 
 
 def _crossed(connection: Connection, counts: np.ndarray) -> int:

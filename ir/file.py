@@ -20,7 +20,7 @@ from .errors import NetworkFileError, SnncError
 from .network import Connection, Network, Origin, Population
 from .neurons import NEURONS
 from .operators import OPERATORS
-from .record import Record
+from .record import Record, is_default
 from .verify import verify
 
 VERSION = 2  # 1 had no ports; all of its files are read
@@ -103,7 +103,9 @@ def _network(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Networ
 
 def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, (Record, Origin)):
-        told = [f for f in fields(value) if not ("later" in f.metadata and getattr(value, f.name) is f.default)]
+        told = [
+            f for f in fields(value) if not ("later" in f.metadata and is_default(getattr(value, f.name), f.default))
+        ]
         return {"class": type(value).__name__} | {f.name: _encode(getattr(value, f.name), arrays) for f in told}
     if isinstance(value, np.ndarray):
         key = f"{len(arrays):06d}"

@@ -131,6 +131,12 @@ def register(definition: FunctionDefinition) -> FunctionDefinition:
     return definition
 
 
+def at_most(bound: float) -> str:
+    """A bound of an error for people: to two digits, rounded up."""
+    digit = 10.0 ** (math.floor(math.log10(bound)) - 1) if bound > 0 else 1.0
+    return f"{math.ceil(bound / digit) * digit:.2g}"
+
+
 _SOFTPLUS = "max(x, 0) + log(1 + exp(-abs(x)))"
 _SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 _TINY = 1e-30  # in place of what has no logarithm and no root

@@ -25,18 +25,25 @@ class Origin:
     """Where a part of the network comes from.
 
     `layers` are the source's own layers (Keras layer paths, or ONNX node names), in the order in which
-    they act; `passes` are the passes that made or changed the part.
+    they act; `passes` are the passes that made or changed the part. Where a pass put it in place of a function, as
+    rectifiers in place of `silu`, `function` is that, and `error` how far it is off at most, in units of the ANN's
+    activations.
     """
 
     layers: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
+    function: str = field(default="", metadata=LATER)
+    error: float = field(default=0.0, metadata=LATER)
 
     def merge(self, *others: Origin) -> Origin:
-        """This origin and `others`, in order, each layer and pass once."""
+        """This origin and `others`, in order, each layer and pass once; of their functions the one of largest error."""
         origins = (self, *others)
+        worst = max((o for o in origins if o.function), key=lambda o: o.error, default=Origin())
         return Origin(
             tuple(dict.fromkeys(layer for o in origins for layer in o.layers)),
             tuple(dict.fromkeys(name for o in origins for name in o.passes)),
+            worst.function,
+            worst.error,
         )
 
     def by(self, pass_name: str) -> Origin:

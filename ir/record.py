@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,11 @@ class Record:
 
     def __hash__(self) -> int:
         raise TypeError(f"{type(self).__name__} holds arrays and cannot be hashed; use its name as a key")
+
+
+def is_default(value: Any, default: Any) -> bool:
+    """Whether a field's value is its default, which is never an array."""
+    return default is not MISSING and not isinstance(value, np.ndarray) and bool(value == default)
 
 
 def _normalise(value: Any) -> Any:

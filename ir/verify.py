@@ -24,7 +24,7 @@ from .arguments import as_network, is_whole, shown
 from .errors import ShapeError, VerificationError
 from .folding import fold
 from .functions import FUNCTIONS
-from .network import Connection, Network, Population
+from .network import Connection, Network, Origin, Population
 from .neurons import (
     FewSpike,
     FewSpikeNeuron,
@@ -110,6 +110,7 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
                 yield f"has no incoming connections at port {port}, and no bias"
     yield from _neuron_shape(population)
     yield from _not_finite(neuron)
+    yield from _origin_faults(population.origin)
     soma = neuron.soma if isinstance(neuron, SpikingNeuron) else None
     if soma:
         yield from _not_finite(soma)
@@ -177,6 +178,12 @@ def _tracking_fields(neuron: Tracking) -> Iterator[str]:
         yield f"cannot compute {type(neuron.computes).__name__}"
 
 
+def _origin_faults(origin: Origin) -> Iterator[str]:
+    error = origin.error
+    if not (isinstance(origin.function, str) and isinstance(error, (int, float)) and 0 <= error < math.inf):
+        yield f"comes within {shown(error)} of {shown(origin.function)}, which is no error of a function"
+
+
 def _edges(network: Network) -> Iterator[str]:
     for connection in network.connections:
         for fault in _connection_faults(network, connection):
@@ -186,6 +193,7 @@ def _edges(network: Network) -> Iterator[str]:
 def _connection_faults(network: Network, connection: Connection) -> Iterator[str]:
     if connection.delay < 0:
         yield f"delay {connection.delay} is negative"
+    yield from _origin_faults(connection.origin)
     for operator in connection.operators:
         if not isinstance(operator, Operator):
             yield f"{operator!r} is not an operator"

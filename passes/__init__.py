@@ -10,6 +10,7 @@ from .leaky_relu import LowerLeakyRelu
 from .lower_functions import LowerFunctions
 from .lower_matmul import LowerMatMul
 from .lower_max_pool import LowerMaxPool
+from .lower_products import LowerProducts
 from .manager import Adjust, Context, Drive, Instrument, Pass, run
 from .pipeline import as_passes, parse, to_text
 from .registry import Documentation, document, known_passes
@@ -32,6 +33,7 @@ __all__ = [
     "LowerLeakyRelu",
     "LowerMatMul",
     "LowerMaxPool",
+    "LowerProducts",
     "Pass",
     "SpikeNorm",
     "SplitSigns",

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import networkx as nx
 
-from ..ir import Connection, Conv2D, Dense, Network, Operator, Scale, Stage, fold
+from ..ir import Connection, Conv2D, Dense, Network, Operator, Scale, Shape, Stage, fold
 from .manager import Context, Pass
 
 
@@ -29,22 +29,26 @@ class Canonicalise(Pass):
         network = _without_dead_ends(network)
         connections: list[Connection] = []
         for connection in network.connections:
-            operators = fold(connection.operators, network.populations[connection.source].shape)
+            shape = network.populations[connection.source].shape
+            operators = fold(connection.operators, shape)
             delay = network.aligned(connection.source, connection.target)
             changed = (*map(type, operators), delay) != (*map(type, connection.operators), connection.delay)
             origin = connection.origin.by(self.name) if changed else connection.origin
-            _append(connections, replace(connection, operators=operators, delay=delay, origin=origin), self.name)
+            _append(connections, replace(connection, operators=operators, delay=delay, origin=origin), shape, self.name)
         return network.replace(connections=connections)
 
 
-def _append(connections: list[Connection], connection: Connection, by: str) -> None:
-    """Add a connection to the list; where a parallel one differs in nothing but its weight or last factor, add them."""
+def _append(connections: list[Connection], connection: Connection, shape: Shape, by: str) -> None:
+    """Add a connection to the list; where a parallel one differs in nothing but its weight or last factor, add them.
+
+    `shape` is that of their source.
+    """
     for place, other in enumerate(connections):
         if (other.source, other.target, other.port) == (connection.source, connection.target, connection.port):
             total = _added(other.operators, connection.operators)
             if total is not None:
                 origin = other.origin.merge(connection.origin).by(by)
-                connections[place] = replace(other, operators=total, origin=origin)
+                connections[place] = replace(other, operators=fold(total, shape), origin=origin)
                 return
     connections.append(connection)
 

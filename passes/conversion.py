@@ -41,7 +41,13 @@ from .manager import Context, Pass
 _SHOWN = 8  # channels that are named
 _WIDE = 256  # times the median of a function: hardly a code says both
 _HUGE = 1e4  # what such a function reaches near its pole
-_LOWERED_BY = {"Function": "lower-functions", "LeakyRelu": "lower-leaky-relu", "MaxPool2D": "lower-max-pool"}
+_LOWERED_BY = {
+    "Function": "lower-functions",
+    "LeakyRelu": "lower-leaky-relu",
+    "MatMul": "lower-matmul,lower-products,lower-functions",
+    "MaxPool2D": "lower-max-pool",
+    "Product": "lower-products,lower-functions",
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ class Conversion(Pass):
             f"{', '.join(network.populations[name].origin.layers) or name} ({_channels(maximum)})"
             for name, maximum in largest.items()
             if (not maximum.any() or (len(network.populations[name].shape) == 3 and not maximum.all()))
-            and not _is_made_of_function(network.populations[name])
+            and not is_of_sum(network.populations[name])
         ]
         if silent:
             warnings.warn(
@@ -193,8 +199,8 @@ def scores(neuron: Neuron) -> Literal["classes", "labels"]:
 def giving_outputs(network: Network) -> frozenset[str]:
     """The populations whose activations are the network's outputs as they are: what clips one of them clips an output.
 
-    Besides the outputs themselves, those that a readout only gathers, and what max pooling or a function at the end was
-    lowered to.
+    Besides the outputs themselves, those that a readout only gathers, and what max pooling, a function or a product at
+    the end was lowered to.
     """
     found, pending = set(), list(network.outputs)
     while pending:
@@ -202,15 +208,16 @@ def giving_outputs(network: Network) -> frozenset[str]:
         found.add(name)
         population = network.populations[name]
         pools = "lower-max-pool" in population.origin.passes
-        sums = pools or _is_made_of_function(population)
+        sums = pools or is_of_sum(population)
         for edge in network.incoming(name) if pools or population.neuron.is_readout else ():
             if edge.source not in found and (sums or all(map(_only_moves, edge.operators))):
                 pending.append(edge.source)
     return frozenset(found)
 
 
-def _is_made_of_function(population: Population) -> bool:
-    return "lower-functions" in population.origin.passes
+def is_of_sum(population: Population) -> bool:
+    """Whether a population is one of those whose sum is in place of a function or of a product, or that sum."""
+    return not {"lower-functions", "lower-products"}.isdisjoint(population.origin.passes)
 
 
 def _only_moves(operator: Operator) -> bool:

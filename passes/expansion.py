@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..ir import FUNCTIONS, FunctionDefinition
+from ..ir.functions import at_most
 from .enclosure import enclosure
 
 LARGEST_PIECES = 256
@@ -68,12 +69,6 @@ class Expansion:
         first, last = self.knots[0], self.knots[-1]
         beyond = self.left * np.minimum(x - first, 0) + self.right * np.maximum(x - last, 0)
         return np.asarray(np.interp(x, self.knots, self.values) + beyond)
-
-
-def at_most(bound: float) -> str:
-    """A bound to two digits, rounded up."""
-    digit = 10.0 ** (math.floor(math.log10(bound)) - 1) if bound > 0 else 1.0
-    return f"{math.ceil(bound / digit) * digit:.2g}"
 
 
 def expansion(
@@ -212,10 +207,10 @@ class _Tube:
         return int(outside[-1]) + 1 if len(outside) else 0
 
     def _crossing(self, error: float) -> tuple[float, float] | None:
-        """Where both lines meet, if they are within the tube up to there and from there on."""
-        if self.left is None or self.right is None or self.left[0] == self.right[0]:
+        """Where both lines meet, if they are within the tube up to there and from there on; one line is bent at 0."""
+        if self.left is None or self.right is None or (self.left != self.right and self.left[0] == self.right[0]):
             return None
-        x = (self.right[1] - self.left[1]) / (self.left[0] - self.right[0])
+        x = 0.0 if self.left == self.right else (self.right[1] - self.left[1]) / (self.left[0] - self.right[0])
         line = np.where(self.x < x, _at(self.left, self.x), _at(self.right, self.x))
         return (x, self.left[0] * x + self.left[1]) if (np.abs(line - self.y) <= error).all() else None
 

@@ -13,7 +13,6 @@ from ..ir import (
     Clip,
     Conv2D,
     Function,
-    Identity,
     Network,
     Operator,
     Pick,
@@ -25,15 +24,14 @@ from ..ir import (
     Stage,
     UnsupportedModelError,
 )
-from .calibration import with_logits
+from ..ir.functions import at_most
 from .canonicalise import Canonicalise
 from .expansion import LARGEST_PIECES, Expansion, ExpansionError, expansion, tends_to_lines
 from .manager import Context, Pass
+from .ranges import Probe, Range, ranges
 from .rewrite import Rewrite, Sum
 
 _MARGIN = 0.05  # beyond the range that calibration shows, on either side, as a share of it
-
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -128,46 +126,18 @@ def _described(population: Population) -> str:
 
 def _ranges(network: Network, context: Context, names: Sequence[str]) -> Mapping[str, Range]:
     """The smallest and the largest summed input of populations that calibration shows."""
-    if not names:
-        return {}
-    if context.activations is None or context.calibration is None:
+    found = ranges(network, context, [Probe(name) for name in names])
+    if found is None:
         raise PipelineError(
             f"lower-functions: {', '.join(_described(network.populations[name]) for name in names)}: what tends to no "
             "line is replaced where its inputs lie: give calibration=… (or --calibration); few-spike applies "
             "the function as it is, and needs no lower-functions"
         )
-    probes = {name: _free(f"{name}/input", network) for name in names}
-    probed = _probed(network, probes)
-    low, high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
-    for batch in context.activations(with_logits(probed), context.calibration):
-        for name, probe in probes.items():
-            low[name] = min(low[name], float(batch[probe].min()))
-            high[name] = max(high[name], float(batch[probe].max()))
-    return {name: (low[name], high[name]) for name in names}
-
-
-def _probed(network: Network, probes: Mapping[str, str]) -> Network:
-    """The network with more outputs: the summed inputs of populations, by the names in `probes`."""
-    added = [
-        Population(probe, network.populations[name].shape, Identity(), network.populations[name].bias)
-        for name, probe in probes.items()
-    ]
-    edges = [replace(edge, target=probe) for name, probe in probes.items() for edge in network.incoming(name)]
-    return network.replace(
-        populations=[*network.populations.values(), *added],
-        connections=[*network.connections, *edges],
-        outputs=[*network.outputs, *probes.values()],
-    )
-
-
-def _free(name: str, network: Network) -> str:
-    while name in network.populations:
-        name += "'"
-    return name
+    return dict(zip(names, found, strict=True))
 
 
 def _lowered(rewrite: Rewrite, line: Expansion) -> Sum:
-    """The broken line of what `rewrite.old` takes in."""
+    """The broken line of what `rewrite.old` takes in. The first of its populations keeps the error of them all."""
     x, name = rewrite.summed(), rewrite.old.name
     knots, values = np.array(line.knots), np.array(line.values)
     base = int(np.abs(knots).argmin())
@@ -175,15 +145,19 @@ def _lowered(rewrite: Rewrite, line: Expansion) -> Sum:
     widths = np.concatenate([-np.diff(knots)[:base], np.diff(knots)[base:]])
     rises = np.concatenate([-np.diff(values)[:base], np.diff(values)[base:]])
     total = replace(x, terms=(), bias=np.full(x.shape[-1:], values[base], np.float32))
+    error: float | None = float(at_most(line.bound))
     if len(starts):
-        pieces = rewrite.population(f"{name}/pieces", Clip(1.0), _spread(x, 1 / widths, -starts / widths))
+        spread = _spread(x, 1 / widths, -starts / widths)
+        pieces, error = rewrite.population(f"{name}/pieces", Clip(1.0), spread, error=error), None
         for term in _gathered(pieces, rises):
             total = total.plus(term)
     if line.left:
-        beyond = rewrite.population(f"{name}/left", Relu(), x.scaled(-1.0).shifted(float(knots[0])))
+        outwards = x.scaled(-1.0).shifted(float(knots[0]))
+        beyond, error = rewrite.population(f"{name}/left", Relu(), outwards, error=error), None
         total = total.plus(beyond.scaled(-line.left))
     if line.right:
-        beyond = rewrite.population(f"{name}/right", Relu(), x.shifted(-float(knots[-1])))
+        outwards = x.shifted(-float(knots[-1]))
+        beyond = rewrite.population(f"{name}/right", Relu(), outwards, error=error)
         total = total.plus(beyond.scaled(line.right))
     return total
 

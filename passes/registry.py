@@ -26,6 +26,7 @@ from .leaky_relu import LowerLeakyRelu
 from .lower_functions import LowerFunctions
 from .lower_matmul import LowerMatMul
 from .lower_max_pool import LowerMaxPool
+from .lower_products import LowerProducts
 from .manager import Pass
 from .spike_norm import SpikeNorm
 from .split_signs import SplitSigns
@@ -42,6 +43,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     LowerLeakyRelu,
     LowerMatMul,
     LowerMaxPool,
+    LowerProducts,
     SpikeNorm,
     SplitSigns,
     TrackingConversion,

@@ -12,6 +12,7 @@ from ..ir import (
     AnalogNeuron,
     Connection,
     FewSpikeReadout,
+    Function,
     Identity,
     Network,
     Neuron,
@@ -103,7 +104,7 @@ class Rewrite:
         self.before = network
         self.old = old
         self._by = by
-        self._origin = old.origin.by(by)
+        self._origin = replace(old.origin, function="", error=0.0).by(by)  # of edges, which are in place of nothing
         self._populations = {name: p for name, p in network.populations.items() if name != old.name}
         self._connections = [c for c in network.connections if old.name not in (c.source, c.target)]
 
@@ -120,12 +121,19 @@ class Rewrite:
         """The old population's own name, so that profiles join by it; with `suffix` where the readout will need it."""
         return f"{self.old.name}/{suffix}" if self.old.name in self.before.outputs else self.old.name
 
-    def population(self, name: str, neuron: Neuron, *summed: Sum) -> Sum:
-        """The output of a new population, called `name` unless that is taken, with a sum for each port."""
+    def population(self, name: str, neuron: Neuron, *summed: Sum, error: float | None = None) -> Sum:
+        """The output of a new population, called `name` unless that is taken, with a sum for each port.
+
+        With an `error`, it stands for the old population's function, which is met but for so much.
+        """
         while name in self._populations:
             name += "'"
+        origin = self.old.origin.by(self._by)
+        if error is not None:
+            assert isinstance(self.old.neuron, Function)
+            origin = replace(origin, function=self.old.neuron.function, error=error)
         shape = neuron.output_shape(summed[0].shape)
-        population = Population(name, shape, neuron, origin=self._origin)
+        population = Population(name, shape, neuron, origin=origin)
         for port, each in enumerate(summed):
             population = population.shifted(each.bias, port)
             self._connect(each, name, port)

@@ -452,3 +452,10 @@ def test_a_seed_that_does_not_fit_is_a_fault():
         ir.PipelineError, match="population 'image': seed is 1180591620717411303424; it is a whole number"
     ):
         snnc.convert(residual(), f"lower-max-pool,{options}", calibration=weights(100, 4, 8, 8, 2), timesteps=4)
+
+
+def test_parallel_factors_that_add_up_to_one_are_nothing():
+    populations = [Population("x", (3,), ir.Input()), Population("y", (3,), ir.Relu())]
+    halves = [Connection("x", "y", (ir.Scale(np.array(factors)),)) for factors in ([0.25, 1.5, -1], [0.75, -0.5, 2])]
+    (edge,) = run([Canonicalise()], Network(populations, halves, ["x"], ["y"]), context()).connections
+    assert edge.operators == ()

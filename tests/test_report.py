@@ -66,6 +66,31 @@ def test_notes_say_what_the_conversion_needs():
     assert report.check(good(), verify=False).coverage == "all 6 layers are read"
 
 
+def gated() -> keras.Model:
+    x = keras.Input((8, 8, 3), name="image")
+    y = kl.Activation("silu", name="act")(kl.Conv2D(4, 3, name="conv")(x))
+    gate = kl.Dense(4, activation="sigmoid", name="gate")(kl.GlobalAveragePooling2D(name="pool")(y))
+    y = kl.Multiply(name="times")([y, kl.Reshape((1, 1, 4), name="fold")(gate)])
+    y = kl.Dense(3, name="top")(kl.Flatten(name="flat")(kl.Softmax(name="soft")(y)))
+    return randomise(keras.Model(x, y, name="gated"))
+
+
+def test_functions_are_noted_by_layer_and_name():
+    found = report.check(gated())
+    (note,) = found.notes
+    assert dict(zip(note.layers, note.functions, strict=True)) == {
+        "act": "silu",
+        "gate": "sigmoid",
+        "times": "product",
+        "soft": "identity, exp, product with reciprocal",
+    }
+    assert "lower-functions" in note.advice
+    assert "\n  - gate: sigmoid\n  - times: product\n" in report.to_text(found)
+    (record,) = report.to_json(found)["notes"]
+    assert (record["layers"][1], record["functions"][1]) == ("gate", "sigmoid")
+    assert not any("functions" in record for record in report.to_json(report.check(good()))["notes"])
+
+
 def test_the_command(tmp_path, snnc_command):
     bad().save(tmp_path / "bad.keras")
     good().save(tmp_path / "good.keras")

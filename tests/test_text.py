@@ -20,8 +20,11 @@ GOLDEN = Path(__file__).parent / "golden"
 ODD = ["by", "from", "->", "a -> b", "one-to-one", "network", "bias", "None", "1", "", " ", '"', "\\", "a, b", "Relu()"]
 ODD += ["float32[3]#00000000", "dense/BiasAdd:0", "Größe", "\n", "\u2028", "\ud800", "😀", "-", "inputs=(a)", "x [3]"]
 NAMES = st.one_of(st.sampled_from(ODD), st.text(max_size=6), st.from_regex(r"[\w./#@+-]{1,8}", fullmatch=True))
-ORIGINS = st.builds(Origin, *[st.lists(NAMES, max_size=2).map(tuple)] * 2)
 FLOATS = st.floats(width=32, allow_nan=False)
+LAYERS = st.lists(NAMES, max_size=2).map(tuple)
+ORIGINS = st.one_of(
+    st.builds(Origin, LAYERS, LAYERS), st.builds(Origin, LAYERS, LAYERS, NAMES.filter(bool), st.floats(allow_nan=False))
+)
 
 
 @st.composite
@@ -138,6 +141,8 @@ HEADER = "network inputs=(x) outputs=(y)\n"
         (HEADER + "  x [4] Relu() bias=float32[4]#01234567", r"the array float32\[4\]#01234567 is not given"),
         (HEADER + "  x [4] Relu() from", "expected a name, not 'the end of the line'"),
         (HEADER + "  x [4] Relu() from a b", "expected the end of the line, not 'b'"),
+        (HEADER + "  x [4] Relu() by a within little of silu", "expected an error, not 'little'"),
+        (HEADER + "  x [4] Relu() by a within 0.1", "expected 'of', not 'the end of the line'"),
         (HEADER + "  x -> y", "expected ':', not 'the end of the line'"),
         (HEADER + "  x -> y: Relu()", "expected an operator, not 'Relu'"),
         (HEADER + "  x -> y: Pad(amounts=((1,1),(1)))", "expected Pad.amounts as tuple.*, not '\\('"),

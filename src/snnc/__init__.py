@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import ir
 from .backend import Backend, compile
+from .functions import computations
 from .ir import Images, Network, SnncError, save
 from .sweep import sweep
 
@@ -60,6 +61,7 @@ def convert(
 ) -> Network:
     """Make a spiking network of an analog one: canonicalise it, then run `pipeline`.
 
+    Of what it makes, `computations` says how each function is computed that is more than a rectifier, and how far off.
     Without `pipeline`, it is that of `default_pipeline`; without `timesteps`, T is that of `default_timesteps`. The
     other arguments and the errors are those of `run_pipeline`.
     """
@@ -160,6 +162,7 @@ __all__ = [
     "Network",
     "SnncError",
     "compile",
+    "computations",
     "convert",
     "default_pipeline",
     "default_timesteps",

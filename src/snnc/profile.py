@@ -27,8 +27,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from . import functions
 from .backend.compiled import Recording, track
 from .backend.onnxruntime import CompiledAnalog, CompiledEngine
+from .functions import Computation, computations
 from .ir import (
     DataError,
     FewSpikeNeuron,
@@ -43,6 +45,7 @@ from .ir import (
     as_network,
 )
 from .passes.calibration import with_logits
+from .passes.conversion import is_of_sum
 from .passes.split_signs import half_of
 
 if TYPE_CHECKING:
@@ -98,7 +101,7 @@ class Profile:
     Inputs are among them if they spike: what they decode to is compared with the images. In a few-spike network
     `timesteps` is the length of a phase. `latency` are the steps from an image's first to its answer; images may follow
     one another `timesteps` apart. `only_analog` and `only_spiking` name the populations that have no counterpart in the
-    other network.
+    other network. `functions` says how the spiking network computes what is more than a rectifier.
     """
 
     timesteps: int
@@ -107,6 +110,7 @@ class Profile:
     layers: tuple[LayerProfile, ...]
     only_analog: tuple[str, ...]
     only_spiking: tuple[str, ...]
+    functions: tuple[Computation, ...] = ()
 
 
 def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = True) -> Profile:
@@ -144,6 +148,7 @@ def profile(analog: Network, spiking: Network, x: Images, *, progress: bool = Tr
         tuple(tally.result() for tally in tallies),
         _unjoined(analog, set(pairs.values())),
         _unjoined(spiking, pairs),
+        computations(spiking),
     )
 
 
@@ -202,7 +207,7 @@ def to_table(profile: Profile) -> Table:
 
 
 def to_json(profile: Profile) -> dict[str, Any]:
-    """The profile as JSON takes it: every number of every layer, without the sample."""
+    """The profile as JSON takes it: every number of every layer, without the sample; `functions` if there are any."""
     return {
         "timesteps": profile.timesteps,
         "latency": profile.latency,
@@ -210,6 +215,7 @@ def to_json(profile: Profile) -> dict[str, Any]:
         "layers": [_layer_json(layer) for layer in profile.layers],
         "only_analog": list(profile.only_analog),
         "only_spiking": list(profile.only_spiking),
+        **({"functions": functions.to_json(profile.functions)} if profile.functions else {}),
     }
 
 
@@ -256,7 +262,7 @@ def _join(analog: Network, spiking: Network) -> dict[str, str]:
 
 def _by_origin(network: Network, joined: Container[str]) -> dict[tuple[tuple[str, ...], Shape], str]:
     left = [network.populations[name] for name in _computing(network) if name not in joined]
-    left = [p for p in left if "lower-functions" not in p.origin.passes and not half_of(p)]  # parts of a sum
+    left = [population for population in left if not (is_of_sum(population) or half_of(population))]
     return {
         (population.origin.layers, population.shape): population.name for population in left if population.origin.layers
     }

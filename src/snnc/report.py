@@ -8,9 +8,9 @@ from os import PathLike
 from typing import Any
 
 from . import frontend, proof
+from .functions import called
 from .ir import (
     Clip,
-    Function,
     LeakyRelu,
     MaxPool2D,
     ModelFileError,
@@ -20,6 +20,7 @@ from .ir import (
     Refusal,
     Sigmoid,
     Softmax,
+    SomaNeuron,
     UnsupportedModelError,
     as_path,
 )
@@ -46,11 +47,11 @@ _NOTES: dict[type[Neuron], tuple[str, str, str]] = {
         "it has so many levels, and spikes have them at as many timesteps only",
         "nothing to do for up to 64 levels: T is their number by default; beyond, use few-spike",
     ),
-    Function: (
+    SomaNeuron: (
         "functions beyond rectifiers",
         "a rate code says nothing but rectifiers",
         "nothing to do: few-spike, then the default, applies them as they are; or run `lower-functions`, which makes "
-        "rectifiers of them within an error that it says",
+        "rectifiers of them within an error that it says, behind `lower-matmul,lower-products` if there are products",
     ),
     Softmax: (
         "softmax",
@@ -67,12 +68,16 @@ _NOTES: dict[type[Neuron], tuple[str, str, str]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Layers about which there is the same to say: `why` it matters, and what to do."""
+    """Layers about which there is the same to say: `why` it matters, and what to do.
+
+    `functions` has for each layer what it computes that is more than a rectifier, if that is what it is about.
+    """
 
     kind: str
     why: str
     advice: str
     layers: tuple[str, ...]
+    functions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -144,12 +149,21 @@ def _halves(reason: str) -> tuple[str, str]:
 
 
 def _notes(network: Network) -> tuple[Finding, ...]:
-    found: dict[type[Neuron], list[str]] = {}
+    found: dict[type[Neuron], dict[str, list[str]]] = {}
     for population in network.populations.values():
-        found.setdefault(type(population.neuron), []).append(population.origin.layers[-1])
+        neuron = population.neuron
+        layers = found.setdefault(SomaNeuron if isinstance(neuron, SomaNeuron) else type(neuron), {})
+        layers.setdefault(population.origin.layers[-1], []).append(called(neuron))
     return tuple(
-        Finding(*said, tuple(dict.fromkeys(found[neuron]))) for neuron, said in _NOTES.items() if neuron in found
+        Finding(*said, tuple(found[kind]), _joined(found[kind].values()) if kind is SomaNeuron else ())
+        for kind, said in _NOTES.items()
+        if kind in found
     )
+
+
+def _joined(functions: Iterable[list[str]]) -> tuple[str, ...]:
+    """What each layer computes, each function once."""
+    return tuple(", ".join(dict.fromkeys(names)) for names in functions)
 
 
 def to_text(report: Report) -> str:
@@ -158,13 +172,19 @@ def to_text(report: Report) -> str:
     for finding in report.refused:
         lines += ["", f"refused: {_headline(finding)}", *_listed(finding.layers)]
     for finding in report.notes:
-        lines += ["", f"note: {_headline(finding)}", *_listed(finding.layers)]
+        lines += ["", f"note: {_headline(finding)}", *_listed(_with_functions(finding))]
     return "\n".join([*lines, "", report.coverage])
 
 
 def _headline(finding: Finding) -> str:
     said = "; ".join(part for part in (finding.why, finding.advice) if part)
     return f"{finding.kind}: {said}" if finding.kind else said
+
+
+def _with_functions(finding: Finding) -> tuple[str, ...]:
+    if not finding.functions:
+        return finding.layers
+    return tuple(f"{layer}: {names}" for layer, names in zip(finding.layers, finding.functions, strict=True))
 
 
 def _listed(layers: tuple[str, ...]) -> list[str]:
@@ -186,4 +206,5 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def _record(finding: Finding) -> dict[str, Any]:
-    return {"kind": finding.kind, "why": finding.why, "advice": finding.advice, "layers": list(finding.layers)}
+    record = {"kind": finding.kind, "why": finding.why, "advice": finding.advice, "layers": list(finding.layers)}
+    return record | ({"functions": list(finding.functions)} if finding.functions else {})

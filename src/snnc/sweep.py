@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .backend import Backend, compile
 from .backend.compiled import CompiledSpiking, by_output, track
 from .ir import LARGEST_T, Images, Network, PipelineError, as_inputs, as_labels, as_tuple, is_timesteps, shown
-from .ir.cost import synaptic_operations
+from .ir.cost import function_evaluations, synaptic_operations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +34,9 @@ class Point:
 
     `accuracy` is a share of the images, by output. `spikes_per_image` are those of all populations that fire, inputs
     too; `synaptic_operations_per_image` the synapses that they cross (`snnc.ir.cost`), to which graded inputs add
-    nothing. `seconds` is how long all images took. In a few-spike network T is the length of a phase, and an
-    answer takes one phase for every layer; in others it takes T steps, plus one for every layer.
+    nothing; `function_evaluations_per_image` what neurons evaluate beside that, where they are more than rectifiers.
+    `seconds` is how long all images took. In a few-spike network T is the length of a phase, and an answer takes one
+    phase for every layer; in others it takes T steps, plus one for every layer.
     """
 
     pipeline: str
@@ -44,6 +45,7 @@ class Point:
     spikes_per_image: float
     synaptic_operations_per_image: float
     seconds: float
+    function_evaluations_per_image: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,9 @@ def to_table(sweep: Sweep) -> Table:
     table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("pipeline", overflow="fold", min_width=16)
     accuracies = [f"accuracy\n{name}" if several else "accuracy" for name in sweep.ann]
-    for heading in ("T", *accuracies, "spikes\nper image", "synaptic\nops / image"):
+    evaluates = _evaluates(sweep)
+    evaluations = ["function\nevals / image"] if evaluates else []
+    for heading in ("T", *accuracies, "spikes\nper image", "synaptic\nops / image", *evaluations):
         table.add_column(heading, justify="right", no_wrap=True)
     for pipeline in sweep.pipelines:
         for place, point in enumerate(sweep.of(pipeline)):
@@ -139,13 +143,15 @@ def to_table(sweep: Sweep) -> Table:
                 *(Text(f"{point.accuracy[name]:.2%}", _style(sweep, point, name)) for name in sweep.ann),
                 _short(point.spikes_per_image),
                 _short(point.synaptic_operations_per_image),
+                *([_short(point.function_evaluations_per_image)] if evaluates else []),
             )
         table.add_section()
     return table
 
 
 def to_json(sweep: Sweep) -> dict[str, Any]:
-    """The sweep as JSON takes it."""
+    """The sweep as JSON takes it; with evaluations of functions if there are any."""
+    evaluates = _evaluates(sweep)
     points = [
         {
             "pipeline": point.pipeline,
@@ -154,10 +160,16 @@ def to_json(sweep: Sweep) -> dict[str, Any]:
             "spikes_per_image": point.spikes_per_image,
             "synaptic_operations_per_image": point.synaptic_operations_per_image,
             "seconds": point.seconds,
+            **({"function_evaluations_per_image": point.function_evaluations_per_image} if evaluates else {}),
         }
         for point in sweep.points
     ]
     return {"images": sweep.images, "ann": dict(sweep.ann), "points": points}
+
+
+def _evaluates(sweep: Sweep) -> bool:
+    """Whether any network applies functions that are more than rectifiers."""
+    return any(point.function_evaluations_per_image for point in sweep.points)
 
 
 class _Converter:
@@ -212,6 +224,7 @@ def _measure(
         sum(int(counts.sum()) for counts in result.spike_counts.values()) / result.images,
         synaptic_operations(snn, result.spike_counts) / result.images,
         result.seconds,
+        sum(function_evaluations(snn).values()),
     )
 
 

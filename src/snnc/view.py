@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .functions import Computation, computations
 from .ir import (
     AveragePool2D,
     Clip,
@@ -78,6 +79,7 @@ def describe(network: Network, title: str) -> dict[str, Any]:
     """What the page knows of a network, ready for JSON."""
     texts = [label(connection) for connection in network.connections]
     plan = layout(network, texts)
+    computed = {each.population: each for each in computations(network)}
     index = {name: number for number, name in enumerate(network.order)}
     kinds = {type(population.neuron) for population in network.populations.values()}
     operators = {type(operator) for connection in network.connections for operator in connection.operators}
@@ -90,7 +92,7 @@ def describe(network: Network, title: str) -> dict[str, Any]:
         "docs": {kind.__name__: inspect.getdoc(kind) for kind in sorted(kinds | operators, key=lambda k: k.__name__)},
         "populations": [
             {
-                **_population(network.populations[name]),
+                **_population(network.populations[name], computed.get(name)),
                 "depth": network.depth[name],
                 "x": round(plan.boxes[name][0], 1),
                 "y": plan.boxes[name][1],
@@ -143,15 +145,16 @@ def _pair(letter: str, pair: Pair) -> str:
     return "" if pair == (1, 1) else f"{letter}{pair[0] if pair[0] == pair[1] else _times(pair)}"
 
 
-def _population(population: Population) -> dict[str, Any]:
+def _population(population: Population, computed: Computation | None) -> dict[str, Any]:
     neuron = population.neuron
+    functions = [{"name": "function", "text": computed.how}] if computed else []
     return {
         "name": population.name,
         "shape": population.shape,
         "size": population.size,
         "kind": type(neuron).__name__,
         "note": _note(neuron),
-        "fields": _fields(neuron),
+        "fields": [*_fields(neuron), *functions],
         "biases": [None if bias is None else _statistics(bias) for _, bias in population.ports],
         **_origin(population.origin),
     }

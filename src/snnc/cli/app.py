@@ -16,6 +16,8 @@ from .. import __version__
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..ir import Network
+
 
 app = typer.Typer(
     help="Compile trained neural networks to spiking neural networks.",
@@ -68,6 +70,15 @@ def _root(
 
         for ours in (BackendWarning, ModelWarning):
             warnings.simplefilter("error", ours)
+
+
+def note_functions(network: Network) -> None:
+    """Say how each function is computed, if there are any."""
+    from ..functions import computations, to_table
+
+    found = computations(network)
+    if found:
+        err.print(to_table(found))
 
 
 def note_bytes(data: Mapping[str, np.ndarray] | None, scale: str) -> None:

@@ -12,7 +12,19 @@ from rich.table import Table
 
 from .. import DEFAULT_PIPELINE
 from ..backend.compiled import by_output
-from .app import BackendName, DeviceName, ModelFile, NetworkFile, Scale, Verify, app, err, note_bytes, out
+from .app import (
+    BackendName,
+    DeviceName,
+    ModelFile,
+    NetworkFile,
+    Scale,
+    Verify,
+    app,
+    err,
+    note_bytes,
+    note_functions,
+    out,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,7 +93,8 @@ def convert(
     """Convert a trained model to a spiking network.
 
     The model becomes an analog network; the passes of the pipeline balance its thresholds on the calibration
-    images and replace its neurons by spiking ones.
+    images and replace its neurons by spiking ones. How each function that is more than a rectifier is computed, in the
+    soma or by rectifiers in place of it, and how far that is off, goes to stderr.
 
     Example: `snnc convert model.keras --calibration train.npz --scale 1/255 --timesteps 32 -o net.snn`
     """
@@ -104,6 +117,7 @@ def convert(
     snn = snnc.convert(network, pipeline, calibration=data, timesteps=timesteps)
     snnc.save(snn, output)
     err.print(f"{output}: {summary(snn)}", highlight=False, soft_wrap=True)
+    note_functions(snn)
 
 
 @app.command()
@@ -180,7 +194,8 @@ def show(
     """Print a network as text, one line per population and connection.
 
     A line gives the shape, the neuron or the operators, and the layers it came from; arrays appear as type,
-    shape and hash. The text goes to stdout, a summary to stderr. With --html, a page is written instead; with
+    shape and hash. The text goes to stdout, a summary to stderr, with a table of how functions beyond rectifiers are
+    computed, how far that is off, and how many evaluations an image takes. With --html, a page is written instead; with
     --backend mlgenn, one line per connection tells how GeNN would store its synapses, and in how much memory;
     --device gpu says so for a GPU, with 16 GB where there is none to ask.
     """
@@ -198,6 +213,7 @@ def show(
     else:
         print(loaded, end="")
     err.print(summary(loaded), highlight=False, soft_wrap=True)
+    note_functions(loaded)
 
 
 @app.command()

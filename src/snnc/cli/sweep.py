@@ -54,7 +54,8 @@ def sweep(
     """Find the best pipeline and T for a model: accuracy, spikes and synaptic operations of each.
 
     Every pipeline converts the model for every T, and every conversion is evaluated. A synaptic operation is a spike
-    that crosses a synapse; graded inputs send no spikes. Few-spike networks have a T of their own and run once.
+    that crosses a synapse; graded inputs send no spikes. Where neurons apply functions, it says how often, too.
+    Few-spike networks have a T of their own and run once.
 
     Without --pipeline, a few common ones are tried; without --timesteps, 4 to 64. At most 512 images calibrate.
 

@@ -182,12 +182,13 @@ def profile(
 
     Every layer's error is split into clipping (activations above λ, or above what K bits of α say), quantisation (T
     steps or K bits are finite), and unevenness (what remains: spikes that came at the wrong time, and errors handed on
-    by earlier layers).
+    by earlier layers). A second table says how functions beyond rectifiers are computed, and how far that is off.
 
     Example: `snnc profile model.keras net.snn --data test.npz --scale 1/255 --plot profile.png`
     """
     import snnc
 
+    from .. import functions
     from .. import profile as profiles
     from ..datafiles import read_images
 
@@ -201,6 +202,8 @@ def profile(
         print(json.dumps(profiles.to_json(result)))
     else:
         out.print(profiles.to_table(result))
+        if result.functions:
+            out.print(functions.to_table(result.functions))
 
 
 @app.command()
