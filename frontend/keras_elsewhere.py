@@ -21,6 +21,7 @@ import numpy as np
 from ..ir import ModelFileError, Refusal, SnncError, UnsupportedModelError, load, save
 from . import tf_graph
 from .affine import Layout, as_tensor
+from .given import shapes_of
 from .keras_calls import in_single_precision
 from .keras_model import called
 from .reading import Arrays, Computed, Reading
@@ -38,10 +39,11 @@ def runs_elsewhere() -> bool:
     return keras.backend.backend() != "tensorflow"
 
 
-def read(model: Any) -> Reading:
+def read(model: Any, inputs: Any = None) -> Reading:
     """The analog network of a Keras 3 model on JAX or PyTorch, which is left as it was.
 
-    Raises UnsupportedModelError with every layer that has no spiking counterpart.
+    `inputs` says the sizes that the model leaves open (`given.py`). Raises UnsupportedModelError with every layer that
+    has no spiking counterpart.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
@@ -49,19 +51,20 @@ def read(model: Any) -> Reading:
             model.save(path)
         except Exception as error:  # whatever Keras or a layer of the user's says
             raise UnsupportedModelError(f"model {model.name!r} cannot be saved by Keras", [str(error)]) from None
-        return _read_there(path, f"model {model.name!r}", model)
+        return _read_there(path, f"model {model.name!r}", model, inputs)
 
 
-def read_file(path: Path) -> Reading:
+def read_file(path: Path, inputs: Any = None) -> Reading:
     """The analog network of a .keras or .h5 file, where Keras runs on JAX or PyTorch."""
-    return _read_there(path, str(path), None)
+    return _read_there(path, str(path), None, inputs)
 
 
-def _read_there(path: Path, title: str, model: Any) -> Reading:
+def _read_there(path: Path, title: str, model: Any, inputs: Any) -> Reading:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "network.snn"
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
-        command = [sys.executable, "-m", __name__, str(path), str(output), title]
+        shapes = json.dumps(None if inputs is None else shapes_of(inputs))
+        command = [sys.executable, "-m", __name__, str(path), str(output), title, shapes]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip() or "it gave no reason").splitlines()[-1]
@@ -117,12 +120,12 @@ def _computed(model: Any, layouts: Mapping[str, Layout], inputs: Arrays, wanted:
     return Computed({name: found[name] for name in wanted}, f"Keras on {keras.backend.backend()}")
 
 
-def _main(path: str, output: str, title: str) -> None:
+def _main(path: str, output: str, title: str, shapes: str) -> None:
     """In the other process: write the network, and print what the first has to know beside it."""
     from . import keras_file
 
     try:
-        reading = keras_file.read(Path(path), title)
+        reading = keras_file.read(Path(path), title, json.loads(shapes))
     except UnsupportedModelError as error:
         lines = [[p.layer, p.kind, p.reason] if isinstance(p, Refusal) else p for p in error.problems]
         first = str(error).splitlines()[0]

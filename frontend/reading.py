@@ -54,7 +54,6 @@ def read(
     graph: Graph,
     run: Callable[[Arrays, Sequence[str]], Computed],
     ends: Mapping[str, Layer],
-    integers: frozenset[str] = frozenset(),
 ) -> Reading:
     """Lower a graph; raises UnsupportedModelError with every layer in the way."""
     parameters = sum(array.size for array in graph.constants.values())  # the lowering lets them go
@@ -70,6 +69,6 @@ def read(
         layers,
         {given.name: given.layout for given in graph.inputs.values()},
         ends,
-        integers,
+        frozenset(given.name for given in graph.inputs.values() if given.whole),
         lowered.rounded,
     )

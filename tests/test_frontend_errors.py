@@ -315,7 +315,7 @@ def test_what_is_behind_a_table_of_vectors_is_read():
 
 def test_input_shapes():
     model = keras.Sequential([keras.Input((None, None, 3), name="photo"), kl.Conv2D(2, 3)])
-    assert "build the model with a fixed input size, as in Input((32, 32, 3))" in problems(model)[0]
+    assert "say the sizes, as in inputs={'photo': (1, 64, 64, 3)}" in problems(model)[0]
     volume = keras.Sequential([keras.Input((5, 4, 3, 2), name="volume"), kl.Dense(2)])
     assert problems(volume)[0].startswith("volume (Input)")
     with pytest.raises(ir.UnsupportedModelError, match="has not been built"):

@@ -618,7 +618,7 @@ def test_messages(tmp_path, nodes, expected):
 
 def test_input_shapes(tmp_path):
     found = problems(save(tmp_path, [("Relu", "x", "y")], (3, "height", "width")))
-    assert found[0].startswith("x (input): shape")
+    assert found[0].startswith("x (input): its shape (batch, 3, height, width) is open")
     assert problems(save(tmp_path, [("Relu", "x", "y")], (3, 4, 5, 6)))[0].startswith("x (input): shape")
 
 

@@ -50,6 +50,14 @@ Verify = Annotated[
         show_default=False,
     ),
 ]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        help="Sizes that the model file leaves open, batch first: `images=1x3x320x320`. Give one for each input.",
+        metavar="NAME=SIZES",
+    ),
+]
 Scale = Annotated[
     str, typer.Option(help="Multiply the images by this number or fraction first, as in training: `1/255` for bytes.")
 ]
@@ -68,6 +76,18 @@ def _root(
 
         for ours in (BackendWarning, ModelWarning):
             warnings.simplefilter("error", ours)
+
+
+def input_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
+    """What `snnc.load` takes as `inputs`, from `--input-shape`."""
+    found = {}
+    for text in texts or ():
+        name, _, sizes = text.rpartition("=")
+        parts = sizes.split("x")
+        if not name or not all(part.isdecimal() and len(part) < 10 for part in parts):
+            raise typer.BadParameter(f"--input-shape takes a name and sizes, as in images=1x3x320x320, not {text!r}")
+        found[name] = tuple(map(int, parts))
+    return found or None
 
 
 def note_bytes(data: Mapping[str, np.ndarray] | None, scale: str) -> None:

@@ -12,7 +12,20 @@ from rich.table import Table
 
 from .. import DEFAULT_PIPELINE
 from ..backend.compiled import by_output
-from .app import BackendName, DeviceName, ModelFile, NetworkFile, Scale, Verify, app, err, note_bytes, out
+from .app import (
+    BackendName,
+    DeviceName,
+    InputShape,
+    ModelFile,
+    NetworkFile,
+    Scale,
+    Verify,
+    app,
+    err,
+    input_shapes,
+    note_bytes,
+    out,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +37,7 @@ if TYPE_CHECKING:
 @app.command()
 def check(
     model: ModelFile,
+    input_shape: InputShape = None,
     verify: Verify = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
@@ -36,7 +50,7 @@ def check(
     """
     from .. import report
 
-    found = report.check(model, verify=verify)
+    found = report.check(model, input_shapes(input_shape), verify)
     if as_json:
         print(json.dumps(report.to_json(found)))
     else:
@@ -76,6 +90,7 @@ def convert(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Calibrate with at most this many images.")] = 512,
     scale: Scale = "1",
+    input_shape: InputShape = None,
     verify: Verify = None,
 ) -> None:
     """Convert a trained model to a spiking network.
@@ -90,7 +105,7 @@ def convert(
     from ..datafiles import read_images
     from ..ir import summary
 
-    network = snnc.load(model, verify=verify)
+    network = snnc.load(model, inputs=input_shapes(input_shape), verify=verify)
     data = read_images(calibration, network, ("x_train", "x"), scale, images) if calibration else None
     note_bytes(data, scale)
     if pipeline is None:
@@ -128,6 +143,7 @@ def evaluate(
         Path | None, typer.Option(help="GeNN: keep what is compiled here, and do not compile it again.")
     ] = None,
     scale: Scale = "1",
+    input_shape: InputShape = None,
     plot: Annotated[Path | None, typer.Option(help="Draw accuracy against timesteps (.png, .svg, .pdf).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -143,7 +159,7 @@ def evaluate(
     from ..datafiles import read_images, read_labels
     from ..ir import DataError
 
-    loaded = snnc.load(network)
+    loaded = snnc.load(network, inputs=input_shapes(input_shape))
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
     y = read_labels(data, loaded, ("y_test", "y"), images)
     note_bytes(x, scale)
@@ -176,6 +192,7 @@ def show(
     device: Annotated[
         DeviceName | None, typer.Option(help="With --backend mlgenn: where GeNN would run, if not here.")
     ] = None,
+    input_shape: InputShape = None,
 ) -> None:
     """Print a network as text, one line per population and connection.
 
@@ -188,7 +205,7 @@ def show(
 
     from ..ir import summary
 
-    loaded = snnc.load(network)
+    loaded = snnc.load(network, inputs=input_shapes(input_shape))
     if html:
         from ..view import write_html
 
