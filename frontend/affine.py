@@ -13,7 +13,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..ir import AnalogNeuron, AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, Shape, apply
+from ..ir import (
+    NO_PADDING,
+    AnalogNeuron,
+    AveragePool2D,
+    Conv2D,
+    Dense,
+    Flatten,
+    Operator,
+    Pad,
+    Pick,
+    Scale,
+    Shape,
+    apply,
+    output_shape,
+)
 from .support import AcrossImages, Layer, Unsupported
 
 # For each ONNX axis the axes of the channels-last shape that are merged into it, row-major; () has size 1.
@@ -70,7 +84,20 @@ class Term:
 
     def then(self, operators: tuple[Operator, ...], layers: tuple[str, ...]) -> Term:
         """This term with more operators at its end."""
-        return Term(self.source, self.operators + operators, merge(self.layers, layers))
+        before = self.operators
+        for operator in operators:
+            before = _with_padding_last(before, operator)
+        return Term(self.source, before, merge(self.layers, layers))
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the last operator, which chooses, leaves nothing but padding."""
+        pads = [place for place, operator in enumerate(self.operators) if isinstance(operator, Pad)]
+        behind = self.operators[pads[-1] + 1 : -1] if pads else ()
+        if not pads or not all(isinstance(operator, (Flatten, Pick)) for operator in behind):
+            return False
+        shape = output_shape(self.operators[: pads[-1]], self.source.shape)
+        return not apply(self.operators[pads[-1] :], np.ones((1, *shape), np.float32)).any()
 
     @property
     def gain(self) -> np.ndarray:
@@ -113,6 +140,8 @@ class Value:
     def is_apart(self) -> bool:
         """Whether this is an image, or a series, whose ONNX tensor has the same axes, channels last or second."""
         parts = self._essential(self.layout)
+        if len(parts) > 4:  # of which some have size one
+            parts = (parts[0], *filter(None, parts[1:]))
         space = [axis for part in parts for axis in part if axis != 2]
         ends = (*parts[1:2], *parts[-1:])
         if not self.is_image or len(parts) not in (3, 4) or parts[0] or any(len(part) > 1 for part in parts):
@@ -218,11 +247,18 @@ class Value:
                 return replace(self, layout=layout)
             if len(shape) == 1:
                 return self.then(Flatten(), layers=layers, layout=layout)
-        return self.then(Pick(np.ascontiguousarray(indices)), layers=layers, layout=layout)
+        return self._choosing(Pick(np.ascontiguousarray(indices)), layers, layout)
 
     def replaced(self, *, channels_first: bool = False) -> Value:
         """The same tensor, its last axis being that of the channels, or its second."""
         return self.placed(self.places, channels_first=channels_first)
+
+    def apart(self) -> Value:
+        """The same tensor with a first axis of its own, as steps of a series have, and not that of the batch."""
+        if len(self.dims) not in (2, 3):
+            raise AcrossImages
+        layout: Layout = ((0,), (1,), (2,)) if len(self.dims) == 3 else ((0, 1), (2,))
+        return self.placed_as(self.places, (1, *self.dims[-2:]), layout)
 
     def expanded(self, like: Value) -> Value:
         """The value repeated where `like` is longer, and laid out as it is."""
@@ -284,7 +320,8 @@ class Value:
 
     def selected(self, axis: int, indices: np.ndarray, layers: tuple[str, ...]) -> Value:
         """The positions `indices` along an ONNX axis; of space only those that windows can reach, evenly spaced."""
-        if axis == 0 and not self.layout[0]:
+        is_state = len(self.dims) == 3 and self.dims[:2] == (1, 1)  # whose second axis is the batch
+        if axis == 0 and not self.layout[0] and not is_state:
             raise AcrossImages("it takes some images of a batch and not others")
         if np.array_equal(indices, np.arange(self.dims[axis])):
             return self
@@ -293,7 +330,7 @@ class Value:
         x = self.settled()
         where = x.axis(axis)
         if not x.is_image:
-            return x.then(Pick(np.asarray(indices, np.int64)), layers=layers)
+            return x._choosing(Pick(np.asarray(indices, np.int64)), layers)
         channels = x.shape[2]
         if where == 2:
             return x.then(Conv2D(np.eye(channels, dtype=np.float32)[None, None, :, indices]), layers=layers)
@@ -305,7 +342,16 @@ class Value:
         weight = np.zeros((*kernel, 1, channels), np.float32)
         weight[before[0], before[1]] = 1
         strides = (step, 1) if where == 0 else (1, step)
-        return x.then(Conv2D(weight, strides, groups=channels), layers=layers)
+        return x._choosing(Conv2D(weight, strides, groups=channels), layers)
+
+    def _choosing(self, operator: Operator, layers: tuple[str, ...], layout: Layout | None = None) -> Value:
+        """The value after an operator that only chooses numbers, without terms of which it leaves nothing but padding.
+
+        Of a concatenation of the steps of a series, one step is chosen so.
+        """
+        chosen = self.then(operator, layers=layers, layout=layout)
+        left = tuple(term for term in chosen.terms if not term.is_nothing)
+        return replace(chosen, terms=left or chosen.terms[:1])
 
     def axis(self, axis: int) -> int:
         """The axis of `shape` that an ONNX axis stands for; raises Unsupported if there is not exactly one."""
@@ -373,6 +419,8 @@ def concatenated(values: list[Value], axis: int, layers: tuple[str, ...]) -> Val
     if all(value.is_vector for value in values):
         values = [value.flat() for value in values]
     axis %= len(values[0].layout)
+    if axis == 0 and not any(value.layout[0] for value in values):
+        values = [value.apart() for value in values]
     if len({(value.axis(axis), len(value.shape)) for value in values if value.dims[axis] > 1}) > 1:
         values = [value.replaced() for value in values]
     where = max(values, key=lambda value: value.dims[axis]).axis(axis)
@@ -427,6 +475,23 @@ def _is_opposite(term: Term, other: Term) -> bool:
     *common, last = other.operators
     same = all(a is b for a, b in zip(term.operators, common, strict=True))
     return same and isinstance(last, Scale) and bool((last.factor == -1).all())
+
+
+def _with_padding_last(before: tuple[Operator, ...], operator: Operator) -> tuple[Operator, ...]:
+    """Operators and one more; what works on each place by itself comes before the padding, which it would work on too.
+
+    So one step of many, concatenated and multiplied by one matrix, can be chosen for what it is.
+    """
+    match before, operator:
+        case (*rest, Pad(first)), Pad(second):
+            sums = zip(first, second, strict=True)
+            return (*rest, Pad(tuple((a + c, b + d) for (a, b), (c, d) in sums)))
+        case (*rest, Pad((*space, (start, end)))), Conv2D(weight, (1, 1), padding, _, 1) if (
+            weight.shape[:2] == (1, 1) and padding == NO_PADDING
+        ):
+            own = replace(operator, weight=weight[:, :, start : weight.shape[2] - end])
+            return (*rest, own, Pad((*space, (0, 0))))
+    return (*before, operator)
 
 
 def merge(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

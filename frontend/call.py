@@ -171,6 +171,8 @@ class Call:
         for value, other in ((x, y), (y, x)):
             if not value.terms:
                 number = np.zeros((1, *value.shape)) if value.bias is None else value.bias[None]
+                if not number.any():
+                    return value
                 return other.scaled(as_tensor(number, value.layout), self.layers)
         for value, other in ((x, y), (y, x)):
             found = _of_pole(value)

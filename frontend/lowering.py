@@ -387,14 +387,16 @@ def _last_layer(value: Value) -> str:
 def _reaching(ends: list[Source]) -> list[Source]:
     """`ends` and every population that they depend on, in the order in which their layers run."""
     found: dict[Source, None] = {}
+    seen: set[Source] = set()
     pending = ends[::-1]
     while pending:
-        source = pending.pop()
-        if source not in found:
-            found[source] = None
-            pending += [term.source for value in source.given for term in value.terms]
-    ordered = [*found][::-1]  # within a layer, sources first
-    return sorted(ordered, key=lambda source: source.layer.rank)
+        source = pending[-1]
+        if source in seen:
+            found.setdefault(pending.pop())  # within a layer, sources first
+            continue
+        seen.add(source)
+        pending += [term.source for value in source.given for term in value.terms if term.source not in seen]
+    return sorted(found, key=lambda source: source.layer.rank)
 
 
 def _assembled(names: Mapping[Source, str], inputs: list[Source], outputs: list[Source]) -> Network:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from ..ir import Conv2D, Dense, Function, Pad, Product, Scale
-from . import activations, functions, images, masks, matrices, normalisation, rounding
+from . import activations, functions, images, masks, matrices, normalisation, recurrent, rounding
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
 from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
@@ -42,7 +42,8 @@ def apply(call: Call) -> Result:
                 return along(call, apply)
         if call.node.op_type in ("ReduceMean", "ReduceSum"):
             return reduced(call)
-        if call.node.op_type not in _CASTS and not (call.node.op_type in _OF_MATRICES and is_too_deep(call)):
+        takes_tables = {*_CASTS, *_RECURRENT, *(_OF_MATRICES if is_too_deep(call) else ())}
+        if call.node.op_type not in takes_tables:
             call = gathered(call)
     known = {"": _HANDLERS, "ai.onnx": _HANDLERS, "ai.onnx.ml": _LEARNED}.get(call.node.domain, {})
     if call.node.op_type not in known:
@@ -374,8 +375,12 @@ def _unsqueeze(call: Call) -> Value:
     return x.viewed(tuple(1 if axis in axes else next(rest) for axis in range(rank)), ())
 
 
+# What takes a series step by step.
+_RECURRENT = {"GRU", "LSTM", "RNN"}
+
 _HANDLERS: dict[str, Callable[[Call], Result]] = {
     **dict.fromkeys(functions.OPERATORS, functions.named),
+    **dict.fromkeys(_RECURRENT, recurrent.unrolled),
     "Abs": activations.absolute,
     "Add": _add,
     "ArgMax": activations.arg_max,

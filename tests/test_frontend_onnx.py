@@ -588,7 +588,7 @@ def test_unused_nodes_do_no_harm(tmp_path):
         ([("Einsum", "x x x", "y", {"equation": "bi,bi,bi->b"})], "products of two tensors are supported"),
         ([("Where", "hide x low", "s"), ("Softmax", "s", "p"), ("Relu", "p", "y")], "its mask hides all activations"),
         ([("Pow", "x uneven", "y")], "one exponent, the same for all"),
-        ([("Concat", "x x", "y", {"axis": 0})], "across the images of a batch"),
+        ([("Concat", "x x", "y", {"axis": 0})], "outputs must be vectors"),
         ([("Softmax", "x", "y", {"axis": 0})], "across the images of a batch"),
         ([("Slice", "x far one axis", "y")], "it has no numbers"),
         ([("Dropout", "x half yes", "y")], "drops activations at random"),
