@@ -50,7 +50,8 @@ _T = TypeVar("_T")
 class Source:
     """A population in the making: `neuron` applied to `summed`, which is None for an input, and to `second` at port 1.
 
-    `layer` is the layer of the nonlinearity; `part` tells its populations apart, where it needs several.
+    `layer` is the layer of the nonlinearity; `part` tells its populations apart, where it needs several. Of an input,
+    `whole` says that the model takes integers there, and `table` has the vectors that they stand for.
     """
 
     neuron: AnalogNeuron
@@ -59,6 +60,8 @@ class Source:
     layer: Layer
     second: Value | None = None
     part: str = ""
+    whole: bool = False
+    table: np.ndarray | None = None
 
     @property
     def given(self) -> tuple[Value, ...]:
@@ -91,10 +94,10 @@ class Term:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether the last operator, which chooses, leaves nothing but padding."""
+        """Whether what is chosen behind a padding is nothing but padding, as another step of a series is."""
         pads = [place for place, operator in enumerate(self.operators) if isinstance(operator, Pad)]
-        behind = self.operators[pads[-1] + 1 : -1] if pads else ()
-        if not pads or not all(isinstance(operator, (Flatten, Pick)) for operator in behind):
+        behind = self.operators[pads[-1] + 1 :] if pads else ()
+        if not behind or not all(map(_only_chooses, behind)):
             return False
         shape = output_shape(self.operators[: pads[-1]], self.source.shape)
         return not apply(self.operators[pads[-1] :], np.ones((1, *shape), np.float32)).any()
@@ -161,6 +164,8 @@ class Value:
             bounded(shape)
             bias = None if bias is None else operator.apply(bias[None])[0]
         terms = tuple(term.then(operators, layers) for term in self.terms)
+        if len(terms) > 1:
+            terms = tuple(term for term in terms if not term.is_nothing) or terms[:1]
         return Value(terms, bias, shape, layout or self.layout, merge(self.layers, layers))
 
     def scaled(self, factor: np.ndarray, layers: tuple[str, ...]) -> Value:
@@ -247,7 +252,7 @@ class Value:
                 return replace(self, layout=layout)
             if len(shape) == 1:
                 return self.then(Flatten(), layers=layers, layout=layout)
-        return self._choosing(Pick(np.ascontiguousarray(indices)), layers, layout)
+        return self.then(Pick(np.ascontiguousarray(indices)), layers=layers, layout=layout)
 
     def replaced(self, *, channels_first: bool = False) -> Value:
         """The same tensor, its last axis being that of the channels, or its second."""
@@ -330,7 +335,7 @@ class Value:
         x = self.settled()
         where = x.axis(axis)
         if not x.is_image:
-            return x._choosing(Pick(np.asarray(indices, np.int64)), layers)
+            return x.then(Pick(np.asarray(indices, np.int64)), layers=layers)
         channels = x.shape[2]
         if where == 2:
             return x.then(Conv2D(np.eye(channels, dtype=np.float32)[None, None, :, indices]), layers=layers)
@@ -342,16 +347,7 @@ class Value:
         weight = np.zeros((*kernel, 1, channels), np.float32)
         weight[before[0], before[1]] = 1
         strides = (step, 1) if where == 0 else (1, step)
-        return x._choosing(Conv2D(weight, strides, groups=channels), layers)
-
-    def _choosing(self, operator: Operator, layers: tuple[str, ...], layout: Layout | None = None) -> Value:
-        """The value after an operator that only chooses numbers, without terms of which it leaves nothing but padding.
-
-        Of a concatenation of the steps of a series, one step is chosen so.
-        """
-        chosen = self.then(operator, layers=layers, layout=layout)
-        left = tuple(term for term in chosen.terms if not term.is_nothing)
-        return replace(chosen, terms=left or chosen.terms[:1])
+        return x.then(Conv2D(weight, strides, groups=channels), layers=layers)
 
     def axis(self, axis: int) -> int:
         """The axis of `shape` that an ONNX axis stands for; raises Unsupported if there is not exactly one."""
@@ -475,6 +471,11 @@ def _is_opposite(term: Term, other: Term) -> bool:
     *common, last = other.operators
     same = all(a is b for a, b in zip(term.operators, common, strict=True))
     return same and isinstance(last, Scale) and bool((last.factor == -1).all())
+
+
+def _only_chooses(operator: Operator) -> bool:
+    """Whether an operator subtracts nothing, so that it makes nothing of ones only where it makes nothing of all."""
+    return isinstance(operator, (Flatten, Pick)) or (isinstance(operator, Conv2D) and bool(operator.weight.min() >= 0))
 
 
 def _with_padding_last(before: tuple[Operator, ...], operator: Operator) -> tuple[Operator, ...]:

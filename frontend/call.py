@@ -51,7 +51,21 @@ class Regrouped:
 
 
 Tensor = Value | Regrouped
-Argument = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | None
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """Whole numbers that an input gives, none of them negative, and `offset` more.
+
+    They are `rounded` if the model makes them of real ones.
+    """
+
+    value: Tensor
+    offset: int = 0
+    rounded: bool = False
+
+
+Argument = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | Whole | None
 
 
 def whole(argument: Argument) -> Value:
@@ -86,8 +100,9 @@ Result = (
     | Quantized
     | Mask
     | Regrouped
+    | Whole
     | Activation
-    | tuple[Value | Regrouped | np.ndarray, ...]
+    | tuple[Value | Regrouped | Whole | np.ndarray, ...]
 )
 
 

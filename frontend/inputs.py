@@ -33,7 +33,7 @@ _ELEMENTWISE = {
         "Min",
         "Mul",
     ),
-    *("PRelu", "Pad", "QuantizeLinear", "Relu", "Round", "Sub"),
+    *("PRelu", "Pad", "QuantizeLinear", "Relu", "Round", "Slice", "Sub"),
 }
 _ON_CHANNELS_SECOND = {
     *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
@@ -41,10 +41,6 @@ _ON_CHANNELS_SECOND = {
 _SCORES = {"ArgMax", "LogSoftmax", "Softmax"}
 _ON_CHANNELS_LAST = {"GRU", "LSTM", "MatMul", "RNN", *_SCORES}
 _OVER_SPACE = {"ReduceMax", "ReduceMean"}
-_FLOATS = {
-    *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
-}
-_VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _NEW = -1  # an axis that the model adds
 _ROOM = "networks take images, series and vectors"
@@ -65,8 +61,6 @@ def inputs_of(
             problems.append(f"{name} (input): shape {dims}; {_ROOM}")
         elif math.prod(dims) > LARGEST:
             problems.append(f"{name} (input): shape {dims}; inputs of more than {LARGEST} numbers are not supported")
-        elif _is_computed_with(graph, entries[name]):
-            problems.append(f"{name} (input): the model computes with it in integers; cast it to float first")
         else:
             shape, layout = _arranged(dims[1:], _channels(graph.node, name, dims, known))
             whole = onnx.helper.tensor_dtype_to_np_dtype(entries[name].type.tensor_type.elem_type).kind in "iu"
@@ -97,19 +91,6 @@ def as_taken(
         if channels == 1 < len(dims) or (channels == _NEW and len(dims) < 3):
             found[tensor] = GraphInput(entry.name, *_arranged(dims, channels), entry.whole)
     return found
-
-
-def _is_computed_with(graph: onnx.GraphProto, entry: onnx.ValueInfoProto) -> bool:
-    """Whether an input of integers is used as such, with their overflow and division."""
-    if entry.type.tensor_type.elem_type in _FLOATS:
-        return False
-    integers = {entry.name}
-    for node in graph.node:
-        if integers.intersection(node.input) and node.op_type not in ("Cast", "DequantizeLinear"):
-            if node.op_type not in _VIEWS:
-                return True
-            integers.update(node.output)
-    return False
 
 
 def _arranged(dims: Shape, channels: int | None) -> tuple[Shape, Layout]:

@@ -20,8 +20,9 @@ import numpy as np
 
 from ..ir import ModelFileError, Refusal, SnncError, UnsupportedModelError, load, save
 from . import tf_graph
-from .affine import Layout, as_tensor
+from .affine import as_tensor
 from .given import shapes_of
+from .graph import GraphInput
 from .keras_calls import in_single_precision
 from .keras_model import called
 from .reading import Arrays, Computed, Reading
@@ -72,18 +73,18 @@ def _read_there(path: Path, title: str, model: Any, inputs: Any) -> Reading:
         report = json.loads(done.stdout.splitlines()[-1])
         _raise_reported(report, in_memory=model is not None)
         network = load(output)
+    inputs = {given[0]: GraphInput(*given) for given in report["inputs"]}
     outputs = [str(position) for position in range(len(network.outputs))]
     readouts = dict(zip(outputs, network.outputs, strict=True))
     return Reading(
         title,
         network,
-        functools.partial(_computed, path if model is None else model, report["layouts"]),
+        functools.partial(_computed, path if model is None else model, inputs),
         lambda tensor, activations: activations[readouts[tensor]][0],
         outputs,
         report["parameters"],
         report["layers"],
-        report["layouts"],
-        integers=frozenset(report["integers"]),
+        inputs,
     )
 
 
@@ -105,7 +106,7 @@ def _raise_reported(report: Mapping[str, Any], in_memory: bool) -> None:
     raise UnsupportedModelError(report["title"], problems, report["layers"], report["unread"])
 
 
-def _computed(model: Any, layouts: Mapping[str, Layout], inputs: Arrays, wanted: Sequence[str]) -> Computed:
+def _computed(model: Any, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Computed:
     """What Keras computes for one image on its own backend: the outputs."""
     import keras
 
@@ -113,10 +114,10 @@ def _computed(model: Any, layouts: Mapping[str, Layout], inputs: Arrays, wanted:
         from . import keras_file
 
         model = keras_file.loaded(model, str(model))
-    arrays = [as_tensor(array, layouts[name]) for name, array in inputs.items()]
+    arrays = [as_tensor(array, given[name].layout) for name, array in inputs.items()]
     with in_single_precision(model._flatten_layers()):
-        given = called(model, [keras.ops.convert_to_tensor(array) for array in arrays])
-    found = {str(position): np.asarray(keras.ops.convert_to_numpy(tensor)) for position, tensor in enumerate(given)}
+        outputs = called(model, [keras.ops.convert_to_tensor(array) for array in arrays])
+    found = {str(position): np.asarray(keras.ops.convert_to_numpy(tensor)) for position, tensor in enumerate(outputs)}
     return Computed({name: found[name] for name in wanted}, f"Keras on {keras.backend.backend()}")
 
 
@@ -135,8 +136,8 @@ def _main(path: str, output: str, title: str, shapes: str) -> None:
         print(json.dumps({"damage": str(error)}))
         return
     save(reading.network, output)
-    facts = {"parameters": reading.parameters, "layers": reading.layers, "integers": sorted(reading.integers)}
-    print(json.dumps({**facts, "layouts": reading.layouts}))
+    given = [(entry.name, entry.shape, entry.layout, entry.whole) for entry in reading.inputs.values()]
+    print(json.dumps({"parameters": reading.parameters, "layers": reading.layers, "inputs": given}))
 
 
 if __name__ == "__main__":

@@ -52,12 +52,11 @@ _TRANSPOSED = "transposed convolutions are not supported; use a convolution with
 _RESIZED = "it resamples images, which is not supported; resize them before the network, or use strides and pooling"
 JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
 _BATCH = "it normalises by statistics of each batch; keep running statistics in training (track_running_stats=True)"
-_TABLE = "it looks its input up in a table; feed the embedded vectors instead"
 _CATEGORIES = "it turns numbers or text into categories; do so with the data, before the network"
 _SPECTRUM = "it takes the spectrum of sound; do so with the data, before the network"
 _ADJUSTED = "it changes each image by its own statistics; do so with the data, before the network"
 _WRAPPED = "it holds a model of another framework; give that model itself"
-_MASK = "it skips steps by the numbers in them, which spikes cannot; leave it out, and fill up with zeros"
+MASK = "it skips steps by the numbers in them, which spikes cannot; leave it out, and fill up with zeros"
 _LAMBDA = "arbitrary Python code cannot be compiled; express it with Keras layers"
 
 MOST_STEPS = 1000  # of a recurrent layer, each of which has populations of its own
@@ -69,8 +68,7 @@ _LAYERS = {
     "TimeDistributed": "sequences of images are not supported; apply the inner layer to single images",
     "Lambda": _LAMBDA,
     **dict.fromkeys(("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"), _WRAPPED),
-    "Embedding": _TABLE,
-    "Masking": _MASK,
+    "Masking": MASK,
     "Conv1DTranspose": _TRANSPOSED,
     "Conv2DTranspose": _TRANSPOSED,
     "Conv3DTranspose": _TRANSPOSED,
@@ -99,7 +97,6 @@ _OPERATORS = {
 _MODULES = {
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"), _BATCH),
     **dict.fromkeys(("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"), _RESIZED),
-    "Embedding": _TABLE,
     "RReLU": "its slope is drawn at random in training; use LeakyReLU with the mean of its two slopes",
     "Threshold": JUMP,
 }

@@ -461,7 +461,7 @@ def test_quantised_inputs(tmp_path):
     np.testing.assert_allclose(analog(network, ir.as_inputs(network, x))[network.outputs[0]], y, rtol=1e-5)
     model.graph.node[0].CopyFrom(helper.make_node("Add", ["x", "z"], ["d"], name="d"))
     onnx.save(model, path)
-    assert "computes with it in integers" in problems(path)[0]
+    assert "computes in integers with an input" in problems(path)[0]
 
 
 def test_functions_are_inlined(tmp_path):

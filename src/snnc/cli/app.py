@@ -16,6 +16,8 @@ from .. import __version__
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..ir import Network
+
 
 app = typer.Typer(
     help="Compile trained neural networks to spiking neural networks.",
@@ -90,6 +92,7 @@ def input_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
     return found or None
 
 
-def note_bytes(data: Mapping[str, np.ndarray] | None, scale: str) -> None:
-    if data and scale == "1" and max(float(array.max(initial=0)) for array in data.values()) > 64:
+def note_bytes(network: Network, data: Mapping[str, np.ndarray] | None, scale: str) -> None:
+    real = [array for name, array in (data or {}).items() if network.populations[name].table is None]
+    if scale == "1" and max((float(array.max(initial=0)) for array in real), default=0) > 64:
         err.print("note: the images reach above 64; if the model was trained on image / 255, give --scale 1/255")

@@ -107,7 +107,7 @@ def convert(
 
     network = snnc.load(model, inputs=input_shapes(input_shape), verify=verify)
     data = read_images(calibration, network, ("x_train", "x"), scale, images) if calibration else None
-    note_bytes(data, scale)
+    note_bytes(network, data, scale)
     if pipeline is None:
         pipeline = snnc.default_pipeline(network)
         if pipeline != DEFAULT_PIPELINE:
@@ -162,7 +162,7 @@ def evaluate(
     loaded = snnc.load(network, inputs=input_shapes(input_shape))
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
     y = read_labels(data, loaded, ("y_test", "y"), images)
-    note_bytes(x, scale)
+    note_bytes(loaded, x, scale)
     if not loaded.is_spiking:
         _print_analog(CompiledAnalog(loaded).accuracy(x, y), as_json)
         return

@@ -76,7 +76,7 @@ def sweep(
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
     y = read_labels(data, loaded, ("y_test", "y"), images)
     calibrating = read_images(calibration or data, loaded, ("x_train", "x"), scale, 512)
-    note_bytes(x, scale)
+    note_bytes(loaded, x, scale)
     found = snnc.sweep(
         loaded,
         pipelines,

@@ -84,7 +84,7 @@ def opt(
     else:
         raise typer.BadParameter("give a network and a pipeline, or --resume-from")
     data = read_images(calibration, loaded, ("x_train", "x"), scale, images) if calibration else None
-    note_bytes(data, scale)
+    note_bytes(loaded, data, scale)
     instruments = _instruments(print_before, print_after, print_changed, check_equivalence, time, dump_dir)
     result = snnc.run_pipeline(loaded, steps, calibration=data, timesteps=timesteps, instruments=instruments)
     if output:
@@ -196,7 +196,7 @@ def profile(
 
     network, converted = snnc.load(analog, inputs=input_shapes(input_shape)), snnc.load(spiking)
     x = read_images(data, converted, ("x_test", "x"), scale, images)
-    note_bytes(x, scale)
+    note_bytes(network, x, scale)
     result = profiles.profile(network, converted, x)
     if plot:
         profiles.plot(result, plot)
@@ -240,7 +240,7 @@ def bisect(
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
     y = read_labels(data, loaded, ("y_test", "y"), images)
     calibrating = read_images(calibration or data, loaded, ("x_train", "x"), scale, 512)
-    note_bytes(x, scale)
+    note_bytes(loaded, x, scale)
     found = find(loaded, parse(pipeline), x, y, floor, calibration=calibrating, timesteps=timesteps)
     if as_json:
         print(json.dumps(to_json(found)))
