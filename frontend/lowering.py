@@ -134,8 +134,8 @@ class _Lowering:
         for rank, (tensor, given) in enumerate(self.graph.inputs.items(), -len(self.graph.inputs)):
             layer = Layer(given.name, "Input", rank)
             inputs[tensor] = Source(Input(), given.shape, None, layer, whole=given.whole)
-            value = inputs[tensor].value(given.layout)
-            self.values[tensor] = Whole(value) if given.whole else value
+            numbers = inputs[tensor].value(given.layout)
+            self.values[tensor] = Whole(numbers) if given.whole else numbers
         for tensor, given in self.graph.stand_ins.items():
             self.values[tensor] = _stand_in(given.shape, given.layout)
         nodes = _needed(self.graph)

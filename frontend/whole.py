@@ -47,7 +47,7 @@ def computed(call: Call, rule: Callable[[Call], Result]) -> Result:
             bound.size == 1 and bound <= numbers.offset
         ):  # numbers that are given are not negative
             return np.full(_dims(numbers.value), operator == "GreaterOrEqual")
-        case "Where", (np.ndarray() as chosen, upper, lower) if (chosen == chosen.flat[0]).all():
+        case "Where", (np.ndarray() as chosen, Whole() as upper, Whole() as lower) if (chosen == chosen.flat[0]).all():
             return upper if chosen.flat[0] else lower
         case operator, (Whole() as numbers, *others) if operator in MOVING:
             return _moved(numbers, rule(replace(call, inputs=(numbers.value, *others))))

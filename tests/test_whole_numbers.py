@@ -198,6 +198,16 @@ def test_keras_embeddings(tmp_path, kind):
         np.testing.assert_allclose(snnc.compile(network).predict(numbers), source(numbers.astype(kind)), atol=1e-5)
 
 
+def test_keras_embeddings_before_attention():
+    x = keras.Input((LENGTH,), name="ids")
+    y = kl.Embedding(WORDS, SIZE, name="words")(x)
+    y = kl.MultiHeadAttention(2, 2, name="attend")(y, y)
+    source = randomise(keras.Model(x, kl.Dense(2, name="head")(kl.Flatten()(y))))
+    numbers = RNG.integers(0, WORDS, (3, LENGTH))
+    network = frontend.load(source)
+    np.testing.assert_allclose(snnc.compile(network).predict(numbers), source(numbers), atol=1e-5)
+
+
 def test_keras_embeddings_that_hide_tokens():
     x = keras.Input((LENGTH,), name="ids")
     source = keras.Model(x, kl.LSTM(3)(kl.Embedding(WORDS, SIZE, mask_zero=True, name="words")(x)))

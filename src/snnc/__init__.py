@@ -14,6 +14,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from . import ir
+from .agreement import agreement
 from .backend import Backend, compile
 from .ir import Images, Network, SnncError, save
 from .sweep import sweep
@@ -161,6 +162,7 @@ __all__ = [
     "Images",
     "Network",
     "SnncError",
+    "agreement",
     "compile",
     "convert",
     "default_pipeline",

@@ -30,6 +30,7 @@ from .app import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..agreement import Agreement
     from ..backend.compiled import Result
     from ..ir import Network
 
@@ -127,6 +128,10 @@ def evaluate(
     data: Annotated[
         Path, typer.Option("--data", "-d", help="Images and labels, .npz: `x_test`, `y_test` or `x`, `y`, or by name.")
     ],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Compare the outputs with those of this model or network; no labels are needed then."),
+    ] = None,
     backend: Annotated[
         BackendName, typer.Option("--backend", "-b", help="The embedded engine, or GeNN through mlGeNN.")
     ] = BackendName.onnxruntime,
@@ -149,9 +154,13 @@ def evaluate(
 ) -> None:
     """Measure accuracy at every timestep, and spikes.
 
-    One run gives the accuracy after each step up to T. A model file is evaluated as the ANN that it is.
+    One run gives the accuracy after each step up to T. A model file is evaluated as the ANN that it is. With --against,
+    the decoded outputs are compared with a model's instead: the largest and the mean difference, relative to the
+    model's largest and mean number; the cosine of the angle between both; how often the largest channel is the same.
 
     Example: `snnc evaluate net.snn --data test.npz --scale 1/255 --plot accuracy.png`
+
+    Example: `snnc evaluate net.snn --against model.onnx --data images.npz`
     """
     import snnc
 
@@ -159,11 +168,13 @@ def evaluate(
     from ..datafiles import read_images, read_labels
     from ..ir import DataError
 
+    if against and (plot or transient or until_stable):
+        raise typer.BadParameter("--against compares the last outputs: no --plot, --transient, --until-stable")
     loaded = snnc.load(network, inputs=input_shapes(input_shape))
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
-    y = read_labels(data, loaded, ("y_test", "y"), images)
     note_bytes(loaded, x, scale)
-    if not loaded.is_spiking:
+    if not loaded.is_spiking and not against:
+        y = read_labels(data, loaded, ("y_test", "y"), images)
         _print_analog(CompiledAnalog(loaded).accuracy(x, y), as_json)
         return
     if plot and loaded.is_phased:
@@ -173,6 +184,11 @@ def evaluate(
     if timesteps:
         loaded = loaded.replace(timesteps=timesteps)
     options = {name: value for name, value in (("workers", workers), ("folder", build_folder)) if value}
+    if against:
+        reference = snnc.load(against, inputs=input_shapes(input_shape), verify=None)
+        _print_agreement(snnc.agreement(loaded, reference, x, backend=backend.value, **options), x, as_json)
+        return
+    y = read_labels(data, loaded, ("y_test", "y"), images)
     compiled = snnc.compile(loaded, backend.value, **options)
     result = compiled.evaluate(x, y, transient=transient, until_stable=until_stable)  # type: ignore[union-attr]
     if plot:
@@ -253,6 +269,16 @@ def _print_analog(accuracy: dict[str, float], as_json: bool) -> None:
         return
     for name, share in accuracy.items():
         print(f"ANN accuracy of {name}: {share:.2%}")
+
+
+def _print_agreement(found: Mapping[str, Agreement], x: Mapping[str, np.ndarray], as_json: bool) -> None:
+    from ..agreement import to_json, to_table
+
+    images = len(next(iter(x.values())))
+    if as_json:
+        print(json.dumps(to_json(found, images)))
+    else:
+        out.print(to_table(found, images))
 
 
 def _print_json(network: Network, result: Result) -> None:
