@@ -46,7 +46,7 @@ class AcrossImages(Unsupported):
 
 _USE_RELU = "use ReLU there and fine-tune"
 _REPLACE = "express it with convolutions, dense layers, additions, pooling and ReLU"
-_LOOP = "it is a loop, and only LSTM, GRU and RNN are unrolled; export the model with its steps written out"
+_LOOP = "it is a loop, and only LSTM, GRU and RNN are unrolled; write its steps out, as unroll=True does in Keras"
 _VOLUME = "only images (H, W, C), series (L, C) and vectors (N,) are supported; use the 2D layer"
 _TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
 _RESIZED = "it resamples images, which is not supported; resize them before the network, or use strides and pooling"

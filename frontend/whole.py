@@ -43,15 +43,24 @@ def computed(call: Call, rule: Callable[[Call], Result]) -> Result:
         case ("Add" | "Sub") as operator, (Whole() as numbers, np.ndarray() as number) if number.size == 1:
             by = int(number.reshape(-1)[0])
             return replace(numbers, offset=numbers.offset + (by if operator == "Add" else -by))
-        case ("Less" | "GreaterOrEqual") as operator, (Whole() as numbers, np.ndarray() as bound) if (
-            bound.size == 1 and bound <= numbers.offset
-        ):  # numbers that are given are not negative
-            return np.full(_dims(numbers.value), operator == "GreaterOrEqual")
+        case "Less", (Whole() as numbers, np.ndarray() as bound) if bound.size == 1 and bound <= numbers.offset:
+            return np.zeros(_dims(numbers.value), bool)  # no number that is given is negative
+        case "Mul", (Whole() as numbers, np.ndarray() as factor) if _is_switch(factor):
+            return numbers if factor.any() else factor
+        case "Add", (Whole() as numbers, np.ndarray() as nothing) if nothing.size and not nothing.any():
+            return numbers
+        case (("Add" | "Mul"), (np.ndarray() as array, Whole() as numbers)):
+            return computed(replace(call, inputs=(numbers, array)), rule)
         case "Where", (np.ndarray() as chosen, Whole() as upper, Whole() as lower) if (chosen == chosen.flat[0]).all():
             return upper if chosen.flat[0] else lower
         case operator, (Whole() as numbers, *others) if operator in MOVING:
             return _moved(numbers, rule(replace(call, inputs=(numbers.value, *others))))
     raise Unsupported(_INTEGERS)
+
+
+def _is_switch(factor: np.ndarray) -> bool:
+    """Whether a factor takes all numbers, or none: so TensorFlow's exporter writes a choice between two tensors."""
+    return bool(factor.size and ((factor == 0).all() or (factor == 1).all()))
 
 
 def cut(x: Value) -> Whole | None:

@@ -62,7 +62,7 @@ def everything_bad() -> keras.Model:
     y = kl.Activation("sparse_sigmoid", name="act")(y)
     y = kl.Lambda(lambda t: t * 2, name="twice")(y)
     y = kl.Reshape((-1, 4), name="rows")(y)
-    y = kl.LSTM(10, name="memory")(kl.Masking(name="masked")(y))
+    y = kl.LSTM(10, name="memory")(kl.TimeDistributed(kl.Dense(3), name="each")(y))
     inner = keras.Input((10,))
     nested = keras.Model(
         inner, kl.Activation("sparse_plus", name="curve")(kl.Dense(4, name="fine")(inner)), name="nested"
@@ -76,12 +76,12 @@ def test_all_problems_are_reported_at_once_and_by_layer():
         "swishy (Conv2D 'sparse_plus')",
         "act (Activation 'sparse_sigmoid')",
         "twice (Lambda)",
-        "masked (Masking)",
+        "each (TimeDistributed)",
         "nested/curve (Activation 'sparse_plus')",
         "top (Dense 'sparse_sigmoid')",
     ]
     assert "use ReLU there and fine-tune" in found[0]
-    assert "skips steps by the numbers in them" in found[3]
+    assert "apply the inner layer to single images" in found[3]
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -94,7 +94,7 @@ def test_files_with_code_name_every_layer(tmp_path, suffix):
         "swishy (Conv2D 'sparse_plus')",
         "act (Activation 'sparse_sigmoid')",
         "twice (Lambda)",
-        "masked (Masking)",
+        "each (TimeDistributed)",
         "nested/curve (Activation 'sparse_plus')",
         "top (Dense 'sparse_sigmoid')",
     ]
