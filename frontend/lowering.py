@@ -411,7 +411,8 @@ def _reaching(ends: list[Source]) -> list[Source]:
             found.setdefault(pending.pop())  # within a layer, sources first
             continue
         seen.add(source)
-        pending += [term.source for value in source.given for term in value.terms if term.source not in seen]
+        given = [term.source for value in source.given for term in value.terms]
+        pending += [each for each in reversed(given) if each not in seen]
     return sorted(found, key=lambda source: source.layer.rank)
 
 

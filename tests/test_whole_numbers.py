@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import tensorflow as tf
 from frontend_models import randomise
 from onnx import helper, numpy_helper
 from reference import analog
@@ -196,6 +197,16 @@ def test_keras_embeddings(tmp_path, kind):
     for given in (source, tmp_path / "model.keras"):
         network = snnc.load(given, verify=True)
         np.testing.assert_allclose(snnc.compile(network).predict(numbers), source(numbers.astype(kind)), atol=1e-5)
+
+
+def test_embeddings_in_functions_and_saved_models(tmp_path):
+    x = keras.Input((LENGTH,), dtype="int32", name="ids")
+    source = randomise(keras.Model(x, kl.Dense(2, name="head")(kl.Flatten()(kl.Embedding(WORDS, SIZE)(x)))))
+    source.export(tmp_path / "model", verbose=False)
+    numbers = RNG.integers(0, WORDS, (3, LENGTH)).astype(np.int32)
+    for given, inputs in ((tmp_path / "model", None), (tf.function(lambda ids: source(ids)), numbers)):
+        network = snnc.load(given, inputs=inputs, verify=True)
+        np.testing.assert_allclose(snnc.compile(network).predict(numbers), source(numbers), atol=1e-5)
 
 
 def test_keras_embeddings_before_attention():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -183,7 +183,7 @@ def evaluate(
         raise DataError(f"{network} is a few-spike network, which runs for its own {loaded.timesteps} steps a phase")
     if timesteps:
         loaded = loaded.replace(timesteps=timesteps)
-    options = {name: value for name, value in (("workers", workers), ("folder", build_folder)) if value}
+    options: dict[str, Any] = {n: value for n, value in (("workers", workers), ("folder", build_folder)) if value}
     if against:
         reference = snnc.load(against, inputs=input_shapes(input_shape), verify=None)
         _print_agreement(snnc.agreement(loaded, reference, x, backend=backend.value, **options), x, as_json)
