@@ -143,10 +143,11 @@ class Value:
     def is_apart(self) -> bool:
         """Whether this is an image, or a series, whose ONNX tensor has the same axes, channels last or second."""
         parts = self._essential(self.layout)
+        ends = (*parts[1:2], *parts[-1:])
         if len(parts) > 4:  # of which some have size one
             parts = (parts[0], *filter(None, parts[1:]))
+            ends = parts[-1:]
         space = [axis for part in parts for axis in part if axis != 2]
-        ends = (*parts[1:2], *parts[-1:])
         if not self.is_image or len(parts) not in (3, 4) or parts[0] or any(len(part) > 1 for part in parts):
             return False
         return space == sorted(space) and (self.shape[2] == 1 or (2,) in ends)

@@ -55,7 +55,11 @@ def inputs_of(
     """
     known = {**constants, **_axes(graph.node, constants, opset)}
     entries = {entry.name: entry for entry in graph.input if entry.name not in constants}
-    problems, found = [], {}
+    others = [name for name, entry in entries.items() if not entry.type.HasField("tensor_type")]
+    problems = [f"{name} (input): it is no tensor; {_ROOM}" for name in others]
+    if problems:
+        raise UnsupportedModelError(f"{title} has inputs of unsupported kinds", problems)
+    found = {}
     for name, dims in fixed({name: _sizes(entry) for name, entry in entries.items()}, inputs, title).items():
         if len(dims) not in (2, 3, 4):
             problems.append(f"{name} (input): shape {dims}; {_ROOM}")

@@ -294,6 +294,8 @@ class _Lowering:
         if value is None:
             self._refuse_unless_known(tensor)
             return
+        if isinstance(value, Whole) and not (value.offset or value.rounded):
+            value = value.value
         if isinstance(value, np.ndarray) and self.constant:
             layer, number = next(reversed(self.constant.items()))
             reason = (
