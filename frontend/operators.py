@@ -356,7 +356,10 @@ def _cast_like(call: Call) -> Result:
 
 def _transpose(call: Call) -> Value:
     x = call.value()
-    return x.transposed(call.numbers("perm", tuple(reversed(range(len(x.layout))))))
+    order = call.numbers("perm", tuple(reversed(range(len(x.layout)))))
+    if sorted(order) != list(range(len(x.layout))):
+        raise Unsupported(f"it orders the axes of {x.dims} as {order}")
+    return x.transposed(order)
 
 
 def _reshape(call: Call) -> Value:
