@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir import Clip, Conv2D, Dense, Function, LeakyRelu, Operator, Pad, Pick, Relu, Shape
 from .affine import SERIES_LAST, Term, Value
-from .call import Call, Regrouped, Tensor, places, whole
+from .call import Argument, Call, Regrouped, Tensor, places, whole
 from .support import JUMP, Unsupported, too_long
 
 _GATES = {"LSTM": "input output forget memory", "GRU": "update reset new", "RNN": "state"}
@@ -38,7 +38,6 @@ class _Gate:
     The operators are made once, so that all steps hold the same weights.
     """
 
-    name: str
     of_input: Operator
     of_state: Operator
     input_bias: np.ndarray
@@ -59,13 +58,23 @@ class _Cell:
     """The steps of one direction: its gates by name, its nonlinearities in ONNX's order, and peepholes by gate."""
 
     call: Call
-    prefix: str
+    is_reverse: bool
     gates: dict[str, _Gate]
     curves: Sequence[Curve]
     peepholes: dict[str, np.ndarray]
 
     def named(self, step: int, part: str) -> str:
-        return f"{self.prefix}{step}/{part}"
+        return f"{'reverse/' if self.is_reverse else ''}{step}/{part}"
+
+    def run(self, steps: Sequence[Value], states: tuple[Value, ...]) -> tuple[list[Value], tuple[Value, ...]]:
+        """The state after each step, in the order of the series, and all states after the last that is taken."""
+        step = {"LSTM": self.lstm, "GRU": self.gru, "RNN": self.rnn}[self.call.node.op_type]
+        places = range(len(steps))
+        hidden: dict[int, Value] = {}
+        for place in reversed(places) if self.is_reverse else places:
+            states = step(place, steps[place], states)
+            hidden[place] = states[0]
+        return [hidden[place] for place in places], states
 
     def gate(self, name: str, step: int, x: Value, state: Value, curve: Curve, seen: Value | None = None) -> Value:
         """A gate of a step; `seen` is the memory that it sees through a peephole, if it has one."""
@@ -118,22 +127,11 @@ def unrolled(call: Call) -> tuple[Tensor, ...]:
     count = 2 if call.node.op_type == "LSTM" else 1
     size = call.weight(2).shape[2]
     initial = [_initial(call, 5 + kind, (len(directions), batch, size)) for kind in range(count)]
-    every: list[list[Value]] = []
-    last: list[list[Value]] = [[] for _ in range(count)]
-    for number, (direction, cell) in enumerate(zip(directions, cells, strict=True)):
-        step = {"LSTM": cell.lstm, "GRU": cell.gru, "RNN": cell.rnn}[call.node.op_type]
-        states = tuple(kind[number] for kind in initial)
-        order = range(len(steps))[:: -1 if direction == "reverse" else 1]
-        hidden: dict[int, Value] = {}
-        for position in order:
-            states = step(position, steps[position], states)
-            hidden[position] = states[0]
-        every.append([hidden[position] for position in range(len(steps))])
-        for kind, state in zip(last, states, strict=True):
-            kind.append(state)
-    rows = [[one[position] for one in every] for position in range(len(steps))]
+    runs = [cell.run(steps, tuple(kind[number] for kind in initial)) for number, cell in enumerate(cells)]
+    rows = list(zip(*(hidden for hidden, _ in runs), strict=True))
     all_states = _tensor(rows, (len(steps), len(directions), batch, size), call)
-    ends = [_tensor([kind], (len(directions), batch, size), call) for kind in last]
+    kinds = zip(*(states for _, states in runs), strict=True)
+    ends = [_tensor([kind], (len(directions), batch, size), call) for kind in kinds]
     if not call.attributes.get("layout", 0):
         return all_states, *ends
     return _ordered(all_states, (2, 0, 1, 3)), *(_ordered(end, (1, 0, 2)) for end in ends)
@@ -186,12 +184,11 @@ def _cells(call: Call, directions: Sequence[str], x: Value) -> Iterator[_Cell]:
         peepholes = {} if weights[7] is None else dict(zip(names, weights[7][number].reshape(3, size), strict=False))
         rows = {name: slice(place * size, (place + 1) * size) for place, name in enumerate(names)}
         gates = {
-            name: _Gate(name, _map(w[part], x), _map(r[part], x), b[: len(r)][part], b[len(r) :][part])
+            name: _Gate(_map(w[part], x), _map(r[part], x), b[: len(r)][part], b[len(r) :][part])
             for name, part in rows.items()
         }
         each = len(curves) // len(directions)
-        prefix = "reverse/" if direction == "reverse" else ""
-        yield _Cell(call, prefix, gates, curves[number * each :][:each], peepholes)
+        yield _Cell(call, direction == "reverse", gates, curves[number * each :][:each], peepholes)
 
 
 def _map(weight: np.ndarray, x: Value) -> Operator:
@@ -249,16 +246,16 @@ def _complement(x: Value, layers: tuple[str, ...]) -> Value:
 def _initial(call: Call, index: int, dims: Shape) -> list[Value]:
     """The state of each direction before the first step, (N, H): zeros where it is left out."""
     given = call.inputs[index] if index < len(call.inputs) else None
-    if given is None:
-        given = np.zeros(dims)
-    elif call.attributes.get("layout", 0):
-        given = given.transpose(1, 0, 2) if isinstance(given, np.ndarray) else _ordered(given, (1, 0, 2))  # type: ignore[arg-type]
-    if isinstance(given, np.ndarray):
-        if given.shape != dims:
-            raise Unsupported(f"its initial state of shape {given.shape} should have the shape {dims}")
-        return [_constant(state) for state in given]
-    assert isinstance(given, (Value, Regrouped))
-    return [whole(given).placed(state) for state in places(given)]
+    if call.attributes.get("layout", 0) and given is not None:
+        given = given.transpose(1, 0, 2) if isinstance(given, np.ndarray) else _ordered(given, (1, 0, 2))
+    match given:
+        case None:
+            return [_constant(np.zeros(dims[1:]))] * dims[0]
+        case np.ndarray() if given.shape == dims:
+            return [_constant(state) for state in given]
+        case Value() | Regrouped() if places(given).shape == dims:
+            return [whole(given).placed(state) for state in places(given)]
+    raise Unsupported(f"its initial state should have the shape {dims}")
 
 
 def _constant(array: np.ndarray) -> Value:
@@ -267,9 +264,11 @@ def _constant(array: np.ndarray) -> Value:
     return nothing.placed(np.zeros(array.shape, np.int64)).shifted(array, ())
 
 
-def _ordered(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+def _ordered(x: Argument, axes: tuple[int, ...]) -> Tensor:
+    """Activations with their axes in another order."""
     if isinstance(x, Regrouped):
         return Regrouped(x.value, x.positions.transpose(axes), x.layer)
+    assert isinstance(x, Value)
     return x.transposed(axes)
 
 
@@ -289,7 +288,7 @@ def _tensor(rows: Sequence[Sequence[Value]], dims: Shape, call: Call) -> Tensor:
             terms += placed.terms
             bias += 0 if placed.bias is None else placed.bias
     total = Value(tuple(terms), bias if bias.any() else None, shape, ((0,), (1,), (2,)), call.layers)
-    if columns > 1 < batch:
+    if columns > 1 and batch > 1:  # which are one axis of the value
         return Regrouped(total, np.arange(math.prod(dims)).reshape(dims), call.layers[-1])
     first, second = ((1,), ()) if batch == 1 else ((), (1,))
     return replace(total, layout=((0,), first, second, (2,)) if len(dims) == 4 else ((0, *first), second, (2,)))
