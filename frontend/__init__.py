@@ -32,20 +32,22 @@ def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
 
     `model` is a Keras model, of Keras 3 on any backend or of Keras 2 (`tf_keras`), a torch.nn.Module, a `tf.function`,
     an onnx.ModelProto, or the path of a `.keras`, `.h5`, `.hdf5` or `.onnx` file or of a SavedModel folder, of which no
-    code is ever run. Models are left as they were. `inputs` is an example of what a torch module takes, or a function
-    without an input signature: a batch, as an array or tensor, or a tuple of them. Raises ModelFileError for files that
-    cannot be read, and UnsupportedModelError with every layer that has no spiking counterpart.
+    code is ever run. Models are left as they were. `inputs` says what a torch module takes, or a function without an
+    input signature, and the sizes that other models leave open: an example, which is a batch, as an array or tensor, or
+    its shape, as in (1, 32, 32, 3); for several inputs a tuple of them in order, or a mapping by name. Raises
+    ModelFileError for files that cannot be read, DataError for inputs that the model does not take, and
+    UnsupportedModelError with every layer that has no spiking counterpart, or every size that is open.
     """
     if isinstance(model, (str, PathLike)):
-        return _read_file(Path(model))
+        return _read_file(Path(model), inputs)
     if _is_a(model, "keras", "Model"):
         from . import keras_elsewhere, keras_model
 
-        return keras_elsewhere.read(model) if keras_elsewhere.runs_elsewhere() else keras_model.read(model)
+        return (keras_elsewhere if keras_elsewhere.runs_elsewhere() else keras_model).read(model, inputs=inputs)
     if _is_a(model, "tf_keras", "Model"):
         from . import keras2_model
 
-        return keras2_model.read(model)
+        return keras2_model.read(model, inputs)
     if _is_a(model, "torch", "nn.Module"):
         from . import torch_module
 
@@ -61,7 +63,7 @@ def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
     if _is_a(model, "onnx", "ModelProto"):
         from . import onnx_file
 
-        return onnx_file.read_proto(model)
+        return onnx_file.read_proto(model, inputs)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     raise UnsupportedModelError(f"cannot read an object of type {kind}", [f"give {_ACCEPTED}"])
 
@@ -72,24 +74,26 @@ def _is_a(model: Any, package: str, name: str) -> bool:
     return module is not None and isinstance(model, attrgetter(name)(module))
 
 
-def _read_file(path: Path) -> Reading:
+def _read_file(path: Path, inputs: Any) -> Reading:
     if not path.exists():
         raise ModelFileError(f"{path}: no such file")
     if (path / "saved_model.pb").is_file():
         from . import saved_model
 
-        return saved_model.read(path)
+        return saved_model.read(path, inputs)
     if not path.is_file():
         raise ModelFileError(f"{path} is not a file, nor a SavedModel; give {_ACCEPTED}")
     match path.suffix.lower():
         case ".keras" | ".h5" | ".hdf5":
             from . import keras_elsewhere, keras_file
 
-            return keras_elsewhere.read_file(path) if keras_elsewhere.runs_elsewhere() else keras_file.read(path)
+            if keras_elsewhere.runs_elsewhere():
+                return keras_elsewhere.read_file(path, inputs)
+            return keras_file.read(path, inputs=inputs)
         case ".onnx":
             from . import onnx_file
 
-            return onnx_file.read(path)
+            return onnx_file.read(path, inputs)
     from .other_files import what_it_is
 
     if said := what_it_is(path):

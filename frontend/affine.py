@@ -13,7 +13,21 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..ir import AnalogNeuron, AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, Shape, apply
+from ..ir import (
+    NO_PADDING,
+    AnalogNeuron,
+    AveragePool2D,
+    Conv2D,
+    Dense,
+    Flatten,
+    Operator,
+    Pad,
+    Pick,
+    Scale,
+    Shape,
+    apply,
+    output_shape,
+)
 from .support import AcrossImages, Layer, Unsupported
 
 # For each ONNX axis the axes of the channels-last shape that are merged into it, row-major; () has size 1.
@@ -36,7 +50,8 @@ _T = TypeVar("_T")
 class Source:
     """A population in the making: `neuron` applied to `summed`, which is None for an input, and to `second` at port 1.
 
-    `layer` is the layer of the nonlinearity; `part` tells its populations apart, where it needs several.
+    `layer` is the layer of the nonlinearity; `part` tells its populations apart, where it needs several. Of an input,
+    `whole` says that the model takes integers there, and `table` has the vectors that they stand for.
     """
 
     neuron: AnalogNeuron
@@ -45,6 +60,8 @@ class Source:
     layer: Layer
     second: Value | None = None
     part: str = ""
+    whole: bool = False
+    table: np.ndarray | None = None
 
     @property
     def given(self) -> tuple[Value, ...]:
@@ -70,7 +87,20 @@ class Term:
 
     def then(self, operators: tuple[Operator, ...], layers: tuple[str, ...]) -> Term:
         """This term with more operators at its end."""
-        return Term(self.source, self.operators + operators, merge(self.layers, layers))
+        before = self.operators
+        for operator in operators:
+            before = _with_padding_last(before, operator)
+        return Term(self.source, before, merge(self.layers, layers))
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether what is chosen behind a padding is nothing but padding, as another step of a series is."""
+        pads = [place for place, operator in enumerate(self.operators) if isinstance(operator, Pad)]
+        behind = self.operators[pads[-1] + 1 :] if pads else ()
+        if not behind or not all(map(_only_chooses, behind)):
+            return False
+        shape = output_shape(self.operators[: pads[-1]], self.source.shape)
+        return not apply(self.operators[pads[-1] :], np.ones((1, *shape), np.float32)).any()
 
     @property
     def gain(self) -> np.ndarray:
@@ -113,8 +143,11 @@ class Value:
     def is_apart(self) -> bool:
         """Whether this is an image, or a series, whose ONNX tensor has the same axes, channels last or second."""
         parts = self._essential(self.layout)
-        space = [axis for part in parts for axis in part if axis != 2]
         ends = (*parts[1:2], *parts[-1:])
+        if len(parts) > 4:  # of which some have size one
+            parts = (parts[0], *filter(None, parts[1:]))
+            ends = parts[-1:]
+        space = [axis for part in parts for axis in part if axis != 2]
         if not self.is_image or len(parts) not in (3, 4) or parts[0] or any(len(part) > 1 for part in parts):
             return False
         return space == sorted(space) and (self.shape[2] == 1 or (2,) in ends)
@@ -132,6 +165,8 @@ class Value:
             bounded(shape)
             bias = None if bias is None else operator.apply(bias[None])[0]
         terms = tuple(term.then(operators, layers) for term in self.terms)
+        if len(terms) > 1:
+            terms = tuple(term for term in terms if not term.is_nothing) or terms[:1]
         return Value(terms, bias, shape, layout or self.layout, merge(self.layers, layers))
 
     def scaled(self, factor: np.ndarray, layers: tuple[str, ...]) -> Value:
@@ -224,6 +259,13 @@ class Value:
         """The same tensor, its last axis being that of the channels, or its second."""
         return self.placed(self.places, channels_first=channels_first)
 
+    def apart(self) -> Value:
+        """The same tensor with a first axis of its own, as steps of a series have, and not that of the batch."""
+        if len(self.dims) not in (2, 3):
+            raise AcrossImages
+        layout: Layout = ((0,), (1,), (2,)) if len(self.dims) == 3 else ((0, 1), (2,))
+        return self.placed_as(self.places, (1, *self.dims[-2:]), layout)
+
     def expanded(self, like: Value) -> Value:
         """The value repeated where `like` is longer, and laid out as it is."""
         return self.placed_as(np.broadcast_to(self.places, like.dims), like.shape, like.layout)
@@ -284,7 +326,8 @@ class Value:
 
     def selected(self, axis: int, indices: np.ndarray, layers: tuple[str, ...]) -> Value:
         """The positions `indices` along an ONNX axis; of space only those that windows can reach, evenly spaced."""
-        if axis == 0 and not self.layout[0]:
+        is_state = len(self.dims) == 3 and self.dims[:2] == (1, 1)  # whose second axis is the batch
+        if axis == 0 and not self.layout[0] and not is_state:
             raise AcrossImages("it takes some images of a batch and not others")
         if np.array_equal(indices, np.arange(self.dims[axis])):
             return self
@@ -373,6 +416,8 @@ def concatenated(values: list[Value], axis: int, layers: tuple[str, ...]) -> Val
     if all(value.is_vector for value in values):
         values = [value.flat() for value in values]
     axis %= len(values[0].layout)
+    if axis == 0 and not any(value.layout[0] for value in values):
+        values = [value.apart() for value in values]
     if len({(value.axis(axis), len(value.shape)) for value in values if value.dims[axis] > 1}) > 1:
         values = [value.replaced() for value in values]
     where = max(values, key=lambda value: value.dims[axis]).axis(axis)
@@ -427,6 +472,28 @@ def _is_opposite(term: Term, other: Term) -> bool:
     *common, last = other.operators
     same = all(a is b for a, b in zip(term.operators, common, strict=True))
     return same and isinstance(last, Scale) and bool((last.factor == -1).all())
+
+
+def _only_chooses(operator: Operator) -> bool:
+    """Whether an operator subtracts nothing, so that it makes nothing of ones only where it makes nothing of all."""
+    return isinstance(operator, (Flatten, Pick)) or (isinstance(operator, Conv2D) and bool(operator.weight.min() >= 0))
+
+
+def _with_padding_last(before: tuple[Operator, ...], operator: Operator) -> tuple[Operator, ...]:
+    """Operators and one more; what works on each place by itself comes before the padding, which it would work on too.
+
+    So one step of many, concatenated and multiplied by one matrix, can be chosen for what it is.
+    """
+    match before, operator:
+        case (*rest, Pad(first)), Pad(second):
+            sums = zip(first, second, strict=True)
+            return (*rest, Pad(tuple((a + c, b + d) for (a, b), (c, d) in sums)))
+        case (*rest, Pad((*space, (start, end)))), Conv2D(weight, (1, 1), padding, _, 1) if (
+            weight.shape[:2] == (1, 1) and padding == NO_PADDING
+        ):
+            own = replace(operator, weight=weight[:, :, start : weight.shape[2] - end])
+            return (*rest, own, Pad((*space, (0, 0))))
+    return (*before, operator)
 
 
 def merge(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

@@ -51,7 +51,21 @@ class Regrouped:
 
 
 Tensor = Value | Regrouped
-Argument = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | None
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """Whole numbers that an input gives, none of them negative, and `offset` more.
+
+    They are `rounded` if the model makes them of real ones.
+    """
+
+    value: Tensor
+    offset: int = 0
+    rounded: bool = False
+
+
+Argument = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | Whole | None
 
 
 def whole(argument: Argument) -> Value:
@@ -86,8 +100,9 @@ Result = (
     | Quantized
     | Mask
     | Regrouped
+    | Whole
     | Activation
-    | tuple[Value | Regrouped | np.ndarray, ...]
+    | tuple[Value | Regrouped | Whole | np.ndarray, ...]
 )
 
 
@@ -171,6 +186,8 @@ class Call:
         for value, other in ((x, y), (y, x)):
             if not value.terms:
                 number = np.zeros((1, *value.shape)) if value.bias is None else value.bias[None]
+                if not number.any():
+                    return value
                 return other.scaled(as_tensor(number, value.layout), self.layers)
         for value, other in ((x, y), (y, x)):
             found = _of_pole(value)

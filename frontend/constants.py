@@ -14,10 +14,11 @@ from onnx.reference import ReferenceEvaluator
 from ..ir import Shape
 from .affine import LARGEST
 from .precision import HALVES
-from .support import Unsupported
+from .support import Unsupported, operator_refusal
 
 _SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
-_CODE = {"If", "Loop", "Scan", "SequenceMap"}  # could run for ever
+_LOOPS = {"Loop", "Scan"}
+_CODE = {"If", "SequenceMap"}  # which hold graphs
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
@@ -26,6 +27,8 @@ def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: i
 
     Bounded: no control flow, and sizes are inferred before anything is computed.
     """
+    if node.op_type in _LOOPS:
+        raise Unsupported(operator_refusal(node.op_type))
     if node.domain not in ("", "ai.onnx") or node.op_type in _CODE | _RANDOM:
         raise Unsupported(f"{node.op_type} on constants cannot be evaluated")
     if node.op_type == "Cast" and node.attribute[0].i in HALVES:  # networks keep the precision that weights came in

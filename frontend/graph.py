@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GraphInput:
-    """A network input: its population's name and shape, and how the ONNX tensor lays it out."""
+    """A network input: its population's name and shape, and how the ONNX tensor lays it out.
+
+    `whole` says that the model takes integers there.
+    """
 
     name: str
     shape: Shape
     layout: Layout
+    whole: bool = False
 
     @property
     def dims(self) -> tuple[int, ...]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import onnx
 
 from ..ir import Shape, UnsupportedModelError
-from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, SERIES_FIRST, SERIES_LAST, Layout
+from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, LARGEST, SERIES_FIRST, SERIES_LAST, Layout
 from .constants import evaluate
+from .given import Sizes, fixed
 from .graph import GraphInput
 from .support import Unsupported
 
@@ -30,47 +33,53 @@ _ELEMENTWISE = {
         "Min",
         "Mul",
     ),
-    *("PRelu", "Pad", "QuantizeLinear", "Relu", "Round", "Sub"),
+    *("PRelu", "Pad", "QuantizeLinear", "Relu", "Round", "Slice", "Sub"),
 }
 _ON_CHANNELS_SECOND = {
     *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
 }
 _SCORES = {"ArgMax", "LogSoftmax", "Softmax"}
-_ON_CHANNELS_LAST = {"MatMul", *_SCORES}
+_ON_CHANNELS_LAST = {"GRU", "LSTM", "MatMul", "RNN", *_SCORES}
 _OVER_SPACE = {"ReduceMax", "ReduceMean"}
-_FLOATS = {
-    *(onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16),
-}
-_VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _NEW = -1  # an axis that the model adds
 _ROOM = "networks take images, series and vectors"
 
 
 def inputs_of(
-    graph: onnx.GraphProto, constants: Mapping[str, np.ndarray], opset: int, title: str
+    graph: onnx.GraphProto, constants: Mapping[str, np.ndarray], opset: int, title: str, inputs: Any
 ) -> dict[str, GraphInput]:
-    """The model's inputs by name; raises UnsupportedModelError for what is no image, series or vector of numbers."""
+    """The model's inputs by name, of the sizes that `inputs` says where the model does not.
+
+    Raises UnsupportedModelError for what is no image, series or vector of numbers.
+    """
     known = {**constants, **_axes(graph.node, constants, opset)}
-    problems, inputs = [], {}
-    for entry in graph.input:
-        if entry.name in constants:
-            continue
-        dims = tuple(dim.dim_value for dim in entry.type.tensor_type.shape.dim)
+    entries = {entry.name: entry for entry in graph.input if entry.name not in constants}
+    others = [name for name, entry in entries.items() if not entry.type.HasField("tensor_type")]
+    problems = [f"{name} (input): it is no tensor; {_ROOM}" for name in others]
+    if problems:
+        raise UnsupportedModelError(f"{title} has inputs of unsupported kinds", problems)
+    found = {}
+    for name, dims in fixed({name: _sizes(entry) for name, entry in entries.items()}, inputs, title).items():
         if len(dims) not in (2, 3, 4):
-            problems.append(f"{entry.name} (input): shape {dims}; {_ROOM}")
-        elif 0 in dims[1:]:
-            problems.append(
-                f"{entry.name} (input): shape {dims} is not fixed; export the model with a fixed input size"
-            )
-        elif _is_computed_with(graph, entry):
-            problems.append(f"{entry.name} (input): the model computes with it in integers; cast it to float first")
+            problems.append(f"{name} (input): shape {dims}; {_ROOM}")
+        elif math.prod(dims) > LARGEST:
+            problems.append(f"{name} (input): shape {dims}; inputs of more than {LARGEST} numbers are not supported")
         else:
-            shape, layout = _arranged(dims[1:], _channels(graph.node, entry.name, dims, known))
-            inputs[entry.name] = GraphInput(entry.name, shape, layout)
+            shape, layout = _arranged(dims[1:], _channels(graph.node, name, dims, known))
+            whole = onnx.helper.tensor_dtype_to_np_dtype(entries[name].type.tensor_type.elem_type).kind in "iu"
+            found[name] = GraphInput(name, shape, layout, whole)
     if problems:
         raise UnsupportedModelError(f"{title} has inputs of unsupported shape", problems)
-    return inputs
+    return found
+
+
+def _sizes(entry: onnx.ValueInfoProto) -> Sizes:
+    """What the model says of the size of an input; exporters write 0 or −1 for what is open."""
+    kind = entry.type.tensor_type
+    if not kind.HasField("shape"):
+        return None
+    return tuple(dim.dim_value if dim.dim_value > 0 else dim.dim_param or None for dim in kind.shape.dim)
 
 
 def as_taken(
@@ -84,21 +93,8 @@ def as_taken(
         channels, dims = _channels(nodes, tensor, entry.dims, known), entry.dims[1:]
         found[tensor] = entry
         if channels == 1 < len(dims) or (channels == _NEW and len(dims) < 3):
-            found[tensor] = GraphInput(entry.name, *_arranged(dims, channels))
+            found[tensor] = GraphInput(entry.name, *_arranged(dims, channels), entry.whole)
     return found
-
-
-def _is_computed_with(graph: onnx.GraphProto, entry: onnx.ValueInfoProto) -> bool:
-    """Whether an input of integers is used as such, with their overflow and division."""
-    if entry.type.tensor_type.elem_type in _FLOATS:
-        return False
-    integers = {entry.name}
-    for node in graph.node:
-        if integers.intersection(node.input) and node.op_type not in ("Cast", "DequantizeLinear"):
-            if node.op_type not in _VIEWS:
-                return True
-            integers.update(node.output)
-    return False
 
 
 def _arranged(dims: Shape, channels: int | None) -> tuple[Shape, Layout]:

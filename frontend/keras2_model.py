@@ -13,10 +13,11 @@ from .reading import Reading
 from .tf_graph import ROOM, coarsest, graph_inputs, translated
 
 
-def read(model: Any) -> Reading:
+def read(model: Any, inputs: Any = None) -> Reading:
     """The analog network of a Keras 2 model, which is left as it was.
 
-    Raises UnsupportedModelError with every layer that has no spiking counterpart.
+    `inputs` says the sizes that the model leaves open (`given.py`). Raises UnsupportedModelError with every layer that
+    has no spiking counterpart.
     """
     tf, _ = tf_graph.packages()
     title = f"model {model.name!r}"
@@ -24,9 +25,9 @@ def read(model: Any) -> Reading:
         problem = f"give it an Input; {ROOM}"
         raise UnsupportedModelError(f"{title} has not been built, so its input shape is not known", [problem])
     shapes = dict(zip(model.input_names, (tuple(tensor.shape) for tensor in model.inputs), strict=True))
-    inputs = graph_inputs(shapes, title)
     dtypes = [tensor.dtype for tensor in model.inputs]
-    specs = [tf.TensorSpec(given.dims, dtype, given.name) for given, dtype in zip(inputs, dtypes, strict=True)]
+    sized = zip(graph_inputs(shapes, dtypes, inputs, title), dtypes, strict=True)
+    specs = [tf.TensorSpec(given.dims, dtype, given.name) for given, dtype in sized]
     calls = Calls(list(model._flatten_layers(include_self=False)), tf_function.empty)
     called = functools.partial(_called, model)
     try:
@@ -36,10 +37,9 @@ def read(model: Any) -> Reading:
     except Exception as error:  # whatever the layers' own code raises
         report_untraceable(title, calls, error)
     trace = tf_function.trace_of(function, function.graph.as_graph_def(), title, calls)
-    whole = {spec.name for spec in specs if spec.dtype.is_integer}
     graph = translated(trace)
     run = functools.partial(computed, called, calls, graph.inputs, graph.outputs, dtypes, coarsest(trace.graph))
-    return reading.read(graph, run, calls.ends, frozenset(whole))
+    return reading.read(graph, run, calls.ends)
 
 
 def _called(model: Any, tensors: Sequence[Any]) -> list[Any]:

@@ -12,8 +12,11 @@ from ..ir import Shape, UnsupportedModelError
 from .affine import as_tensor
 from .graph import GraphInput
 from .reading import Arrays, Computed
-from .support import Layer, adaptive_refusal, first_line, kind, refusal
+from .support import MASK, Layer, adaptive_refusal, first_line, kind, refusal, too_long
 from .tf_graph import packages
+
+_WITH_CELLS = {"ConvLSTM1D", "ConvLSTM2D", "GRU", "LSTM", "SimpleRNN"}
+_UNROLLED = {"unroll": True, "_could_use_gpu_kernel": False}  # the second is Keras 2's, which would write a loop
 
 
 class Untraceable(Exception):
@@ -84,12 +87,14 @@ class Calls:
         return recorded
 
     def _outputs(self, operation: Any, layer: Layer, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        reason = _refusal(operation) or _uneven(operation, args)
+        reason = _refusal(operation) or _uneven(operation, args) or _endless(operation, args)
         if reason is None:
             if _keeps_size(operation, args):
                 return args[0]
             if _is_adaptive(operation):
                 return _pooled(operation, args[0])
+            if type(operation).__name__ == "Embedding" and hasattr(operation, "compute_output_spec"):
+                return _looked_up(operation, args[0])
             try:
                 return call(*args, **kwargs)
             except Untraceable:
@@ -186,6 +191,8 @@ def _parts(operation: Any) -> list[Any]:
 def _refusal(operation: Any) -> str | None:
     if getattr(operation, "quantization_mode", None):
         return "quantised layers are not supported; give the model in floating point"
+    if getattr(operation, "mask_zero", False):
+        return MASK
     classes = [cls.__name__ for cls in type(operation).__mro__]
     return refusal(classes, _activation(operation), getattr(operation, "data_format", None))
 
@@ -198,6 +205,18 @@ def _keeps_size(operation: Any, args: Any) -> bool:
     """Whether this resizes images to the size that they have."""
     classes = [cls.__name__ for cls in type(operation).__mro__]
     return "Resizing" in classes and tuple(args[0].shape[1:3]) == (operation.height, operation.width)
+
+
+def _is_recurrent(operation: Any) -> bool:
+    return "RNN" in (cls.__name__ for cls in type(operation).__mro__)
+
+
+def _endless(operation: Any, args: Any) -> str | None:
+    """Why a recurrent layer cannot be unrolled."""
+    if not _is_recurrent(operation):
+        return None
+    steps = args[0].shape[1]
+    return too_long(steps, operation.count_params()) if steps else "the number of its steps is open"
 
 
 def _is_adaptive(operation: Any) -> bool:
@@ -225,6 +244,14 @@ def _pooled(operation: Any, images: Any) -> Any:
     return pool(images, size, size)
 
 
+def _looked_up(operation: Any, numbers: Any) -> Any:
+    """The rows of a table: Keras 3 would look whether any number is negative, and then count from the end."""
+    import keras
+
+    tf, _ = packages()
+    return tf.gather(keras.ops.convert_to_tensor(operation.embeddings), tf.cast(numbers, "int32"))
+
+
 def _activation(operation: Any) -> str | None:
     return getattr(getattr(operation, "activation", None), "__name__", None)
 
@@ -249,12 +276,21 @@ def in_single_precision(layers: Sequence[Any]) -> Iterator[None]:
 
 @contextmanager
 def _calling(operations: list[Any], wrap: Callable[[Any, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Within this context, what the operations do when called is what `wrap` makes of it."""
+    """Within this context, what the operations do when called is what `wrap` makes of it; steps are written out.
+
+    The cell that a recurrent layer makes for itself is a part of it, and no layer of the user's.
+    """
+    own = {id(operation.cell) for operation in operations if type(operation).__name__ in _WITH_CELLS}
     with ExitStack() as stack:
         for operation in operations:
+            if id(operation) in own:
+                continue
             method = "quantized_call" if getattr(operation, "quantization_mode", None) else "call"
             stack.callback(_restore, operation, method, operation.__dict__.get(method))
             operation.__dict__[method] = wrap(operation, getattr(operation, method))
+            for name in _UNROLLED.keys() & operation.__dict__.keys() if _is_recurrent(operation) else ():
+                stack.callback(setattr, operation, name, operation.__dict__[name])
+                setattr(operation, name, _UNROLLED[name])
         yield
 
 

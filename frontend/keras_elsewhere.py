@@ -20,7 +20,9 @@ import numpy as np
 
 from ..ir import ModelFileError, Refusal, SnncError, UnsupportedModelError, load, save
 from . import tf_graph
-from .affine import Layout, as_tensor
+from .affine import as_tensor
+from .given import shapes_of
+from .graph import GraphInput
 from .keras_calls import in_single_precision
 from .keras_model import called
 from .reading import Arrays, Computed, Reading
@@ -38,10 +40,11 @@ def runs_elsewhere() -> bool:
     return keras.backend.backend() != "tensorflow"
 
 
-def read(model: Any) -> Reading:
+def read(model: Any, inputs: Any = None) -> Reading:
     """The analog network of a Keras 3 model on JAX or PyTorch, which is left as it was.
 
-    Raises UnsupportedModelError with every layer that has no spiking counterpart.
+    `inputs` says the sizes that the model leaves open (`given.py`). Raises UnsupportedModelError with every layer that
+    has no spiking counterpart.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
@@ -49,19 +52,20 @@ def read(model: Any) -> Reading:
             model.save(path)
         except Exception as error:  # whatever Keras or a layer of the user's says
             raise UnsupportedModelError(f"model {model.name!r} cannot be saved by Keras", [str(error)]) from None
-        return _read_there(path, f"model {model.name!r}", model)
+        return _read_there(path, f"model {model.name!r}", model, inputs)
 
 
-def read_file(path: Path) -> Reading:
+def read_file(path: Path, inputs: Any = None) -> Reading:
     """The analog network of a .keras or .h5 file, where Keras runs on JAX or PyTorch."""
-    return _read_there(path, str(path), None)
+    return _read_there(path, str(path), None, inputs)
 
 
-def _read_there(path: Path, title: str, model: Any) -> Reading:
+def _read_there(path: Path, title: str, model: Any, inputs: Any) -> Reading:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "network.snn"
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
-        command = [sys.executable, "-m", __name__, str(path), str(output), title]
+        shapes = json.dumps(None if inputs is None else shapes_of(inputs))
+        command = [sys.executable, "-m", __name__, str(path), str(output), title, shapes]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip() or "it gave no reason").splitlines()[-1]
@@ -69,18 +73,18 @@ def _read_there(path: Path, title: str, model: Any) -> Reading:
         report = json.loads(done.stdout.splitlines()[-1])
         _raise_reported(report, in_memory=model is not None)
         network = load(output)
+    inputs = {given[0]: GraphInput(*given) for given in report["inputs"]}
     outputs = [str(position) for position in range(len(network.outputs))]
     readouts = dict(zip(outputs, network.outputs, strict=True))
     return Reading(
         title,
         network,
-        functools.partial(_computed, path if model is None else model, report["layouts"]),
+        functools.partial(_computed, path if model is None else model, inputs),
         lambda tensor, activations: activations[readouts[tensor]][0],
         outputs,
         report["parameters"],
         report["layers"],
-        report["layouts"],
-        integers=frozenset(report["integers"]),
+        inputs,
     )
 
 
@@ -102,7 +106,7 @@ def _raise_reported(report: Mapping[str, Any], in_memory: bool) -> None:
     raise UnsupportedModelError(report["title"], problems, report["layers"], report["unread"])
 
 
-def _computed(model: Any, layouts: Mapping[str, Layout], inputs: Arrays, wanted: Sequence[str]) -> Computed:
+def _computed(model: Any, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Computed:
     """What Keras computes for one image on its own backend: the outputs."""
     import keras
 
@@ -110,19 +114,19 @@ def _computed(model: Any, layouts: Mapping[str, Layout], inputs: Arrays, wanted:
         from . import keras_file
 
         model = keras_file.loaded(model, str(model))
-    arrays = [as_tensor(array, layouts[name]) for name, array in inputs.items()]
+    arrays = [as_tensor(array, given[name].layout) for name, array in inputs.items()]
     with in_single_precision(model._flatten_layers()):
-        given = called(model, [keras.ops.convert_to_tensor(array) for array in arrays])
-    found = {str(position): np.asarray(keras.ops.convert_to_numpy(tensor)) for position, tensor in enumerate(given)}
+        outputs = called(model, [keras.ops.convert_to_tensor(array) for array in arrays])
+    found = {str(position): np.asarray(keras.ops.convert_to_numpy(tensor)) for position, tensor in enumerate(outputs)}
     return Computed({name: found[name] for name in wanted}, f"Keras on {keras.backend.backend()}")
 
 
-def _main(path: str, output: str, title: str) -> None:
+def _main(path: str, output: str, title: str, shapes: str) -> None:
     """In the other process: write the network, and print what the first has to know beside it."""
     from . import keras_file
 
     try:
-        reading = keras_file.read(Path(path), title)
+        reading = keras_file.read(Path(path), title, json.loads(shapes))
     except UnsupportedModelError as error:
         lines = [[p.layer, p.kind, p.reason] if isinstance(p, Refusal) else p for p in error.problems]
         first = str(error).splitlines()[0]
@@ -132,8 +136,8 @@ def _main(path: str, output: str, title: str) -> None:
         print(json.dumps({"damage": str(error)}))
         return
     save(reading.network, output)
-    facts = {"parameters": reading.parameters, "layers": reading.layers, "integers": sorted(reading.integers)}
-    print(json.dumps({**facts, "layouts": reading.layouts}))
+    given = [(entry.name, entry.shape, entry.layout, entry.whole) for entry in reading.inputs.values()]
+    print(json.dumps({"parameters": reading.parameters, "layers": reading.layers, "inputs": given}))
 
 
 if __name__ == "__main__":

@@ -21,15 +21,15 @@ _WRAPPERS = {"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper
 _FUNCTION = "it refers to Python code, which is not run from files; load it in Python and give the model itself"
 
 
-def read(path: Path, title: str | None = None) -> Reading:
+def read(path: Path, title: str | None = None, inputs: Any = None) -> Reading:
     """The analog network of a Keras model file; `title` is what errors call it, if not by its path.
 
-    Raises ModelFileError for a file that is damaged or no Keras model, and UnsupportedModelError with every layer
-    that has no spiking counterpart or would run code.
+    `inputs` says the sizes that the model leaves open (`given.py`). Raises ModelFileError for a file that is damaged or
+    no Keras model, and UnsupportedModelError with every layer that has no spiking counterpart or would run code.
     """
     title = title or str(path)
     keras_model.packages()
-    return keras_model.read(loaded(path, title), title)
+    return keras_model.read(loaded(path, title), title, inputs)
 
 
 def loaded(path: Path, title: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..ir import ModelFileError, UnsupportedModelError
 from . import reading, tf_graph
+from .given import Sizes
 from .graph import GraphInput
 from .keras_calls import Calls, Untraceable, computed, in_single_precision, report_untraceable
 from .precision import EPS
@@ -37,20 +38,19 @@ def packages() -> tuple[Any, Any]:
     return keras, tensorflow
 
 
-def read(model: Any, title: str | None = None) -> Reading:
+def read(model: Any, title: str | None = None, inputs: Any = None) -> Reading:
     """The analog network of a Keras model, which is left as it was; `title` is what errors call it.
 
-    Raises UnsupportedModelError with every layer that has no spiking counterpart.
+    `inputs` says the sizes that the model leaves open (`given.py`). Raises UnsupportedModelError with every layer that
+    has no spiking counterpart.
     """
     _, tf = packages()
     title = title or f"model {model.name!r}"
-    inputs = _inputs(model, title)
     calls = Calls(_operations(model), tf.compat.v1.placeholder)
-    graph = translated(_traced(model, inputs, title, calls))
+    graph = translated(_traced(model, _inputs(model, inputs, title), title, calls))
     single = functools.partial(_called_in_single_precision, model, calls.operations)
     run = functools.partial(computed, single, calls, graph.inputs, graph.outputs, _dtypes(model), EPS["float32"])
-    whole = {given.name for given, dtype in zip(inputs, _dtypes(model), strict=True) if "int" in dtype}
-    return reading.read(graph, run, calls.ends, frozenset(whole))
+    return reading.read(graph, run, calls.ends)
 
 
 def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> Trace:
@@ -97,16 +97,19 @@ def _operations(model: Any) -> list[Any]:
     return list(found.values())
 
 
-def _inputs(model: Any, title: str) -> list[GraphInput]:
+def _inputs(model: Any, inputs: Any, title: str) -> list[GraphInput]:
     """The names and shapes of the model's inputs; raises UnsupportedModelError for other than images and vectors."""
+    sizes: dict[str, Sizes]
     if getattr(model, "inputs", None):
-        shapes = {tensor._keras_history.operation.name: tuple(tensor.shape) for tensor in model.inputs}
+        sizes = {tensor._keras_history.operation.name: tuple(tensor.shape) for tensor in model.inputs}
+    elif model.built and inputs is not None:
+        sizes = {"input": None}  # a subclassed model, which was built on any size
     elif model.built and "input_shape" in (model.get_build_config() or {}):
-        shapes = {"input": tuple(model.get_build_config()["input_shape"])}  # a subclassed model
+        sizes = {"input": tuple(model.get_build_config()["input_shape"])}
     else:
         problem = f"call it on an array or give it an Input; {ROOM}"
         raise UnsupportedModelError(f"{title} has not been built, so its input shape is not known", [problem])
-    return graph_inputs(shapes, title)
+    return graph_inputs(sizes, _dtypes(model), inputs, title)
 
 
 def _dtypes(model: Any) -> list[str]:

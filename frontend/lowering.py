@@ -6,16 +6,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 
 from ..ir import (
     Connection,
+    Conv2D,
+    Dense,
     Function,
     Identity,
     Input,
     Network,
+    Operator,
     Origin,
     Population,
     QuantizedRelu,
@@ -39,7 +43,7 @@ from .affine import (
     per_channel,
 )
 from .bounds import affine
-from .call import Activation, Argument, Call, Mask, Quantized, Ranking, Regrouped
+from .call import Activation, Argument, Call, Mask, Quantized, Ranking, Regrouped, Whole
 from .constants import evaluate, inferred
 from .graph import Graph
 from .operators import RENAMING
@@ -49,6 +53,7 @@ from .support import Layer, Unsupported, first_line, module_refusal
 
 _ENDING = {*MOVING, *RENAMING, "ZipMap"}  # what may follow a softmax that is an output
 _SUMS = {"Add", "Identity", "Sum"}  # Keras's layers end in an Identity
+_SEVERAL_TABLES = "its numbers are looked up in several tables, or used otherwise too; give the model an input for each"
 _LAST = 2**31  # the rank of readouts: after every layer
 _LAYOUTS: dict[int, Layout] = {2: FLAT, 3: SERIES_FIRST, 4: CHANNELS_FIRST}  # by the rank of an ONNX tensor
 
@@ -127,8 +132,10 @@ class _Lowering:
     def lowered(self) -> Lowered:
         inputs = {}
         for rank, (tensor, given) in enumerate(self.graph.inputs.items(), -len(self.graph.inputs)):
-            inputs[tensor] = Source(Input(), given.shape, None, Layer(given.name, "Input", rank))
-            self.values[tensor] = inputs[tensor].value(given.layout)
+            layer = Layer(given.name, "Input", rank)
+            inputs[tensor] = Source(Input(), given.shape, None, layer, whole=given.whole)
+            numbers = inputs[tensor].value(given.layout)
+            self.values[tensor] = Whole(numbers) if given.whole else numbers
         for tensor, given in self.graph.stand_ins.items():
             self.values[tensor] = _stand_in(given.shape, given.layout)
         nodes = _needed(self.graph)
@@ -139,6 +146,7 @@ class _Lowering:
         outputs: list[Source] = []
         for position, (tensor, value) in enumerate(self._given()):
             self._read_out(tensor, value, position, outputs)
+        self._replace_looked_up(inputs, _reaching(outputs))
         sources = _reaching([*inputs.values(), *outputs])
         self._refuse_unbounded_rounding(sources)
         if self.refused:
@@ -146,6 +154,15 @@ class _Lowering:
         names = _names(sources)
         network = _assembled(names, list(inputs.values()), outputs)
         return Lowered(network, self.values, self.readouts, names)
+
+    def _replace_looked_up(self, inputs: dict[str, Source], sources: list[Source]) -> None:
+        """In place of inputs of numbers that are looked up, those of the vectors that they stand for."""
+        for tensor, plain in inputs.items():
+            looked_up = [source for source in sources if source.table is not None and source.layer == plain.layer]
+            if looked_up and (len(looked_up) > 1 or plain in sources):
+                self.refused[plain.layer] = _SEVERAL_TABLES
+            elif looked_up:
+                inputs[tensor] = looked_up[0]
 
     def _visit(self, node: onnx.NodeProto) -> None:
         layer = self._layer(node)
@@ -217,12 +234,11 @@ class _Lowering:
     def _known(self, name: str) -> np.ndarray | Shape | None:
         """What shape inference is told of a tensor: a constant, or the shape of activations."""
         value = self.values.get(name)
+        value = value.value if isinstance(value, (Mask, Whole)) else value
         if isinstance(value, np.ndarray):
             return value
         if isinstance(value, Regrouped):
             return value.positions.shape
-        if isinstance(value, Mask):
-            return value.value.dims
         return value.dims if isinstance(value, Value) else self.graph.shapes.get(name)
 
     def _results(self, node: onnx.NodeProto, layer: Layer) -> list[Argument]:
@@ -278,6 +294,8 @@ class _Lowering:
         if value is None:
             self._refuse_unless_known(tensor)
             return
+        if isinstance(value, Whole) and not (value.offset or value.rounded):
+            value = value.value
         if isinstance(value, np.ndarray) and self.constant:
             layer, number = next(reversed(self.constant.items()))
             reason = (
@@ -387,33 +405,48 @@ def _last_layer(value: Value) -> str:
 def _reaching(ends: list[Source]) -> list[Source]:
     """`ends` and every population that they depend on, in the order in which their layers run."""
     found: dict[Source, None] = {}
+    seen: set[Source] = set()
     pending = ends[::-1]
     while pending:
-        source = pending.pop()
-        if source not in found:
-            found[source] = None
-            pending += [term.source for value in source.given for term in value.terms]
-    ordered = [*found][::-1]  # within a layer, sources first
-    return sorted(ordered, key=lambda source: source.layer.rank)
+        source = pending[-1]
+        if source in seen:
+            found.setdefault(pending.pop())  # within a layer, sources first
+            continue
+        seen.add(source)
+        given = [term.source for value in source.given for term in value.terms]
+        pending += [each for each in reversed(given) if each not in seen]
+    return sorted(found, key=lambda source: source.layer.rank)
 
 
 def _assembled(names: Mapping[Source, str], inputs: list[Source], outputs: list[Source]) -> Network:
     populations, connections = [], []
+    known: dict[Any, list[Operator]] = {}
     for source, name in names.items():
         layer = source.layer.path
         history = tuple(path for value in source.given for path in value.layers if path != layer)
         origin = Origin(merge(history, (layer,)))
         biases = _bias(source.summed), origin, _bias(source.second)
-        populations.append(Population(name, source.shape, source.neuron, *biases))
+        populations.append(Population(name, source.shape, source.neuron, *biases, source.table))
         for port, value in enumerate(source.given):
             for term in value.terms:
-                folded = fold(term.operators, term.source.shape)
+                folded = tuple(_once(each, known) for each in fold(term.operators, term.source.shape))
                 # An edge that no layer of its own made, one to one, belongs to the population's layer.
                 made_by = Origin(term.layers or (layer,))
                 connections.append(Connection(names[term.source], name, folded, origin=made_by, port=port))
     network = Network(populations, connections, [names[s] for s in inputs], [names[s] for s in outputs])
     verify(network, "analog")
     return network
+
+
+def _once(operator: Operator, known: dict[Any, list[Operator]]) -> Operator:
+    """An operator, or a known one that is equal: so that the steps of an unrolled layer hold one weight together."""
+    if not isinstance(operator, (Conv2D, Dense)):
+        return operator
+    alike = known.setdefault((operator.weight.shape, operator.weight.reshape(-1)[:16].tobytes()), [])
+    same = next((other for other in alike if other == operator), None)
+    if same is None:
+        alike.append(operator)
+    return same or operator
 
 
 def _names(sources: list[Source]) -> dict[Source, str]:

@@ -8,16 +8,18 @@ import numpy as np
 
 from . import functions
 from .activations import clamp, leaky
-from .affine import Value
+from .affine import Source, Value
 from .bounds import clamped, multiple, number
 from .call import Argument, Call, Mask, Result
 from .support import JUMP, Unsupported
 
 
-def compare(call: Call) -> Mask:
+def compare(call: Call) -> Mask | np.ndarray:
     """Greater, Less and their like. At the number itself either branch is right, as rectifiers have no jump there."""
     above = call.node.op_type.startswith("Greater")
     match call.inputs:
+        case (Value(source=Source(whole=True)) as x, np.ndarray() as bound) if not above and (bound <= 0).all():
+            return np.zeros(np.broadcast_shapes(x.dims, bound.shape), bool)  # no number that is given is negative
         case (Value() as x, np.ndarray() as bound):
             return Mask(x, number(bound), above, call.layers[-1])
         case (np.ndarray() as bound, Value() as x):

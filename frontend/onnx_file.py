@@ -28,17 +28,17 @@ from .weights import check_locations, constants_of, in_nodes, tensors
 _OLDEST = 7  # before that, operators broadcast in a way of their own
 
 
-def read(path: Path) -> Reading:
+def read(path: Path, inputs: Any = None) -> Reading:
     """The analog network of an ONNX file, for a batch of one; images become channels-last, (H, W, C).
 
-    An image input is taken as (C, H, W), a series as (C, L), as ONNX's operators take them, unless the model itself
-    transposes it from channels-last. Layers are those that the exporter names, else the ONNX nodes. Raises
-    ModelFileError and UnsupportedModelError.
+    `inputs` says the sizes that the file leaves open (`given.py`). An image input is taken as (C, H, W), a series as
+    (C, L), as ONNX's operators take them, unless the model itself transposes it from channels-last. Layers are those
+    that the exporter names, else the ONNX nodes. Raises ModelFileError and UnsupportedModelError.
     """
-    return reading_of(_read(path), str(path), functools.partial(_computed, path), path.parent)
+    return reading_of(_read(path), str(path), functools.partial(_computed, path), path.parent, inputs)
 
 
-def read_proto(model: onnx.ModelProto) -> Reading:
+def read_proto(model: onnx.ModelProto, inputs: Any = None) -> Reading:
     """The analog network of an ONNX model in memory, which is left as it was; otherwise as `read`."""
     title = f"ONNX model {model.graph.name!r}"
     outside = next((tensor.name for tensor in tensors(model) if uses_external_data(tensor)), None)
@@ -49,19 +49,17 @@ def read_proto(model: onnx.ModelProto) -> Reading:
         current = _current(model, title)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelFileError(f"{title} is not a valid ONNX model: {first_line(error)}") from None
-    return reading_of(current, title, functools.partial(computed, current))
+    return reading_of(current, title, functools.partial(computed, current), inputs=inputs)
 
 
 Run = Callable[[Mapping[str, GraphInput], Arrays, Sequence[str]], Computed]
 
 
-def reading_of(model: onnx.ModelProto, title: str, run: Run, folder: Path | None = None) -> Reading:
+def reading_of(model: onnx.ModelProto, title: str, run: Run, folder: Path | None = None, inputs: Any = None) -> Reading:
     """The reading of a model that has been checked; `run` is how the model itself computes tensors for one image."""
-    graph = graph_of(model, title, folder)
+    graph = graph_of(model, title, folder, inputs)
     ends = {tensor: graph.layers[node.name] for node in graph.nodes for tensor in node.output if tensor}
-    kinds = _input_types(model)
-    whole = {entry.name for tensor, entry in graph.inputs.items() if kinds[tensor].kind in "iu"}
-    return reading.read(graph, functools.partial(run, graph.inputs), ends, frozenset(whole))
+    return reading.read(graph, functools.partial(run, graph.inputs), ends)
 
 
 def _computed(path: Path, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Computed:
@@ -123,7 +121,7 @@ def _input_types(model: onnx.ModelProto) -> dict[str, np.dtype]:
     }
 
 
-def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> Graph:
+def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None, inputs: Any = None) -> Graph:
     """A model that has been checked as the lowering takes it; its weights may be in files in its `folder`."""
     graph = model.graph
     if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where it is not UTF-8
@@ -137,7 +135,7 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None) -> 
     return Graph(
         title,
         nodes,
-        inputs_of(graph, constants, opset, title),
+        inputs_of(graph, constants, opset, title, inputs),
         [output.name for output in graph.output],
         constants,
         opset,

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 
 from ..ir import Conv2D, Dense, Function, Pad, Product, Scale
-from . import activations, functions, images, masks, matrices, normalisation, rounding
+from . import activations, functions, images, masks, matrices, normalisation, recurrent, rounding, whole
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
-from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
+from .call import Call, Mask, Quantized, Ranking, Regrouped, Result, Whole
 from .regrouping import MOVING, along, beside, gathered, is_too_deep, reduced, regrouped
 from .support import JUMP, AcrossImages, Unsupported, operator_refusal
 
@@ -32,6 +32,8 @@ def apply(call: Call) -> Result:
             raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
         if isinstance(argument, Mask) and call.node.op_type not in _CHOOSING:
             raise Unsupported(JUMP, argument.layer)
+    if any(isinstance(argument, Whole) for argument in call.inputs):
+        return whole.computed(call, apply)
     if any(isinstance(argument, Regrouped) for argument in call.inputs):
         if call.node.op_type in MOVING:
             return regrouped(call)
@@ -42,7 +44,8 @@ def apply(call: Call) -> Result:
                 return along(call, apply)
         if call.node.op_type in ("ReduceMean", "ReduceSum"):
             return reduced(call)
-        if call.node.op_type not in _CASTS and not (call.node.op_type in _OF_MATRICES and is_too_deep(call)):
+        takes_tables = {*_CASTS, *_RECURRENT, *(_OF_MATRICES if is_too_deep(call) else ())}
+        if call.node.op_type not in takes_tables:
             call = gathered(call)
     known = {"": _HANDLERS, "ai.onnx": _HANDLERS, "ai.onnx.ml": _LEARNED}.get(call.node.domain, {})
     if call.node.op_type not in known:
@@ -202,6 +205,8 @@ def _times(x: Value, weight: np.ndarray, call: Call) -> Value | Regrouped:
 
 
 def _gemm(call: Call) -> Value:
+    if all(isinstance(argument, np.ndarray) for argument in call.inputs[:2]):
+        return _gemm_of_constants(call)
     x = call.value().transposed((1, 0)) if call.attributes.get("transA", 0) else call.value()
     weight = call.weight(1).T if call.attributes.get("transB", 0) else call.weight(1)
     product = _times(x, weight, call)
@@ -215,6 +220,16 @@ def _gemm(call: Call) -> Value:
         case (np.ndarray() as offset,):
             return product.shifted(offset * beta, call.layers)
     return product
+
+
+def _gemm_of_constants(call: Call) -> Value:
+    """What a product of constants adds to activations, as that of a state before the first step does."""
+    first, second = (
+        call.weight(index).T if call.attributes.get(name, 0) else call.weight(index)
+        for index, name in enumerate(("transA", "transB"))
+    )
+    alpha, beta = (np.array(call.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
+    return call.value(2).scaled(beta, call.layers).shifted(alpha * (first @ second), call.layers)
 
 
 def _pad(call: Call) -> Value:
@@ -325,7 +340,10 @@ def _cast(call: Call) -> Result:
         return call.inputs[0]
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
     if call.attributes["to"] not in floats:
-        raise Unsupported("it turns activations into integers")
+        numbers = whole.cut(call.inputs[0]) if isinstance(call.inputs[0], Value) else None
+        if numbers is None:
+            raise Unsupported("it turns activations into integers")
+        return numbers
     return call.inputs[0] if isinstance(call.inputs[0], Regrouped) else call.value()
 
 
@@ -338,7 +356,10 @@ def _cast_like(call: Call) -> Result:
 
 def _transpose(call: Call) -> Value:
     x = call.value()
-    return x.transposed(call.numbers("perm", tuple(reversed(range(len(x.layout))))))
+    order = call.numbers("perm", tuple(reversed(range(len(x.layout)))))
+    if sorted(order) != list(range(len(x.layout))):
+        raise Unsupported(f"it orders the axes of {x.dims} as {order}")
+    return x.transposed(order)
 
 
 def _reshape(call: Call) -> Value:
@@ -374,8 +395,12 @@ def _unsqueeze(call: Call) -> Value:
     return x.viewed(tuple(1 if axis in axes else next(rest) for axis in range(rank)), ())
 
 
+# What takes a series step by step.
+_RECURRENT = {"GRU", "LSTM", "RNN"}
+
 _HANDLERS: dict[str, Callable[[Call], Result]] = {
     **dict.fromkeys(functions.OPERATORS, functions.named),
+    **dict.fromkeys(_RECURRENT, recurrent.unrolled),
     "Abs": activations.absolute,
     "Add": _add,
     "ArgMax": activations.arg_max,
@@ -444,6 +469,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "ReduceSumSquare": normalisation.sum_of_squares,
     "Relu": activations.relu,
     "Reshape": _reshape,
+    "ReverseSequence": regrouped,
     "Round": rounding.round_half_even,
     "Selu": functions.selu,
     "Shrink": functions.shrink,

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..ir import Network
-from .affine import Layout
-from .graph import Graph
+from .graph import Graph, GraphInput
 from .lowering import lower_with_tensors
 from .support import Layer
 
@@ -29,12 +28,11 @@ class Computed:
 class Reading:
     """The analog network of a model, and how the model itself computes the same tensors.
 
-    `run(inputs, tensors)` has the source framework compute tensors for one image; `inputs` are by name of the
-    network's input, (1, *shape). `outputs` are the tensors that the model gives. `ends` says which layer each tensor
-    within the model comes out of, in the order in which they run; it is empty where only outputs can be seen.
-    `layouts` says how the model's tensors lay out the network's inputs, and `integers` are the inputs that take
-    whole numbers. `layers` are the paths of all layers. `rounded` finds, among tensors of the model, those that a
-    population rounds: with its name, and its activation.
+    `run(inputs, tensors)` has the source framework compute tensors for one image; `inputs` are by name of the network's
+    input, (1, *shape). `outputs` are the tensors that the model gives. `ends` says which layer each tensor within the
+    model comes out of, in the order in which they run; it is empty where only outputs can be seen. `inputs` are the
+    model's, by the names of the network's. `layers` are the paths of all layers. `rounded` finds, among tensors of the
+    model, those that a population rounds: with its name, and its activation.
     """
 
     title: str
@@ -44,9 +42,8 @@ class Reading:
     outputs: Sequence[str]
     parameters: int
     layers: Sequence[str]
-    layouts: Mapping[str, Layout]
+    inputs: Mapping[str, GraphInput]
     ends: Mapping[str, Layer] = field(default_factory=dict)
-    integers: frozenset[str] = frozenset()
     rounded: Callable[[Arrays], Mapping[str, tuple[str, np.ndarray]]] = field(default=lambda tensors: {})
 
 
@@ -54,7 +51,6 @@ def read(
     graph: Graph,
     run: Callable[[Arrays, Sequence[str]], Computed],
     ends: Mapping[str, Layer],
-    integers: frozenset[str] = frozenset(),
 ) -> Reading:
     """Lower a graph; raises UnsupportedModelError with every layer in the way."""
     parameters = sum(array.size for array in graph.constants.values())  # the lowering lets them go
@@ -68,8 +64,7 @@ def read(
         graph.outputs,
         parameters,
         layers,
-        {given.name: given.layout for given in graph.inputs.values()},
+        {given.name: given for given in graph.inputs.values()},
         ends,
-        integers,
         lowered.rounded,
     )

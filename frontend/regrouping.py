@@ -21,8 +21,8 @@ from .constants import evaluate
 from .support import AcrossImages, Unsupported
 
 MOVING = frozenset(
-    {"DepthToSpace", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Reshape", "Slice", "SpaceToDepth"}
-    | {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+    {"DepthToSpace", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Reshape", "ReverseSequence", "Slice"}
+    | {"SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
 
 
@@ -145,6 +145,8 @@ def _takes_images(call: Call, positions: np.ndarray) -> bool:
             axes: tuple[int, ...] = (0,)
         case "Gather":
             axes = (call.attributes.get("axis", 0) % positions.ndim,)
+        case "ReverseSequence":
+            axes = (call.attributes.get("time_axis", 0),)
         case "Slice":
             axes = call.axes(3, positions.ndim) or tuple(range(positions.ndim))
         case _:

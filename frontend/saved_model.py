@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..ir import ModelFileError, UnsupportedModelError
+from ..ir import ModelFileError, SnncError, UnsupportedModelError
 from . import tf_function, tf_graph
 from .reading import Reading
 from .support import Layer, first_line
@@ -44,8 +44,8 @@ _COMPUTING = {
 }
 
 
-def read(path: Path) -> Reading:
-    """The analog network of the signature `serving_default`.
+def read(path: Path, inputs: Any = None) -> Reading:
+    """The analog network of the signature `serving_default`; `inputs` says the sizes that it leaves open (`given.py`).
 
     Raises ModelFileError for a folder that is damaged or no SavedModel, and UnsupportedModelError with everything in
     it that could do more than compute, or with every layer that has no spiking counterpart.
@@ -58,10 +58,10 @@ def read(path: Path) -> Reading:
     try:
         loaded = tf.saved_model.load(str(path))  # the model's variables live as long as this
         function = loaded.signatures[_SIGNATURE]
-        frozen = tf_function.frozen(tf_function.concrete(function, None, str(path)))
+        frozen = tf_function.frozen(tf_function.concrete(function, inputs, str(path)))
+    except SnncError:
+        raise
     except Exception as error:  # whatever TensorFlow raises about damage
-        if isinstance(error, UnsupportedModelError):
-            raise
         raise ModelFileError(f"{path} is damaged or from another version of TensorFlow: {first_line(error)}") from None
     return tf_function.read_frozen(frozen, str(path))
 

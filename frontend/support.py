@@ -46,35 +46,29 @@ class AcrossImages(Unsupported):
 
 _USE_RELU = "use ReLU there and fine-tune"
 _REPLACE = "express it with convolutions, dense layers, additions, pooling and ReLU"
-_RECURRENT = "recurrent layers have no spiking counterpart here; use feed-forward layers"
+_LOOP = "it is a loop, and only LSTM, GRU and RNN are unrolled; write its steps out, as unroll=True does in Keras"
 _VOLUME = "only images (H, W, C), series (L, C) and vectors (N,) are supported; use the 2D layer"
 _TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
 _RESIZED = "it resamples images, which is not supported; resize them before the network, or use strides and pooling"
 JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
 _BATCH = "it normalises by statistics of each batch; keep running statistics in training (track_running_stats=True)"
-_TABLE = "it looks its input up in a table; feed the embedded vectors instead"
 _CATEGORIES = "it turns numbers or text into categories; do so with the data, before the network"
 _SPECTRUM = "it takes the spectrum of sound; do so with the data, before the network"
 _ADJUSTED = "it changes each image by its own statistics; do so with the data, before the network"
 _WRAPPED = "it holds a model of another framework; give that model itself"
-_MASK = "it skips steps by the numbers in them, which spikes cannot; leave it out, and fill up with zeros"
+MASK = "it skips steps by the numbers in them, which spikes cannot; leave it out, and fill up with zeros"
 _LAMBDA = "arbitrary Python code cannot be compiled; express it with Keras layers"
+
+MOST_STEPS = 1000  # of a recurrent layer, each of which has populations of its own
+MOST_UNROLLED = 2**28  # weights of a recurrent layer over all steps: a gigabyte once conversions scale them
 
 # By Keras class, base classes included.
 _LAYERS = {
-    "RNN": _RECURRENT,
-    "LSTM": _RECURRENT,
-    "GRU": _RECURRENT,
-    "SimpleRNN": _RECURRENT,
-    "ConvLSTM1D": _RECURRENT,
-    "ConvLSTM2D": _RECURRENT,
-    "ConvLSTM3D": _RECURRENT,
-    "Bidirectional": _RECURRENT,
+    "ConvLSTM3D": _VOLUME,
     "TimeDistributed": "sequences of images are not supported; apply the inner layer to single images",
     "Lambda": _LAMBDA,
     **dict.fromkeys(("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"), _WRAPPED),
-    "Embedding": _TABLE,
-    "Masking": _MASK,
+    "Masking": MASK,
     "Conv1DTranspose": _TRANSPOSED,
     "Conv2DTranspose": _TRANSPOSED,
     "Conv3DTranspose": _TRANSPOSED,
@@ -91,7 +85,7 @@ _ACTIVATIONS = {"sparse_plus", "sparse_sigmoid", "threshold"}
 
 # By ONNX operator.
 _OPERATORS = {
-    **dict.fromkeys(("GRU", "LSTM", "RNN", "Loop", "Scan"), _RECURRENT),
+    **dict.fromkeys(("Loop", "Scan"), _LOOP),
     "ConvTranspose": _TRANSPOSED,
     "Resize": _RESIZED,
     "Upsample": _RESIZED,
@@ -103,8 +97,6 @@ _OPERATORS = {
 _MODULES = {
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"), _BATCH),
     **dict.fromkeys(("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"), _RESIZED),
-    **dict.fromkeys(("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"), _RECURRENT),
-    "Embedding": _TABLE,
     "RReLU": "its slope is drawn at random in training; use LeakyReLU with the mean of its two slopes",
     "Threshold": JUMP,
 }
@@ -142,6 +134,16 @@ def adaptive_refusal(given: Sequence[int], gives: Sequence[int]) -> str:
     ]
     sizes = ["×".join(map(str, size)) for size in (given, gives, near)]
     return f"from {sizes[0]} to {sizes[1]} its windows differ in size; pool to a size that divides it, as {sizes[2]}"
+
+
+def too_long(steps: int, weights: int) -> str | None:
+    """Why a recurrent layer cannot be unrolled over so many steps, if it is too large for that."""
+    if steps > MOST_STEPS:
+        return f"it takes {steps} steps, and at most {MOST_STEPS} are unrolled; cut the series into shorter ones"
+    if steps * weights > MOST_UNROLLED:
+        synapses = f"{steps} steps of {weights} weights are {steps * weights} in all"
+        return f"unrolled, {synapses}, more than the {MOST_UNROLLED} that fit; cut the series into shorter ones"
+    return None
 
 
 def kind(class_name: str, activation: str | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from ..ir import UnsupportedModelError
 from . import reading, tf_graph
 from .affine import as_tensor
+from .given import in_order, is_shape, shapes_of
 from .keras_calls import Calls
 from .reading import Arrays, Computed, Reading
 from .support import Layer, first_line
@@ -30,8 +31,8 @@ _PASSING = re.compile(r"Func/|(\w*PartitionedCall\w*/)*Identity[^/]*$")  # nodes
 def read(function: Any, inputs: Any = None, title: str | None = None) -> Reading:
     """The analog network of a TensorFlow function.
 
-    `inputs` is an example of what the function takes, or a tuple of them; it is not needed where the function has an
-    input signature. Raises UnsupportedModelError with every layer in the way.
+    `inputs` says what the function takes, where it has no input signature or leaves sizes open in it (`given.py`).
+    Raises UnsupportedModelError with every layer in the way.
     """
     title = title or f"function {getattr(function, '__name__', getattr(function, 'name', ''))!r}"
     return read_frozen(frozen(concrete(function, inputs, title)), title)
@@ -53,9 +54,8 @@ def read_frozen(function: Any, title: str) -> Reading:
     graph = translated(trace)
     layers = {tensor: scopes(tensor) for node in graph.nodes for tensor in node.output if tensor in marks}
     ends = {tensor: layer for tensor, layer in layers.items() if layer}
-    whole = {trace.inputs[tensor.name].name for tensor in function.inputs if tensor.dtype.is_integer}
     run = functools.partial(_computed, function, replace(trace, inputs=graph.inputs))
-    return reading.read(graph, run, ends, frozenset(whole))
+    return reading.read(graph, run, ends)
 
 
 def trace_of(function: Any, definition: Any, title: str, layers: Callable[[str], Layer | None] | Calls) -> Trace:
@@ -66,7 +66,8 @@ def trace_of(function: Any, definition: Any, title: str, layers: Callable[[str],
     tf, _ = tf_graph.packages()
     given = [tensor.name for tensor in function.inputs]
     shapes = {tensor.op.name: tuple(tensor.shape) for tensor in function.inputs}
-    inputs = dict(zip(given, graph_inputs(shapes, title), strict=True))
+    kinds = [tensor.dtype for tensor in function.inputs]
+    inputs = dict(zip(given, graph_inputs(shapes, kinds, None, title), strict=True))
     outputs = [tensor.name for tensor in function.outputs]
     weights = _weights_cut(definition)
     _empties_cut(definition)
@@ -178,12 +179,13 @@ def concrete(function: Any, inputs: Any, title: str) -> Any:
     tf, _ = tf_graph.packages()
     args, kwargs = _signature(function, inputs, title)
     specs = [spec for spec in tf.nest.flatten((args, kwargs)) if isinstance(spec, tf.TensorSpec)]
-    graph_inputs({spec.name or f"input {n}": tuple(spec.shape) for n, spec in enumerate(specs, 1)}, title)
-
-    def single(spec: Any) -> Any:
-        return tf.TensorSpec((1, *spec.shape[1:]), spec.dtype, spec.name) if isinstance(spec, tf.TensorSpec) else spec
-
-    args, kwargs = tf.nest.map_structure(single, (args, kwargs))
+    names = [spec.name or f"input {position}" for position, spec in enumerate(specs, 1)]
+    sizes = [None if spec.shape.rank is None else tuple(spec.shape) for spec in specs]
+    given = graph_inputs(dict(zip(names, sizes, strict=True)), [spec.dtype for spec in specs], inputs, title)
+    single = iter(tf.TensorSpec(entry.dims, spec.dtype, spec.name) for entry, spec in zip(given, specs, strict=True))
+    args, kwargs = tf.nest.map_structure(
+        lambda spec: next(single) if isinstance(spec, tf.TensorSpec) else spec, (args, kwargs)
+    )
     called = tf.function(lambda *args, **kwargs: function(*args, **kwargs), autograph=False)
     try:
         return called.get_concrete_function(*args, **kwargs)
@@ -193,13 +195,21 @@ def concrete(function: Any, inputs: Any, title: str) -> Any:
 
 def _signature(function: Any, inputs: Any, title: str) -> tuple[Any, Any]:
     """What the function takes, as TensorSpecs: positional and named arguments."""
-    tf, _ = tf_graph.packages()
-    if inputs is not None:
-        given = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-        return tuple(tf.TensorSpec.from_tensor(tf.convert_to_tensor(example)) for example in given), {}
     if hasattr(function, "structured_input_signature"):
         return function.structured_input_signature
     if getattr(function, "input_signature", None):
         return tuple(function.input_signature), {}
+    if isinstance(inputs, Mapping):
+        return (), {name: _spec(example, name) for name, example in inputs.items()}
+    if inputs is not None:
+        return tuple(map(_spec, in_order(inputs))), {}
     advice = "give an example of what it takes, as in load(function, inputs=images[:1])"
     raise UnsupportedModelError(f"{title} has no input signature", [advice])
+
+
+def _spec(given: Any, name: str | None = None) -> Any:
+    """An example of an argument, or its shape, as a TensorSpec."""
+    tf, _ = tf_graph.packages()
+    (shape,) = shapes_of((given,))
+    dtype = tf.float32 if is_shape(given) else tf.convert_to_tensor(given).dtype
+    return tf.TensorSpec(shape, dtype, name)

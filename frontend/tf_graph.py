@@ -16,6 +16,7 @@ import numpy as np
 from ..ir import ModelFileError, Shape, UnsupportedModelError
 from .affine import CHANNELS_LAST, FLAT, SERIES_LAST
 from .constants import LARGEST
+from .given import Sizes, fixed
 from .graph import Graph, GraphInput
 from .inputs import as_taken
 from .precision import EPS
@@ -89,7 +90,9 @@ def translated(trace: Trace) -> Graph:
         refused=trace.refused,
         probes=trace.probes,
         stand_ins={
-            name: graph_input(name, shape) for name, shape in trace.opaque.items() if shape_problem(shape) is None
+            name: graph_input(name, shape)
+            for name, shape in trace.opaque.items()
+            if None not in shape and shape_problem(shape) is None
         },
     )
 
@@ -121,30 +124,32 @@ def _layers(graph: Any, layer: Callable[[str], Layer | None]) -> dict[str, Layer
     return layers
 
 
-def graph_inputs(shapes: Mapping[str, Shape], title: str) -> list[GraphInput]:
-    """The inputs of a model, by name, from shapes with the batch; raises UnsupportedModelError for other than images,
-    series and vectors of fixed size."""
+def graph_inputs(sizes: Mapping[str, Sizes], kinds: Sequence[Any], inputs: Any, title: str) -> list[GraphInput]:
+    """The inputs of a model, by name, of types `kinds`: batch first, and where a size is open, as `inputs` says.
+
+    Raises UnsupportedModelError for other than images, series and vectors.
+    """
+    tensorflow, _ = packages()
+    shapes = fixed(sizes, inputs, title)
     found = {Layer(name, "Input", -1): shape_problem(shape) for name, shape in shapes.items()}
     problems = [layer.problem(reason) for layer, reason in found.items() if reason]
     if problems:
         raise UnsupportedModelError(f"{title} has inputs of unsupported shape", problems)
-    return [graph_input(name, shape) for name, shape in shapes.items()]
+    whole = [tensorflow.as_dtype(kind).is_integer for kind in kinds]
+    return [graph_input(*entry, is_whole) for entry, is_whole in zip(shapes.items(), whole, strict=True)]
 
 
-def graph_input(name: str, shape: Shape) -> GraphInput:
+def graph_input(name: str, shape: Shape, whole: bool = False) -> GraphInput:
     """An input of a shape that has no problem, channels last."""
     if len(shape) == 3:  # a series is an image of width one
-        return GraphInput(name, (shape[1], 1, shape[2]), SERIES_LAST)
-    return GraphInput(name, shape[1:], FLAT if len(shape) == 2 else CHANNELS_LAST)
+        return GraphInput(name, (shape[1], 1, shape[2]), SERIES_LAST, whole)
+    return GraphInput(name, shape[1:], FLAT if len(shape) == 2 else CHANNELS_LAST, whole)
 
 
 def shape_problem(shape: Shape) -> str | None:
     """What is wrong with the shape of an input, batch included."""
     if len(shape) not in (2, 3, 4):
         return f"shape {shape}; {ROOM}"
-    if None in shape[1:]:
-        example = ", ".join("32" if size is None else str(size) for size in shape[1:])
-        return f"shape {shape} is not fixed; build the model with a fixed input size, as in Input(({example}))"
     if math.prod(shape[1:]) > LARGEST:
         return f"shape {shape}; images of more than {LARGEST} numbers are not supported"
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import inspect
 import io
 import logging
 import re
@@ -15,9 +16,10 @@ from typing import Any
 
 import torch
 
-from ..ir import ModelFileError, UnsupportedModelError
+from ..ir import DataError, ModelFileError, UnsupportedModelError
 from . import onnx_file
 from .affine import as_tensor
+from .given import in_order, is_shape
 from .graph import GraphInput
 from .precision import coarsest
 from .reading import Arrays, Computed, Reading
@@ -32,7 +34,7 @@ _HALVES = {torch.float16, torch.bfloat16}
 def read(module: torch.nn.Module, inputs: Any) -> Reading:
     """The analog network of a module in inference mode; the module is left as it was.
 
-    `inputs` is an example of what it takes, batch first: an array or tensor, or a tuple of them. Layers are modules,
+    `inputs` says what it takes (`given.py`), by the names of `forward` where it is a mapping. Layers are modules,
     called by their paths, as in "features.0". Raises UnsupportedModelError.
     """
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
@@ -43,8 +45,7 @@ def read(module: torch.nn.Module, inputs: Any) -> Reading:
     if inputs is None:
         advice = "give an example of what it takes, as in load(module, inputs=torch.zeros(1, 3, 32, 32))"
         raise UnsupportedModelError(f"{title} does not say what its inputs are", [advice])
-    examples = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-    arguments = _arguments(module, examples, title)
+    arguments = _arguments(module, _examples(module, inputs, title), title)
     _require_runs(module, arguments, title)
     program = _exported(module, arguments, title)
     return onnx_file.reading_of(program, title, functools.partial(_computed, module, arguments, program))
@@ -151,6 +152,18 @@ def _stand_in(operator: Any) -> Any:
         return stand_in(*[argument for argument in arguments if hasattr(argument, "shape")])
 
     return translate
+
+
+def _examples(module: torch.nn.Module, inputs: Any, title: str) -> list[Any]:
+    """An example for each argument of `forward`, in order."""
+    if isinstance(inputs, Mapping):
+        signature = inspect.signature(module.forward)
+        try:
+            bound = signature.bind(**inputs)
+        except TypeError as error:
+            raise DataError(f"{title} does not take {', '.join(map(str, inputs))}: {first_line(error)}") from None
+        inputs = bound.args
+    return [torch.zeros(tuple(given)) if is_shape(given) else given for given in in_order(inputs)]
 
 
 def _arguments(module: torch.nn.Module, examples: Sequence[Any], title: str) -> tuple[torch.Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,9 +19,10 @@ Images = np.ndarray | Mapping[str, np.ndarray] | Sequence[np.ndarray]
 def as_inputs(network: Network, x: Images, what: str = "input") -> dict[str, np.ndarray]:
     """`x` as a float32 array of shape (images, *population shape) for each of the network's inputs.
 
-    `x` is one array for a network with one input; else a mapping from input names, or a sequence in the
-    order of `network.inputs`. Raises DataError for what is no array (a generator, a DataLoader, a path), wrong shapes,
-    unequal lengths, no images, or numbers that are not finite.
+    `x` is one array for a network with one input; else a mapping from input names, or a sequence in the order of
+    `network.inputs`. Where an input has a table, whole numbers stand for its rows, as for tokens. Raises DataError for
+    what is no array (a generator, a DataLoader, a path), wrong shapes, unequal lengths, no images, or numbers that are
+    not finite.
     """
     by_name = _by_name(as_network(network).inputs, x, f"{what} data", "input")
     arrays = {name: _as_images(network, name, array, what) for name, array in by_name.items()}
@@ -63,9 +65,11 @@ def _by_name(names: Sequence[str], given: Any, what: str, kind: str) -> dict[str
 
 
 def _as_images(network: Network, name: str, images: Any, what: str) -> np.ndarray:
-    shape = network.populations[name].shape
+    shape, table = network.populations[name].shape, network.populations[name].table
     what = f"{what} data for input {name!r}"
     array = _array(images, what)
+    if table is not None and array.shape[1:] != shape:
+        return _looked_up(array, table, shape, what)
     if array.shape[1:] != shape:
         if not array.shape or _longer_than_one(array.shape[1:]) != _longer_than_one(shape):
             raise DataError(f"{what} has shape {array.shape}; expected (images, *{shape})")
@@ -80,6 +84,18 @@ def _as_images(network: Network, name: str, images: Any, what: str) -> np.ndarra
             f"{what} holds NaN or infinity in {len(bad)} image(s), first in image {bad[0]}, in single precision"
         )
     return array
+
+
+def _looked_up(numbers: np.ndarray, table: np.ndarray, shape: Shape, what: str) -> np.ndarray:
+    """The rows of a table, (images, L, 1, C), that whole numbers stand for."""
+    if math.prod(numbers.shape[1:]) != shape[0] or numbers.ndim < 2:
+        raise DataError(f"{what} has shape {numbers.shape}; expected whole numbers, (images, {shape[0]})")
+    fits = (numbers >= 0) & (numbers < len(table)) & (numbers == np.round(numbers))
+    bad = np.flatnonzero(~fits.reshape(len(numbers), -1).all(1))
+    if len(bad):
+        expected = f"other than whole numbers from 0 to {len(table) - 1}"
+        raise DataError(f"{what} holds {expected} in {len(bad)} image(s), first in image {bad[0]}")
+    return table[numbers.reshape(len(numbers), shape[0]).astype(np.int64)].reshape(len(numbers), *shape)
 
 
 def _array(values: Any, what: str) -> np.ndarray:

@@ -89,7 +89,7 @@ class ModelWarning(UserWarning):
 
 
 class DataError(SnncError):
-    """Images or labels do not fit the network, or hold numbers that are not finite."""
+    """Images, labels or shapes do not fit the network or the model, or hold numbers that are not finite."""
 
 
 class PipelineError(SnncError):

@@ -40,7 +40,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
 
     path = as_path(path, "a network file", NetworkFileError)
     network = as_network(network)
-    arrays: dict[str, np.ndarray] = {}
+    arrays = _Arrays()
     structure = {
         "version": VERSION,
         "timesteps": network.timesteps,
@@ -54,7 +54,7 @@ def save(network: Network, path: str | os.PathLike[str]) -> None:
         handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
         try:
-            save_file(arrays, beside, {"snnc": json.dumps(structure, separators=(",", ":"))})
+            save_file(arrays.by_key, beside, {"snnc": json.dumps(structure, separators=(",", ":"))})
             os.chmod(beside, 0o666 & ~_umask())
             os.replace(beside, path)
         finally:
@@ -101,16 +101,32 @@ def _network(structure: dict[str, Any], arrays: dict[str, np.ndarray]) -> Networ
     )
 
 
-def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+class _Arrays:
+    """The arrays of a network by their keys in the file; equal ones are one, as the weights of unrolled steps are."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[str, np.ndarray] = {}
+        self._alike: dict[Any, list[str]] = {}
+
+    def key(self, array: np.ndarray) -> str:
+        alike = self._alike.setdefault((array.shape, array.dtype, array.reshape(-1)[:16].tobytes()), [])
+        same = next((key for key in alike if np.array_equal(self.by_key[key], array)), None)
+        if same is not None:
+            return same
+        key = f"{len(self.by_key):06d}"
+        self.by_key[key] = array
+        alike.append(key)
+        return key
+
+
+def _encode(value: Any, arrays: _Arrays) -> Any:
     if isinstance(value, (Record, Origin)):
         told = [
             f for f in fields(value) if not ("later" in f.metadata and is_default(getattr(value, f.name), f.default))
         ]
         return {"class": type(value).__name__} | {f.name: _encode(getattr(value, f.name), arrays) for f in told}
     if isinstance(value, np.ndarray):
-        key = f"{len(arrays):06d}"
-        arrays[key] = value
-        return {"array": key}
+        return {"array": arrays.key(value)}
     if isinstance(value, tuple):
         return [_encode(item, arrays) for item in value]
     return value

@@ -8,6 +8,7 @@ weight padded with zeros would cost what it does not compute.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,8 @@ from .operators import AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pic
 from .windows import NO_PADDING, Padding, Shape
 
 Operators = tuple[Operator, ...]
+
+_SPARSEST = 4  # rows of a matrix for each that is not zero, up to which one matrix is better than a choice and a matrix
 
 
 def fold(operators: Operators, shape: Shape) -> Operators:
@@ -73,7 +76,9 @@ def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
             pixels, channels = np.divmod(indices, weight.shape[3])
             places = pixels * len(used) + np.searchsorted(used, channels)
             return replace(first, weight=weight[..., used]), Pick(places)
-        case Conv2D(weight, groups=1), (Flatten() | Dense()) if shape[:2] == weight.shape[:2] == (1, 1):
+        case Conv2D(weight, padding=padding, groups=1), (Flatten() | Dense()) if (
+            shape[:2] == weight.shape[:2] == (1, 1) and padding == NO_PADDING
+        ):
             return (Dense(weight[0, 0]), second)
         case Dense(weight), Scale(factor):
             return (Dense(weight * factor),)
@@ -81,7 +86,7 @@ def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
             return (Dense(weight[:, indices]),)
         case Dense(a), Dense(b) if a.shape[0] * b.shape[1] <= a.size + b.size:
             return (Dense(a.astype(np.float64) @ b),)
-        case Pick(indices), Dense(weight):
+        case Pick(indices), Dense(weight) if math.prod(shape) <= _SPARSEST * indices.size:
             rows = np.zeros((int(np.prod(shape)), weight.shape[1]), weight.dtype)
             np.add.at(rows, indices.reshape(-1), weight)
             return (Dense(rows),)
@@ -141,6 +146,11 @@ def _pad_then(pad: Pad, second: Operator, shape: Shape) -> Operators | None:
             return (replace(second, weight=weight, padding=padding),)
         case AveragePool2D() if not any(map(any, space)):
             return (second, pad)
+        case Pick(indices):
+            places = np.stack(np.unravel_index(indices, pad.output_shape(shape)))
+            places -= np.array([before for before, _ in pad.amounts]).reshape(-1, *(1,) * indices.ndim)
+            if (places >= 0).all() and all((places[axis] < size).all() for axis, size in enumerate(shape)):
+                return (Pick(np.ravel_multi_index(tuple(places), shape)),)
     return None
 
 

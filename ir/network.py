@@ -58,7 +58,8 @@ class Population(Record):
     `shape` is (H, W, C) or (N,). `bias` is None, one number per channel, (C,), or one per position of
     the summed input. It is in units of the ANN's activations; a spiking population adds it in every
     step of its window. `second_bias` is that of port 1, for neurons that have two; a port without
-    connections has a bias alone.
+    connections has a bias alone. `table` is of inputs of shape (L, 1, C) that are given whole numbers, L for each
+    image: the vector that each stands for, (numbers, C).
     """
 
     name: str
@@ -67,6 +68,7 @@ class Population(Record):
     bias: np.ndarray | None = None
     origin: Origin = field(default_factory=Origin)
     second_bias: np.ndarray | None = field(default=None, metadata=LATER)
+    table: np.ndarray | None = field(default=None, metadata=LATER)
 
     @property
     def size(self) -> int:

@@ -59,9 +59,9 @@ def summary(network: Network) -> str:
 def population_line(population: Population) -> str:
     """The line of one population."""
     shape = ",".join(map(str, population.shape))
-    biases = {"bias": population.bias, "second-bias": population.second_bias}
-    bias = "".join(f" {name}={value_text(array)}" for name, array in biases.items() if array is not None)
-    return f"  {name_text(population.name)} [{shape}] {value_text(population.neuron)}{bias}{_from(population.origin)}"
+    arrays = {"bias": population.bias, "second-bias": population.second_bias, "table": population.table}
+    given = "".join(f" {name}={value_text(array)}" for name, array in arrays.items() if array is not None)
+    return f"  {name_text(population.name)} [{shape}] {value_text(population.neuron)}{given}{_from(population.origin)}"
 
 
 def connection_line(connection: Connection) -> str:
@@ -194,8 +194,8 @@ class _Line:
     def _population(self, name: str) -> Population:
         shape = self._group("[", lambda: self._typed(int, "a size"), "]")
         neuron = self._typed(Neuron | None, "a neuron")
-        bias, second = (self._option(name, np.ndarray, None) for name in ("bias", "second-bias"))
-        return Population(name, shape, neuron, bias, self._origin(), second)
+        bias, second, table = (self._option(name, np.ndarray, None) for name in ("bias", "second-bias", "table"))
+        return Population(name, shape, neuron, bias, self._origin(), second, table)
 
     def _connection(self, source: str) -> Connection:
         target, port = self._name(), self._option("port", int, 0)

@@ -102,6 +102,8 @@ def _population_faults(network: Network, population: Population, stage: Stage) -
         yield "is an input but has incoming connections"
     if neuron.is_input and population.bias is not None:
         yield "is an input but has a bias"
+    if population.table is not None and not (neuron.is_input and population.table.shape[1:] == shape[2:]):
+        yield f"has a table of shape {population.table.shape}; only inputs (L, 1, C) have one, (numbers, C)"
     if not neuron.is_input and not network.graph.in_degree(population.name):
         yield "has no incoming connections"
     elif not neuron.is_input:

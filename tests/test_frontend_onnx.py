@@ -461,7 +461,7 @@ def test_quantised_inputs(tmp_path):
     np.testing.assert_allclose(analog(network, ir.as_inputs(network, x))[network.outputs[0]], y, rtol=1e-5)
     model.graph.node[0].CopyFrom(helper.make_node("Add", ["x", "z"], ["d"], name="d"))
     onnx.save(model, path)
-    assert "computes with it in integers" in problems(path)[0]
+    assert "computes in integers with an input" in problems(path)[0]
 
 
 def test_functions_are_inlined(tmp_path):
@@ -588,7 +588,7 @@ def test_unused_nodes_do_no_harm(tmp_path):
         ([("Einsum", "x x x", "y", {"equation": "bi,bi,bi->b"})], "products of two tensors are supported"),
         ([("Where", "hide x low", "s"), ("Softmax", "s", "p"), ("Relu", "p", "y")], "its mask hides all activations"),
         ([("Pow", "x uneven", "y")], "one exponent, the same for all"),
-        ([("Concat", "x x", "y", {"axis": 0})], "across the images of a batch"),
+        ([("Concat", "x x", "y", {"axis": 0})], "outputs must be vectors"),
         ([("Softmax", "x", "y", {"axis": 0})], "across the images of a batch"),
         ([("Slice", "x far one axis", "y")], "it has no numbers"),
         ([("Dropout", "x half yes", "y")], "drops activations at random"),
@@ -618,7 +618,7 @@ def test_messages(tmp_path, nodes, expected):
 
 def test_input_shapes(tmp_path):
     found = problems(save(tmp_path, [("Relu", "x", "y")], (3, "height", "width")))
-    assert found[0].startswith("x (input): shape")
+    assert found[0].startswith("x (input): its shape (batch, 3, height, width) is open")
     assert problems(save(tmp_path, [("Relu", "x", "y")], (3, 4, 5, 6)))[0].startswith("x (input): shape")
 
 

@@ -47,6 +47,29 @@ def test_folding_leaves_one_weight_where_there_can_be_one():
     assert [type(operator) for operator in ir.fold(flat, (3, 3, 4))] == [ir.Dense]
 
 
+@pytest.mark.parametrize(
+    ("chain", "shape", "kinds"),
+    [
+        # a step of a series, where the steps were put one behind the other
+        (
+            (ir.Pick(np.arange(3).reshape(1, 1, 3)), ir.Pad(((2, 1), (0, 0), (0, 0))), ir.Pick(np.arange(6, 9))),
+            (3,),
+            [],
+        ),
+        ((ir.Pad(((1, 0), (0, 0), (0, 0))), ir.Pick(np.array([5, 0]))), (2, 1, 2), ["Pad", "Pick"]),
+        # one of many steps: a matrix for all of them would be zeros
+        ((ir.Pick(np.arange(3)), ir.Dense(weights(0, 3, 2))), (9, 1, 3), ["Pick", "Dense"]),
+        # a convolution whose padding is more than the image
+        ((ir.Conv2D(weights(1, 1, 1, 3, 2), padding=((1, 2), (0, 0))), ir.Flatten()), (1, 1, 3), ["Conv2D", "Flatten"]),
+    ],
+)
+def test_folding_of_steps(chain, shape, kinds):
+    folded = ir.fold(chain, shape)
+    assert [type(operator).__name__ for operator in folded] == kinds
+    x = weights(9, 2, *shape)
+    np.testing.assert_allclose(ir.apply(folded, x), ir.apply(chain, x), rtol=1e-6)
+
+
 def test_records_compare_by_value_and_hold_arrays_read_only():
     a, b = ir.Dense(weights(0, 3, 2)), ir.Dense(weights(0, 3, 2).astype(np.float64))
     assert a == b

@@ -14,6 +14,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from . import ir
+from .agreement import agreement
 from .backend import Backend, compile
 from .functions import computations
 from .ir import Images, Network, SnncError, save
@@ -36,12 +37,14 @@ def load(model: str | PathLike[str] | Any, *, inputs: Any = None, verify: bool |
     """Read a trained model as an analog network, or a network file as it was saved.
 
     `model` is a Keras model, a `tf.function`, a `torch.nn.Module`, an `onnx.ModelProto`, or the path of a `.keras`,
-    `.h5` or `.onnx` model file, of a SavedModel folder, or of a `.snn` network file. `inputs` is an example of what the
-    model takes, for those that do not say. `verify` compares the network with the model on random images; None: if the
-    model has fewer than 100 million parameters.
+    `.h5` or `.onnx` model file, of a SavedModel folder, or of a `.snn` network file. `inputs` says what the model
+    takes, where that leaves it open: an example, which is a batch, or its shape, as in (1, 32, 32, 3); for several
+    inputs a tuple of them in order, or a mapping by name. A network file has its sizes. `verify` compares the network
+    with the model on random images; None: if the model has fewer than 100 million parameters.
 
-    Raises ModelFileError or NetworkFileError for files that cannot be read, UnsupportedModelError
-    with every layer that has no spiking counterpart, MismatchError with the first layer that differs.
+    Raises ModelFileError or NetworkFileError for files that cannot be read, DataError for inputs that the model does
+    not take, UnsupportedModelError with every layer that has no spiking counterpart, or every size that is open,
+    MismatchError with the first layer that differs.
     """
     from . import proof
 
@@ -161,6 +164,7 @@ __all__ = [
     "Images",
     "Network",
     "SnncError",
+    "agreement",
     "compile",
     "computations",
     "convert",

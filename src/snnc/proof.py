@@ -174,10 +174,14 @@ class _Difference:
 def _images(reading: Reading) -> list[Arrays]:
     """Noise around zero, and whole numbers as in images that are not scaled yet; inputs of integers take those only."""
     rng = np.random.default_rng(_SEED)
-    shapes = {name: (1, *reading.network.populations[name].shape) for name in reading.network.inputs}
+    given = {name: reading.inputs[name] for name in reading.network.inputs}
+    shapes = {name: (1, *entry.shape) for name, entry in given.items()}
+    tables = {name: reading.network.populations[name].table for name in given}
+    limits = {name: 128 if table is None else len(table) for name, table in tables.items()}
     noise = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-    numbers = {name: rng.integers(0, 128, shape).astype(np.float32) for name, shape in shapes.items()}
-    return [{**noise, **{name: numbers[name] for name in reading.integers}}, numbers]
+    numbers = {name: rng.integers(0, limits[name], shape).astype(np.float32) for name, shape in shapes.items()}
+    whole = {name for name, entry in given.items() if entry.whole or tables[name] is not None}
+    return [{**noise, **{name: numbers[name] for name in whole}}, numbers]
 
 
 def _tractable(reading: Reading) -> list[Arrays]:

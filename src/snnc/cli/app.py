@@ -52,6 +52,14 @@ Verify = Annotated[
         show_default=False,
     ),
 ]
+InputShape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape",
+        help="Sizes that the model file leaves open, batch first: `images=1x3x320x320`. Give one for each input.",
+        metavar="NAME=SIZES",
+    ),
+]
 Scale = Annotated[
     str, typer.Option(help="Multiply the images by this number or fraction first, as in training: `1/255` for bytes.")
 ]
@@ -72,6 +80,18 @@ def _root(
             warnings.simplefilter("error", ours)
 
 
+def input_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
+    """What `snnc.load` takes as `inputs`, from `--input-shape`."""
+    found = {}
+    for text in texts or ():
+        name, _, sizes = text.rpartition("=")
+        parts = sizes.split("x")
+        if not name or not all(part.isdecimal() and len(part) < 10 for part in parts):
+            raise typer.BadParameter(f"--input-shape takes a name and sizes, as in images=1x3x320x320, not {text!r}")
+        found[name] = tuple(map(int, parts))
+    return found or None
+
+
 def note_functions(network: Network) -> None:
     """Say how each function is computed, if there are any."""
     from ..functions import computations, to_table
@@ -81,6 +101,7 @@ def note_functions(network: Network) -> None:
         err.print(to_table(found))
 
 
-def note_bytes(data: Mapping[str, np.ndarray] | None, scale: str) -> None:
-    if data and scale == "1" and max(float(array.max(initial=0)) for array in data.values()) > 64:
+def note_bytes(network: Network, data: Mapping[str, np.ndarray] | None, scale: str) -> None:
+    real = [array for name, array in (data or {}).items() if network.populations[name].table is None]
+    if scale == "1" and max((float(array.max(initial=0)) for array in real), default=0) > 64:
         err.print("note: the images reach above 64; if the model was trained on image / 255, give --scale 1/255")

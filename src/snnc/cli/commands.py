@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,12 +15,14 @@ from ..backend.compiled import by_output
 from .app import (
     BackendName,
     DeviceName,
+    InputShape,
     ModelFile,
     NetworkFile,
     Scale,
     Verify,
     app,
     err,
+    input_shapes,
     note_bytes,
     note_functions,
     out,
@@ -29,6 +31,7 @@ from .app import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..agreement import Agreement
     from ..backend.compiled import Result
     from ..ir import Network
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 @app.command()
 def check(
     model: ModelFile,
+    input_shape: InputShape = None,
     verify: Verify = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
@@ -48,7 +52,7 @@ def check(
     """
     from .. import report
 
-    found = report.check(model, verify=verify)
+    found = report.check(model, input_shapes(input_shape), verify)
     if as_json:
         print(json.dumps(report.to_json(found)))
     else:
@@ -88,6 +92,7 @@ def convert(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Calibrate with at most this many images.")] = 512,
     scale: Scale = "1",
+    input_shape: InputShape = None,
     verify: Verify = None,
 ) -> None:
     """Convert a trained model to a spiking network.
@@ -103,9 +108,9 @@ def convert(
     from ..datafiles import read_images
     from ..ir import summary
 
-    network = snnc.load(model, verify=verify)
+    network = snnc.load(model, inputs=input_shapes(input_shape), verify=verify)
     data = read_images(calibration, network, ("x_train", "x"), scale, images) if calibration else None
-    note_bytes(data, scale)
+    note_bytes(network, data, scale)
     if pipeline is None:
         pipeline = snnc.default_pipeline(network)
         if pipeline != DEFAULT_PIPELINE:
@@ -126,6 +131,10 @@ def evaluate(
     data: Annotated[
         Path, typer.Option("--data", "-d", help="Images and labels, .npz: `x_test`, `y_test` or `x`, `y`, or by name.")
     ],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Compare the outputs with those of this model or network; no labels are needed then."),
+    ] = None,
     backend: Annotated[
         BackendName, typer.Option("--backend", "-b", help="The embedded engine, or GeNN through mlGeNN.")
     ] = BackendName.onnxruntime,
@@ -142,14 +151,19 @@ def evaluate(
         Path | None, typer.Option(help="GeNN: keep what is compiled here, and do not compile it again.")
     ] = None,
     scale: Scale = "1",
+    input_shape: InputShape = None,
     plot: Annotated[Path | None, typer.Option(help="Draw accuracy against timesteps (.png, .svg, .pdf).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure accuracy at every timestep, and spikes.
 
-    One run gives the accuracy after each step up to T. A model file is evaluated as the ANN that it is.
+    One run gives the accuracy after each step up to T. A model file is evaluated as the ANN that it is. With --against,
+    the decoded outputs are compared with a model's instead: the largest and the mean difference, relative to the
+    model's largest and mean number; the cosine of the angle between both; how often the largest channel is the same.
 
     Example: `snnc evaluate net.snn --data test.npz --scale 1/255 --plot accuracy.png`
+
+    Example: `snnc evaluate net.snn --against model.onnx --data images.npz`
     """
     import snnc
 
@@ -157,11 +171,13 @@ def evaluate(
     from ..datafiles import read_images, read_labels
     from ..ir import DataError
 
-    loaded = snnc.load(network)
+    if against and (plot or transient or until_stable):
+        raise typer.BadParameter("--against compares the last outputs: no --plot, --transient, --until-stable")
+    loaded = snnc.load(network, inputs=input_shapes(input_shape))
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
-    y = read_labels(data, loaded, ("y_test", "y"), images)
-    note_bytes(x, scale)
-    if not loaded.is_spiking:
+    note_bytes(loaded, x, scale)
+    if not loaded.is_spiking and not against:
+        y = read_labels(data, loaded, ("y_test", "y"), images)
         _print_analog(CompiledAnalog(loaded).accuracy(x, y), as_json)
         return
     if plot and loaded.is_phased:
@@ -170,7 +186,12 @@ def evaluate(
         raise DataError(f"{network} is a few-spike network, which runs for its own {loaded.timesteps} steps a phase")
     if timesteps:
         loaded = loaded.replace(timesteps=timesteps)
-    options = {name: value for name, value in (("workers", workers), ("folder", build_folder)) if value}
+    options: dict[str, Any] = {n: value for n, value in (("workers", workers), ("folder", build_folder)) if value}
+    if against:
+        reference = snnc.load(against, inputs=input_shapes(input_shape), verify=None)
+        _print_agreement(snnc.agreement(loaded, reference, x, backend=backend.value, **options), x, as_json)
+        return
+    y = read_labels(data, loaded, ("y_test", "y"), images)
     compiled = snnc.compile(loaded, backend.value, **options)
     result = compiled.evaluate(x, y, transient=transient, until_stable=until_stable)  # type: ignore[union-attr]
     if plot:
@@ -190,6 +211,7 @@ def show(
     device: Annotated[
         DeviceName | None, typer.Option(help="With --backend mlgenn: where GeNN would run, if not here.")
     ] = None,
+    input_shape: InputShape = None,
 ) -> None:
     """Print a network as text, one line per population and connection.
 
@@ -203,7 +225,7 @@ def show(
 
     from ..ir import summary
 
-    loaded = snnc.load(network)
+    loaded = snnc.load(network, inputs=input_shapes(input_shape))
     if html:
         from ..view import write_html
 
@@ -252,6 +274,16 @@ def _print_analog(accuracy: dict[str, float], as_json: bool) -> None:
         return
     for name, share in accuracy.items():
         print(f"ANN accuracy of {name}: {share:.2%}")
+
+
+def _print_agreement(found: Mapping[str, Agreement], x: Mapping[str, np.ndarray], as_json: bool) -> None:
+    from ..agreement import to_json, to_table
+
+    images = len(next(iter(x.values())))
+    if as_json:
+        print(json.dumps(to_json(found, images)))
+    else:
+        out.print(to_table(found, images))
 
 
 def _print_json(network: Network, result: Result) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import DEFAULT_PIPELINE, LOWERING
-from .app import BackendName, ModelFile, Scale, app, note_bytes, out
+from .app import BackendName, InputShape, ModelFile, Scale, app, input_shapes, note_bytes, out
 
 # What is tried without --pipeline.
 PIPELINES = (
@@ -48,6 +48,7 @@ def sweep(
     ] = BackendName.onnxruntime,
     images: Annotated[int, typer.Option(min=1, help="Use at most this many images.")] = 1000,
     scale: Scale = "1",
+    input_shape: InputShape = None,
     plot: Annotated[Path | None, typer.Option(help="Draw accuracy against T, spikes and operations.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -72,11 +73,11 @@ def sweep(
     pipelines = pipeline or PIPELINES
     for text in pipelines:
         parse(text)  # a misspelt pass is found before a large model is read
-    loaded = snnc.load(model)
+    loaded = snnc.load(model, inputs=input_shapes(input_shape))
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
     y = read_labels(data, loaded, ("y_test", "y"), images)
     calibrating = read_images(calibration or data, loaded, ("x_train", "x"), scale, 512)
-    note_bytes(x, scale)
+    note_bytes(loaded, x, scale)
     found = snnc.sweep(
         loaded,
         pipelines,

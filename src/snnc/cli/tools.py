@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from .. import DEFAULT_PIPELINE
-from .app import NetworkFile, Scale, app, err, note_bytes, out
+from .app import InputShape, NetworkFile, Scale, app, err, input_shapes, note_bytes, out
 
 if TYPE_CHECKING:
     from ..passes import Instrument
@@ -43,6 +43,7 @@ def opt(
     timesteps: Timesteps = 64,
     images: Images = 512,
     scale: Scale = "1",
+    input_shape: InputShape = None,
     print_before: Annotated[
         list[str] | None, typer.Option(help="Print the network before this pass; `all` for every one.")
     ] = None,
@@ -79,11 +80,11 @@ def opt(
             raise typer.BadParameter("--resume-from brings its own network and pipeline")
         loaded, steps = resume(resume_from)
     elif network and pipeline:
-        loaded, steps = snnc.load(network), parse(pipeline)
+        loaded, steps = snnc.load(network, inputs=input_shapes(input_shape)), parse(pipeline)
     else:
         raise typer.BadParameter("give a network and a pipeline, or --resume-from")
     data = read_images(calibration, loaded, ("x_train", "x"), scale, images) if calibration else None
-    note_bytes(data, scale)
+    note_bytes(loaded, data, scale)
     instruments = _instruments(print_before, print_after, print_changed, check_equivalence, time, dump_dir)
     result = snnc.run_pipeline(loaded, steps, calibration=data, timesteps=timesteps, instruments=instruments)
     if output:
@@ -152,17 +153,18 @@ def passes(
 
 
 @app.command()
-def diff(a: NetworkFile, b: NetworkFile) -> None:
+def diff(a: NetworkFile, b: NetworkFile, input_shape: InputShape = None) -> None:
     """Show how two networks differ, by population and connection.
 
     `+` added, `-` removed, `~` changed; arrays with their largest difference. The exit status is 1 if they differ.
+    --input-shape is for those that are model files.
     """
     import snnc
 
     from ..ir import diff as differences
     from ..ir import diff_text
 
-    found = differences(snnc.load(a), snnc.load(b))
+    found = differences(*(snnc.load(path, inputs=input_shapes(input_shape)) for path in (a, b)))
     print(diff_text(found), end="")
     if found:
         raise typer.Exit(1)
@@ -175,6 +177,7 @@ def profile(
     data: Data,
     images: Images = 256,
     scale: Scale = "1",
+    input_shape: InputShape = None,
     plot: Annotated[Path | None, typer.Option(help="Draw activations and errors by layer (.png, .svg, .pdf).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -192,9 +195,9 @@ def profile(
     from .. import profile as profiles
     from ..datafiles import read_images
 
-    network, converted = snnc.load(analog), snnc.load(spiking)
+    network, converted = snnc.load(analog, inputs=input_shapes(input_shape)), snnc.load(spiking)
     x = read_images(data, converted, ("x_test", "x"), scale, images)
-    note_bytes(x, scale)
+    note_bytes(network, x, scale)
     result = profiles.profile(network, converted, x)
     if plot:
         profiles.plot(result, plot)
@@ -216,6 +219,7 @@ def bisect(
     timesteps: Timesteps = 64,
     images: Images = 1000,
     scale: Scale = "1",
+    input_shape: InputShape = None,
     reproducer: Annotated[
         Path | None, typer.Option(help="Write the bad pass, its network, data and commands into this new folder.")
     ] = None,
@@ -235,11 +239,11 @@ def bisect(
     from ..datafiles import read_images, read_labels
     from ..passes import parse
 
-    loaded = snnc.load(network)
+    loaded = snnc.load(network, inputs=input_shapes(input_shape))
     x = read_images(data, loaded, ("x_test", "x"), scale, images)
     y = read_labels(data, loaded, ("y_test", "y"), images)
     calibrating = read_images(calibration or data, loaded, ("x_train", "x"), scale, 512)
-    note_bytes(x, scale)
+    note_bytes(loaded, x, scale)
     found = find(loaded, parse(pipeline), x, y, floor, calibration=calibrating, timesteps=timesteps)
     if as_json:
         print(json.dumps(to_json(found)))
