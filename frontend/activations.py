@@ -146,7 +146,15 @@ def _scores(call: Call) -> tuple[Value, int]:
 
 
 def arg_max(call: Call) -> Ranking:
-    x = call.value()
+    return _ranking(call.value(), call)
+
+
+def arg_min(call: Call) -> Ranking:
+    """The scores with their signs turned."""
+    return _ranking(call.value().scaled(np.array(-1.0), call.layers), call)
+
+
+def _ranking(x: Value, call: Call) -> Ranking:
     if x.settled().axis(call.attributes.get("axis", 0) % len(x.dims)) != len(x.settled().shape) - 1:
-        raise Unsupported("ArgMax is supported over the last axis only, the channels")
+        raise Unsupported(f"{call.node.op_type} is supported over the last axis only, the channels")
     return Ranking(x)

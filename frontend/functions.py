@@ -27,7 +27,14 @@ _ABOVE = ("log", "rsqrt", "sqrt", "power")  # which have no value below 0
 _FREE = {"silu", "power", "squareplus"}  # whose parameter is told by what they are at 1
 
 _OPERATORS = {
+    "Acos": "acos",
+    "Acosh": "acosh",
+    "Asin": "asin",
+    "Asinh": "asinh",
+    "Atan": "atan",
+    "Atanh": "atanh",
     "Cos": "cos",
+    "Cosh": "cosh",
     "Erf": "erf",
     "Exp": "exp",
     "HardSwish": "hard_swish",
@@ -36,9 +43,11 @@ _OPERATORS = {
     "Reciprocal": "reciprocal",
     "Sigmoid": "sigmoid",
     "Sin": "sin",
+    "Sinh": "sinh",
     "Softplus": "softplus",
     "Softsign": "softsign",
     "Sqrt": "sqrt",
+    "Tan": "tan",
     "Tanh": "tanh",
 }
 

@@ -35,7 +35,7 @@ _ELEMENTWISE = {
 _ON_CHANNELS_SECOND = {
     *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
 }
-_SCORES = {"ArgMax", "LogSoftmax", "Softmax"}
+_SCORES = {"ArgMax", "ArgMin", "LogSoftmax", "Softmax"}
 _ON_CHANNELS_LAST = {"MatMul", *_SCORES}
 _OVER_SPACE = {"ReduceMax", "ReduceMean"}
 _FLOATS = {

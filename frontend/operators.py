@@ -13,13 +13,15 @@ import numpy as np
 import onnx
 
 from ..ir import Conv2D, Dense, Function, Pad, Product, Scale
-from . import activations, functions, images, masks, matrices, normalisation, rounding
+from . import activations, functions, images, masks, matrices, normalisation, resampling, rounding
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
 from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
-from .regrouping import MOVING, along, beside, gathered, is_too_deep, reduced, regrouped
+from .regrouping import MOVING, along, beside, gathered, is_too_deep, reduced, regrouped, scattered
 from .support import JUMP, AcrossImages, Unsupported, operator_refusal
 
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_TO_INTEGERS = "it turns activations into integers, or into numbers of fewer than 16 bits"
 _TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
 
 
@@ -35,6 +37,8 @@ def apply(call: Call) -> Result:
     if any(isinstance(argument, Regrouped) for argument in call.inputs):
         if call.node.op_type in MOVING:
             return regrouped(call)
+        if call.node.op_type in _SCATTERING:
+            return scattered(call)
         if is_too_deep(call):
             if call.node.op_type in _ELEMENTWISE:
                 return beside(call, apply)
@@ -219,8 +223,7 @@ def _gemm(call: Call) -> Value:
 
 def _pad(call: Call) -> Value:
     x = call.value()
-    if call.text("mode", "constant") != "constant":
-        raise Unsupported(f"only padding with a constant is supported, not mode {call.text('mode', '')!r}")
+    mode = call.text("mode", "constant")
     axes = call.axes(3, len(x.layout)) or tuple(range(len(x.layout)))
     amounts = np.asarray(call.option(1, "pads")).reshape(2, len(axes))
     fill = call.option(2, "value")
@@ -228,6 +231,11 @@ def _pad(call: Call) -> Value:
         if not before and not after:
             continue
         x = x.selected(position, np.arange(x.dims[position])[-before : x.dims[position] + after], call.layers)
+    if mode != "constant":
+        for position, (before, after) in zip(axes, np.maximum(amounts, 0).T.tolist(), strict=True):
+            if before or after:
+                x = resampling.beyond_ends(x, position, before, after, mode, call.layers)
+        return x
     x = x.settled()
     around = [(0, 0)] * len(x.shape)
     for position, (before, after) in zip(axes, np.maximum(amounts, 0).T.tolist(), strict=True):
@@ -241,6 +249,15 @@ def _pad(call: Call) -> Value:
         return padded
     border = np.pad(np.zeros(x.shape), around, constant_values=number)
     return replace(padded, bias=border if padded.bias is None else padded.bias + border)
+
+
+def _triangle(call: Call) -> Value:
+    """What lies below or above a diagonal of each matrix, the last two axes; the rest is 0."""
+    x, offset = call.value(), call.constant(1)
+    if len(x.dims) < 2:
+        raise Unsupported(f"a tensor of shape {x.dims} has no matrices")
+    kept = np.tri(*x.dims[-2:], int(0 if offset is None else offset) - call.attributes.get("upper", 1))
+    return x.scaled(1 - kept if call.attributes.get("upper", 1) else kept, call.layers)
 
 
 def _concat(call: Call) -> Value:
@@ -323,14 +340,15 @@ def _expand(call: Call) -> Value:
 def _cast(call: Call) -> Result:
     if isinstance(call.inputs[0], Mask):
         return call.inputs[0]
-    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-    if call.attributes["to"] not in floats:
-        raise Unsupported("it turns activations into integers")
+    if call.attributes["to"] not in _FLOATS:
+        raise Unsupported(_TO_INTEGERS)
     return call.inputs[0] if isinstance(call.inputs[0], Regrouped) else call.value()
 
 
 def _cast_like(call: Call) -> Result:
-    constant = call.inputs[0]
+    constant, like = call.inputs
+    if isinstance(like, np.ndarray) and onnx.helper.np_dtype_to_tensor_dtype(like.dtype) not in _FLOATS:
+        raise Unsupported(_TO_INTEGERS)
     if isinstance(constant, (Mask, Regrouped)):
         return constant
     return np.asarray(constant, np.float32) if isinstance(constant, np.ndarray) else call.value()
@@ -356,6 +374,8 @@ def _flatten(call: Call) -> Value:
     x = call.value()
     axis = call.attributes.get("axis", 1)
     axis += len(x.dims) if axis < 0 else 0
+    if not axis and not x.layout[0]:
+        raise AcrossImages("it makes one vector of all images of a batch")
     return x.viewed((int(np.prod(x.dims[:axis])), int(np.prod(x.dims[axis:]))), call.layers)
 
 
@@ -379,6 +399,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Abs": activations.absolute,
     "Add": _add,
     "ArgMax": activations.arg_max,
+    "ArgMin": activations.arg_min,
     "AveragePool": images.average_pool,
     "BatchNormalization": _batch_normalization,
     "Cast": _cast,
@@ -387,7 +408,11 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Ceil": rounding.ceil,
     "Clip": activations.clip,
     "Concat": _concat,
+    "Compress": regrouped,
     "Conv": images.conv,
+    "ConvTranspose": images.conv_transpose,
+    "Col2Im": images.col_to_im,
+    "CumSum": matrices.cumulated,
     "DequantizeLinear": rounding.dequantize,
     "Div": _divide,
     "DepthToSpace": regrouped,
@@ -400,11 +425,13 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Flatten": _flatten,
     "Floor": rounding.floor,
     "Gather": _gather,
+    "GatherElements": regrouped,
     "GatherND": regrouped,
     "Gelu": functions.gelu,
     "Gemm": _gemm,
     "GroupNormalization": normalisation.group,
     "GlobalAveragePool": images.global_average_pool,
+    "GlobalLpPool": images.global_lp_pool,
     "GlobalMaxPool": images.global_max_pool,
     "Greater": masks.compare,
     "GreaterOrEqual": masks.compare,
@@ -420,6 +447,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "LessOrEqual": masks.compare,
     "LogSoftmax": activations.log_softmax,
     "LpNormalization": normalisation.lp,
+    "LpPool": images.lp_pool,
     "MatMul": _matmul,
     "Max": activations.maximum,
     "MaxPool": images.max_pool,
@@ -439,12 +467,18 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "ReduceLogSumExp": normalisation.log_sum_exp,
     "ReduceMax": images.reduce_max,
     "ReduceMin": images.reduce_min,
+    "ReduceProd": images.reduce_prod,
     "ReduceMean": images.reduce_mean,
     "ReduceSum": images.reduce_sum,
     "ReduceSumSquare": normalisation.sum_of_squares,
     "Relu": activations.relu,
     "Reshape": _reshape,
+    "Resize": resampling.resize,
+    "ReverseSequence": regrouped,
     "Round": rounding.round_half_even,
+    "Scatter": scattered,
+    "ScatterElements": scattered,
+    "ScatterND": scattered,
     "Selu": functions.selu,
     "Shrink": functions.shrink,
     "Slice": _slice,
@@ -458,9 +492,13 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Swish": functions.swish,
     "ThresholdedRelu": activations.thresholded_relu,
     "Transpose": _transpose,
+    "Trilu": _triangle,
     "Unsqueeze": _unsqueeze,
+    "Upsample": resampling.resize,
     "Where": masks.where,
 }
+
+OPERATORS = frozenset(_HANDLERS)
 
 # Operators of classical machine learning, as scikit-learn's converter writes them around a network.
 _LEARNED: dict[str, Callable[[Call], Result]] = {"Scaler": _scaler, "ZipMap": _same}
@@ -491,6 +529,8 @@ _CASTS = {"Cast", "CastLike"}
 
 # What multiplies matrices, wherever their numbers are.
 _OF_MATRICES = {"Einsum", "MatMul"}
+
+_SCATTERING = {"Scatter", "ScatterElements", "ScatterND"}
 
 # What may follow a comparison.
 _CHOOSING = {"Cast", "CastLike", "Identity", "Mul", "Not", "Where"}
