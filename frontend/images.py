@@ -155,6 +155,8 @@ def _side_by_side(x: Value, axis: int, places: np.ndarray, layers: tuple[str, ..
     same.
     """
     inside = (places >= 0) & (places < x.shape[axis])
+    if not places.size:
+        raise Unsupported(f"its windows do not fit a tensor of shape {x.dims}")
     if not inside.any(1).all():
         raise Unsupported("one of its windows lies in the padding alone, where nothing is the largest number")
     first = np.take_along_axis(places, inside.argmax(1)[:, None], 1)
@@ -342,6 +344,8 @@ def _cropping(call: Call, given: tuple[int, ...], sizes: list[int], strides: tup
         pads = call.numbers("pads", (0,) * 2 * rank) if automatic == "NOTSET" else (0,) * 2 * rank
         return tuple(zip(pads[:rank], pads[rank:], strict=True))
     spare = [size - to for size, to in zip(sizes, wanted, strict=True)]
+    if automatic.startswith("SAME") and min(spare) < 0:
+        raise Unsupported("its kernel is shorter than its strides, where runtimes pad differently; give the pads")
     halves = [(total // 2, total - total // 2) for total in spare]
     turned = [(less, more) if automatic == "SAME_UPPER" else (more, less) for less, more in halves]
     return tuple(pair if sum(pair) > 0 else (0, sum(pair)) for pair in turned)

@@ -46,12 +46,11 @@ def regrouped(call: Call) -> Result:
 
 
 def scattered(call: Call) -> Result:
-    """ONNX's ScatterElements and ScatterND: a tensor with others at some of its positions, both in one table."""
+    """A tensor with other numbers at some of its positions, those of both in one table; ScatterND begins at axis 0."""
     if call.text("reduction", "none") != "none":
         raise Unsupported("it adds to a tensor at positions, or compares; only what replaces numbers is supported")
     data, updates = (_whole_or_constant(call, index) for index in (0, 2))
-    along_batch = call.node.op_type != "ScatterND" and call.attributes.get("axis", 0) % data.positions.ndim == 0
-    if along_batch and len(data.positions) == 1:
+    if call.attributes.get("axis", 0) % data.positions.ndim == 0 and len(data.positions) == 1:
         raise AcrossImages("it writes to some images of a batch and not to others")
     both = concatenated([data.value.flat(), updates.value.flat()], 1, call.layers)
     behind = updates.positions + math.prod(data.value.dims)
