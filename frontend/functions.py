@@ -42,6 +42,7 @@ _OPERATORS = {
     "Mish": "mish",
     "Reciprocal": "reciprocal",
     "Sigmoid": "sigmoid",
+    "Sign": "sign",
     "Sin": "sin",
     "Sinh": "sinh",
     "Softplus": "softplus",

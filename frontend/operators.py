@@ -200,6 +200,10 @@ def _times(x: Value, weight: np.ndarray, call: Call) -> Value | Regrouped:
         return x.then(Conv2D(weight[None, None]), layers=layers)
     with suppress(Unsupported):
         placed = x.replaced()
+        taps = np.count_nonzero(weight, axis=0).max()
+        if x.is_image and 2 * taps <= len(weight) and x.axis(len(x.dims) - 1) < 2:  # most positions do not count
+            indices = np.argsort(weight == 0, axis=0, kind="stable")[: max(taps, 1)]
+            return x.resampled(len(x.dims) - 1, indices, np.take_along_axis(weight, indices, 0), layers)
         if placed.is_image and 2 in placed.layout[-1]:
             return placed.then(Conv2D(weight[None, None]), layers=layers)
     return matrices.stacked(x, weight, call)

@@ -52,7 +52,8 @@ def scattered(call: Call) -> Result:
     data, updates = (_whole_or_constant(call, index) for index in (0, 2))
     if call.attributes.get("axis", 0) % data.positions.ndim == 0 and len(data.positions) == 1:
         raise AcrossImages("it writes to some images of a batch and not to others")
-    both = concatenated([data.value.flat(), updates.value.flat()], 1, call.layers)
+    vectors = [part.value.flat().viewed((1, math.prod(part.value.dims)), ()) for part in (data, updates)]
+    both = concatenated(vectors, 1, call.layers)
     behind = updates.positions + math.prod(data.value.dims)
     (positions,) = evaluate(call.node, [data.positions, call.weight(1), behind], call.opset)
     return _value(both, positions, call.layers) or Regrouped(both, positions, call.layers[-1])

@@ -178,6 +178,7 @@ for _definition in (
     ),
     FunctionDefinition("sigmoid", "1 / (1 + exp(-x))", 0.0, 1.0, left="0", right="1"),
     FunctionDefinition("silu", "x / (1 + exp(-p * x))", -0.2785, left="where(p > 0, 0, x)", right="where(p > 0, x, 0)"),
+    FunctionDefinition("sign", "where(x > 0, 1, 0) - where(-x > 0, 1, 0)", -1.0, 1.0, left="-1", right="1"),
     FunctionDefinition("sin", "sin(x)", -1.0, 1.0),
     FunctionDefinition("sinh", "(exp(x) - exp(-x)) / 2"),
     FunctionDefinition("soft_shrink", "max(x - p, 0) + min(x + p, 0)", left="x + p", right="x - p"),

@@ -17,7 +17,7 @@ from snnc.passes import Canonicalise, Context, LowerFunctions, run
 from snnc.passes.enclosure import enclosure
 from snnc.passes.expansion import Expansion, ExpansionError, at_most, expansion, tends_to_lines
 
-JUMPS = {"hard_shrink"}
+JUMPS = {"hard_shrink", "sign"}
 NAMES = sorted({*ir.FUNCTIONS} - JUMPS)
 POSITIVE = {"log", "reciprocal", "rsqrt", "sqrt"}
 DOMAINS = {"atanh": (-0.9, 0.95), "tan": (-1.2, 1.4)}
