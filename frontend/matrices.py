@@ -85,7 +85,8 @@ def cumulated(call: Call) -> Tensor:
     bounded((sizes[axis], sizes[axis]))
     summed = np.triu(np.ones((sizes[axis],) * 2, np.float32), 1 if call.attributes.get("exclusive", 0) else 0)
     matrix = summed.T if call.attributes.get("reverse", 0) else summed
-    return _weighted(x, labels, matrix, f"{own}z", labels.replace(own, "z"), call)
+    total = _weighted(x, labels, matrix, f"{own}z", labels.replace(own, "z"), call)
+    return whole(total).placed_as(places(total), x.shape, x.layout) if isinstance(x, Value) else total
 
 
 def _weighted(x: Tensor, own: str, weight: np.ndarray, others: str, result: str, call: Call) -> Tensor:
