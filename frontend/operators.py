@@ -53,6 +53,8 @@ def apply(call: Call) -> Result:
         raise Unsupported(operator_refusal(call.node.op_type))
     try:
         return known[call.node.op_type](call)
+    except AcrossImages:
+        raise
     except Unsupported as error:
         if call.node.op_type in MOVING and isinstance(call.inputs[0], Value):
             try:
