@@ -94,7 +94,7 @@ def _check_sizes(node: onnx.NodeProto, model: onnx.ModelProto, arrays: dict[str,
         inferred = onnx.shape_inference.infer_shapes(seen, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise Unsupported(f"{node.op_type} on constants is not valid: {error}") from None
-    largest = max([LARGEST, *(array.size for array in arrays.values())])  # weights may be larger than activations
+    largest = max([2 * LARGEST, *(array.size for array in arrays.values())])  # weights may be larger than activations
     for output in inferred.graph.output:
         if math.prod(dim.dim_value for dim in output.type.tensor_type.shape.dim) > largest:
             raise Unsupported(f"{node.op_type} on constants would give more than {largest} numbers")

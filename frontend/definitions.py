@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cached_property
+from typing import Any
 
 import onnx
 import onnx.inliner
@@ -52,7 +53,7 @@ class Definitions:
         versions = {entry.domain.removeprefix("ai.onnx"): entry.version for entry in self._model.opset_import}
         with suppress(onnx.defs.SchemaError, KeyError):
             version = versions[node.domain.removeprefix("ai.onnx")]
-            schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+            schema: Any = onnx.defs.get_schema(node.op_type, version, node.domain)
             return bool(schema.has_function or schema.has_context_dependent_function)
         return False
 

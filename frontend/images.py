@@ -86,7 +86,7 @@ def conv_transpose(call: Call) -> Value:
         kernel = kernel.swapaxes(0, 1)
     kernel = kernel.reshape(*image.pair(weight.shape[2:], 1), channels // groups, -1)
     top, left = image.pair(cut, (0, 0))
-    cropping = tuple((max(a, 0), max(b, 0)) for a, b in (top, left))
+    cropping = (max(top[0], 0), max(top[1], 0)), (max(left[0], 0), max(left[1], 0))
     added = tuple((max(-a, 0), max(-b, 0)) for a, b in (top, left, (0, 0)))
     transposed = ConvTranspose2D(kernel, image.pair(strides, 1), cropping, image.pair(dilation, 1), groups)
     y = image.value.then(transposed, Pad(added), layers=call.layers)

@@ -262,8 +262,9 @@ def _triangle(call: Call) -> Value:
     x, offset = call.value(), call.constant(1)
     if len(x.dims) < 2:
         raise Unsupported(f"a tensor of shape {x.dims} has no matrices")
-    kept = np.tri(*x.dims[-2:], int(0 if offset is None else offset) - call.attributes.get("upper", 1))
-    return x.scaled(1 - kept if call.attributes.get("upper", 1) else kept, call.layers)
+    upper = call.attributes.get("upper", 1)
+    kept: np.ndarray = np.tri(x.dims[-2], x.dims[-1], int(0 if offset is None else offset) - upper)
+    return x.scaled(1 - kept if upper else kept, call.layers)
 
 
 def _concat(call: Call) -> Value:

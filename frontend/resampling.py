@@ -85,7 +85,7 @@ class _Rule:
                 return start * (old - 1) + at * (end - start) * (old - 1) / (new - 1) if new > 1 else at + middle
         raise Unsupported(f"it resizes with coordinates {self.coordinates!r}, which ONNX does not define")
 
-    def taps(self, places: np.ndarray, old: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    def taps(self, places: np.ndarray, old: int, scale: np.float32) -> tuple[np.ndarray, np.ndarray]:
         """What each new position is made of, where `places` are those among the old ones."""
         if self.mode == "nearest":
             nearest = _ROUNDINGS[self.rounding](places, scale)

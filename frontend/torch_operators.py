@@ -49,7 +49,8 @@ def _largest(x: Any, sizes: Sequence[int]) -> tuple[Any, Any]:
         windows = places(old, new)
         kernel.append(windows.shape[1])
         if old % new:
-            x = op.Gather(x, op.Constant(value=_tensor(windows.reshape(-1))), axis=axis)
+            indices: Any = op.Constant(value=_tensor(windows.reshape(-1)))
+            x = op.Gather(x, indices, axis=axis)
     pooled, where = op.MaxPool(x, kernel_shape=kernel, strides=kernel)
     return pooled, where
 

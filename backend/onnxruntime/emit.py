@@ -246,8 +246,8 @@ def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: S
             return graph.node("Conv", [value, kernel], pads=pads(padding), **attributes)
         case ConvTranspose2D(weight, strides, cropping, dilation, groups):
             height, width, depth, filters = weight.shape
-            kernel = weight.reshape(height, width, depth, groups, filters // groups).transpose(3, 2, 4, 0, 1)
-            inputs = [value, graph.array(kernel.reshape(shape[2], filters // groups, height, width))]
+            grouped = weight.reshape(height, width, depth, groups, filters // groups).transpose(3, 2, 4, 0, 1)
+            inputs = [value, graph.array(grouped.reshape(shape[2], filters // groups, height, width))]
             attributes = {"strides": strides, "dilations": dilation, "group": groups}
             return graph.node("ConvTranspose", inputs, pads=pads(cropping), **attributes)
         case Dense(weight):
