@@ -199,6 +199,14 @@ def test_what_moves_and_sums(operator, attributes, operands):
     assert_equal(model(operator, attributes, (3, 4, 5), 17, *operands), (3, 4, 5))
 
 
+def test_what_onnx_defines_by_other_operators():
+    """It has the names of the model's own nodes, and what is small is not lost in it."""
+    network = assert_equal(model("MeanVarianceNormalization", {"axes": [1, 2, 3]}, (3, 4, 5), 18), (3, 4, 5))
+    assert {name.partition("#")[0] for name in network.populations} == {"x", "Relu_1", "node"}
+    cosines, sines = np.cos(weights(1, 1, 4, 2)), np.sin(weights(1, 1, 4, 2))
+    assert_equal(model("RotaryEmbedding", {}, (3, 4, 4), 23, cosines, sines), (3, 4, 4))
+
+
 def test_columns_become_images():
     attributes = {"pads": [0, 1, 1, 2], "strides": [2, 1], "dilations": [1, 2]}
     operands = [np.array([5, 6]), np.array([2, 3])]  # 3 × 5 windows
