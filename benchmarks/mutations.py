@@ -117,7 +117,7 @@ def _make_onnx(folder: Path, suffix: str) -> None:
 
 
 def _decoder() -> Any:
-    """What makes images larger and smaller, moves them and sums them, and an operator that is read by its definition."""
+    """What makes images larger and smaller, moves and sums them, and an operator that is read by its definition."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(0)

@@ -47,9 +47,12 @@ class _Window:
     def along(self, axis: int, size: int) -> np.ndarray:
         """The positions of each window along an axis of so many, (windows, kernel size), those beyond it included."""
         before, after = self.reach[axis]
-        taps = np.arange(self.kernel[axis]) * self.dilation[axis]
-        starts = np.arange(0, size + before + after - taps[-1], self.strides[axis])
-        return starts[:, None] + taps - before
+        extent = self.dilation[axis] * (self.kernel[axis] - 1)
+        if extent >= size + before + after:
+            raise Unsupported(f"windows of {self.kernel[axis]} do not fit {size} positions")
+        starts = np.arange(0, size + before + after - extent, self.strides[axis])
+        bounded((len(starts), self.kernel[axis]))
+        return starts[:, None] + np.arange(self.kernel[axis]) * self.dilation[axis] - before
 
 
 def conv(call: Call) -> Value:
@@ -111,18 +114,16 @@ def col_to_im(call: Call) -> Value:
     if len(x.dims) != 3 or rank > 2 or math.prod(counts) != x.dims[2] or x.dims[1] % taps:
         raise Unsupported(f"windows of {kernel} in an image of {size} do not fit a tensor of shape {x.dims}")
     channels = x.dims[1] // taps
+    bounded((taps, taps, channels))
     grid = x.placed(x.places.reshape(1, x.dims[1], *counts), channels_first=True).image("Col2Im")
-    weight = np.tile(np.eye(taps, dtype=np.float32).reshape(*kernel, taps, 1), channels)
-    ends = tuple(zip(pads[:rank], pads[rank:], strict=True))
-    places = grid.pair(kernel, 1), grid.pair(strides, 1), grid.pair(ends, (0, 0)), grid.pair(dilation, 1)
-    window = places[0]
-    transposed = ConvTranspose2D(weight.reshape(*window, taps, channels), *places[1:], groups=channels)
-    missing = [
-        n - ((c - 1) * s + d * (k - 1) + 1 - a - b)
-        for n, c, s, d, k, (a, b) in zip(size, counts, strides, dilation, kernel, ends, strict=True)
-    ]
-    down, across = grid.pair(missing, 0)
-    return grid.value.then(transposed, Pad(((0, down), (0, across), (0, 0))), layers=call.layers)
+    weight = np.tile(np.eye(taps, dtype=np.float32)[:, :, None], channels).reshape(
+        *grid.pair(kernel, 1), taps, channels
+    )
+    cropping = grid.pair(tuple(zip(pads[:rank], pads[rank:], strict=True)), (0, 0))
+    transposed = ConvTranspose2D(weight, grid.pair(strides, 1), cropping, grid.pair(dilation, 1), channels)
+    (down, across), given = grid.pair(size, 1), transposed.output_shape(grid.value.shape)
+    added = (0, down - given[0]), (0, across - given[1]), (0, 0)  # what no window reaches
+    return grid.value.then(transposed, Pad(added), layers=call.layers)
 
 
 def average_pool(call: Call) -> Value:
@@ -155,8 +156,6 @@ def _side_by_side(x: Value, axis: int, places: np.ndarray, layers: tuple[str, ..
     same.
     """
     inside = (places >= 0) & (places < x.shape[axis])
-    if not places.size:
-        raise Unsupported(f"its windows do not fit a tensor of shape {x.dims}")
     if not inside.any(1).all():
         raise Unsupported("one of its windows lies in the padding alone, where nothing is the largest number")
     first = np.take_along_axis(places, inside.argmax(1)[:, None], 1)
@@ -187,6 +186,7 @@ def _rooted(x: Value, total: Callable[[Value], Value], call: Call) -> Value:
 
 
 def _sum_of_each(window: _Window, x: Value, padding: Padding) -> Conv2D:
+    bounded((*window.kernel, x.shape[2]))
     ones = np.ones((*window.kernel, 1, x.shape[2]), np.float32)
     return Conv2D(ones, window.strides, padding, window.dilation, groups=x.shape[2])
 

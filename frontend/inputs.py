@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 
 from ..ir import Shape, UnsupportedModelError
-from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, SERIES_FIRST, SERIES_LAST, Layout
+from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, LARGEST, SERIES_FIRST, SERIES_LAST, Layout
 from .constants import evaluate
 from .graph import GraphInput
 from .support import Unsupported
@@ -63,6 +64,8 @@ def inputs_of(
             problems.append(
                 f"{entry.name} (input): shape {dims} is not fixed; export the model with a fixed input size"
             )
+        elif math.prod(dims[1:]) > LARGEST:
+            problems.append(f"{entry.name} (input): shape {dims}; at most {LARGEST} numbers for an image are supported")
         elif _is_computed_with(graph, entry):
             problems.append(f"{entry.name} (input): the model computes with it in integers; cast it to float first")
         else:
