@@ -49,6 +49,7 @@ NUMBERS = (
 WORDS = ("", "relu", "softmax", "Lambda", "Dense", "Conv2D", "InputLayer", "../../etc/passwd", "/etc/passwd", "é", "\0")
 OPERATORS = (
     *("Slice", "Pad", "Split", "Gather", "Concat", "ReduceMean", "MaxPool", "Expand", "Tile", "Range", "Loop", "If"),
+    *("ConvTranspose", "CumSum", "Upsample", "LpPool", "Attention", "ScatterND", "Col2Im", "Trilu", "GatherElements"),
     *("Resize", "ConstantOfShape", "Reshape", "Transpose", "Einsum", "OneHot", "Conv", "MatMul", "TopK", "Where"),
 )
 TF_OPERATORS = (
@@ -108,8 +109,41 @@ def _make_keras(folder: Path, suffix: str) -> None:
 
 
 def _make_onnx(folder: Path, suffix: str) -> None:
+    import onnx
+
     for path in EXPORTED.glob(f"*{suffix}"):
         shutil.copy(path, folder)
+    onnx.save(_decoder(), folder / f"decoder{suffix}")
+
+
+def _decoder() -> Any:
+    """What makes images larger and smaller, moves and sums them, and an operator that is read by its definition."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], dilations=[2, 2], strides=[2, 2]),
+        helper.make_node("ConvTranspose", ["c", "w2"], ["d"], strides=[2, 2], output_padding=[1, 1], group=2),
+        helper.make_node("Resize", ["d", "", "scales"], ["e"], mode="linear"),
+        helper.make_node("Pad", ["e", "ends"], ["f"], mode="reflect"),
+        helper.make_node("Gather", ["f", "rows"], ["g"], axis=2),
+        helper.make_node("CumSum", ["g", "axis"], ["h"], reverse=1),
+        helper.make_node("LpPool", ["h"], ["i"], kernel_shape=[2, 2], p=2),
+        helper.make_node("MeanVarianceNormalization", ["i"], ["j"], axes=[1, 2, 3]),
+        helper.make_node("ScatterElements", ["j", "places", "new"], ["k"], axis=3),
+        helper.make_node("DepthToSpace", ["k"], ["y"], blocksize=2),
+    ]
+    drawn = {"w1": (4, 2, 3, 3), "w2": (4, 2, 3, 3), "new": (1, 4, 3, 1)}
+    known = {name: rng.normal(size=shape).astype(np.float32) for name, shape in drawn.items()}
+    known |= {"scales": np.float32([1, 1, 1.5, 0.5]), "ends": np.array([0, 0, 1, 1, 0, 0, 2, 0]), "axis": np.array(3)}
+    known |= {"rows": np.array([5, 0, 0, 3, 9, 1]), "places": np.full((1, 4, 3, 1), 2)}
+    constants = [numpy_helper.from_array(array, name) for name, array in known.items()]
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 2, 8, 8))
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 1, None, None))
+    graph = helper.make_graph(nodes, "decoder", [entry], [output], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
 def _make_snn(folder: Path, suffix: str) -> None:
@@ -117,6 +151,7 @@ def _make_snn(folder: Path, suffix: str) -> None:
 
     network = snnc.load(EXPORTED / "lenet-torchscript.onnx")
     snnc.save(network, folder / f"analog{suffix}")
+    snnc.save(snnc.load(_decoder()), folder / f"decoder{suffix}")
     x = np.random.default_rng(0).random((8, *network.populations[network.inputs[0]].shape), np.float32)
     for name, pipeline in (("rate", "lower-max-pool,data-norm"), ("few", "lower-max-pool,few-spike{k=3}")):
         snn = snnc.convert(network, pipeline, calibration=x, timesteps=8, progress=False)

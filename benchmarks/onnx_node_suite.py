@@ -1,4 +1,4 @@
-"""The ONNX backend test suite's node tests as networks: a table of how many agree and how many are refused.
+"""All node tests of the ONNX backend test suite as networks: a table of how many agree and how many are refused.
 
     python benchmarks/onnx_node_suite.py [--reasons]
 

@@ -28,11 +28,13 @@ linear operators. This page has every class with its equation, its fields and it
 PAGE = Path(__file__).with_name("ir.md")
 EXAMPLES = (
     ir.Conv2D(np.ones((3, 3, 8, 16)), strides=(2, 2), padding=((1, 1), (1, 1))),
+    ir.ConvTranspose2D(np.ones((4, 4, 16, 8)), strides=(2, 2), cropping=((1, 1), (1, 1))),
     ir.Dense(np.ones((128, 10))),
     ir.AveragePool2D((2, 2), (2, 2)),
     ir.Scale(np.ones(16)),
     ir.Pad(((0, 0), (0, 0), (8, 0))),
     ir.Pick(np.array([2, 0, 1])),
+    ir.Resample(0, np.array([[0, 0, 1, 1]]), np.ones((1, 4))),
     ir.Flatten(),
     ir.Input(),
     ir.Relu(),

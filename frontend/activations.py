@@ -140,13 +140,26 @@ def _scores(call: Call) -> tuple[Value, int]:
     x = call.value()
     axis = call.attributes.get("axis", -1 if call.opset >= 13 else 1) % len(x.dims)
     x.within((axis,))
-    if call.opset < 13 and len(x.dims) != axis + 1:
-        raise Unsupported("softmax over several axes, as before opset 13, is not supported; convert the model to it")
+    if call.opset < 13 and len(x.dims) != axis + 1:  # which is over all axes from there on
+        large = [place for place in range(axis, len(x.dims)) if x.dims[place] > 1]
+        if len(large) > 1:
+            raise Unsupported(
+                "softmax over several axes, as before opset 13, is not supported; convert the model to it"
+            )
+        axis = large[0] if large else axis
     return x.settled(), axis
 
 
 def arg_max(call: Call) -> Ranking:
-    x = call.value()
+    return _ranking(call.value(), call)
+
+
+def arg_min(call: Call) -> Ranking:
+    """The scores with their signs turned."""
+    return _ranking(call.value().scaled(np.array(-1.0), call.layers), call)
+
+
+def _ranking(x: Value, call: Call) -> Ranking:
     if x.settled().axis(call.attributes.get("axis", 0) % len(x.dims)) != len(x.settled().shape) - 1:
-        raise Unsupported("ArgMax is supported over the last axis only, the channels")
+        raise Unsupported(f"{call.node.op_type} is supported over the last axis only, the channels")
     return Ranking(x)

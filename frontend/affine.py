@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from ..ir import (
     Operator,
     Pad,
     Pick,
+    Resample,
     Scale,
     Shape,
     apply,
@@ -324,31 +326,38 @@ class Value:
         layout = ((), (2,), *((axis,) for axis in axes[:-1]), (axes[-1], *free))
         return Image(replace(self, layout=layout), axes)
 
+    def separate(self, axis: int) -> Value:
+        """The same tensor, of which an ONNX axis is an axis of the shape."""
+        with suppress(Unsupported):
+            self.axis(axis)
+            return self
+        return self.replaced()
+
     def selected(self, axis: int, indices: np.ndarray, layers: tuple[str, ...]) -> Value:
-        """The positions `indices` along an ONNX axis; of space only those that windows can reach, evenly spaced."""
+        """The positions `indices` along an ONNX axis, in any order, and any of them several times."""
         is_state = len(self.dims) == 3 and self.dims[:2] == (1, 1)  # whose second axis is the batch
         if axis == 0 and not self.layout[0] and not is_state:
             raise AcrossImages("it takes some images of a batch and not others")
-        if np.array_equal(indices, np.arange(self.dims[axis])):
+        if len(indices) == self.dims[axis] and (np.diff(indices, prepend=-1) == 1).all():
             return self
         if not len(indices):
             raise Unsupported("it selects nothing")
         x = self.settled()
-        where = x.axis(axis)
         if not x.is_image:
+            x.axis(axis)
             return x.then(Pick(np.asarray(indices, np.int64)), layers=layers)
-        channels = x.shape[2]
-        if where == 2:
-            return x.then(Conv2D(np.eye(channels, dtype=np.float32)[None, None, :, indices]), layers=layers)
-        start, step = int(indices[0]), int(indices[1] - indices[0]) if len(indices) > 1 else 1
-        if step < 1 or (np.diff(indices) != step).any():
-            raise Unsupported(f"it takes positions along axis {axis} that are not evenly spaced, or turned round")
-        before = [start if a == where else 0 for a in (0, 1)]
-        kernel = [x.shape[a] - step * (len(indices) - 1) if a == where else 1 for a in (0, 1)]
-        weight = np.zeros((*kernel, 1, channels), np.float32)
-        weight[before[0], before[1]] = 1
-        strides = (step, 1) if where == 0 else (1, step)
-        return x.then(Conv2D(weight, strides, groups=channels), layers=layers)
+        return x.resampled(axis, np.asarray(indices)[None], np.ones((1, len(indices)), np.float32), layers)
+
+    def resampled(self, axis: int, indices: np.ndarray, weight: np.ndarray, layers: tuple[str, ...]) -> Value:
+        """New positions along an ONNX axis: sums of the old ones at `indices`, (taps, positions), times `weight`."""
+        x = self.settled()
+        where = x.axis(axis)
+        bounded((*x.shape[:where], *indices.shape, *x.shape[where + 1 :]))
+        if x.is_image and where < 2:
+            return x.then(Resample(where, indices, weight), layers=layers)
+        matrix = np.zeros((x.shape[where], indices.shape[1]), np.float32)
+        np.add.at(matrix, (indices, np.arange(indices.shape[1])), weight)
+        return x.then(Conv2D(matrix[None, None]) if x.is_image else Dense(matrix), layers=layers)
 
     def axis(self, axis: int) -> int:
         """The axis of `shape` that an ONNX axis stands for; raises Unsupported if there is not exactly one."""
@@ -476,7 +485,10 @@ def _is_opposite(term: Term, other: Term) -> bool:
 
 def _only_chooses(operator: Operator) -> bool:
     """Whether an operator subtracts nothing, so that it makes nothing of ones only where it makes nothing of all."""
-    return isinstance(operator, (Flatten, Pick)) or (isinstance(operator, Conv2D) and bool(operator.weight.min() >= 0))
+    match operator:
+        case Conv2D(weight) | Resample(weight=weight):
+            return bool(weight.min() >= 0)
+    return isinstance(operator, (Flatten, Pick))
 
 
 def _with_padding_last(before: tuple[Operator, ...], operator: Operator) -> tuple[Operator, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -125,6 +125,7 @@ def _of_pole(x: Value) -> tuple[Value, Product, np.ndarray | None] | None:
     return inner, neuron, None if (factor == 1).all() else per_channel(factor)
 
 
+MASKED = 1e4  # what is so much lower than another score has no exponential in any precision
 _POLES = {"power", "reciprocal", "rsqrt"}
 
 
@@ -202,11 +203,18 @@ class Call:
         return product if factor is None else product.then(Scale(factor), layers=self.layers)
 
     def resting(self, index: int) -> Value:
-        """An input that is used several times: what takes work to compute becomes a population that says it."""
+        """An input that is used several times: what takes work to compute becomes a population that says it.
+
+        What a mask hides is hidden afterwards: no population says numbers that large.
+        """
         x = self.value(index)
         if len(x.terms) == 1 and only_moves(x.terms[0].operators):
             return x
-        self.settled[index] = self.population(Function("identity"), x, "input")
+        x = x.settled()
+        hidden = np.zeros(x.shape) if x.bias is None else np.where(x.bias < -MASKED, x.bias, 0)
+        seen = x if x.bias is None else replace(x, bias=np.where(hidden, 0, x.bias))
+        rest = self.population(Function("identity"), seen, "input")
+        self.settled[index] = replace(rest, bias=hidden) if hidden.any() else rest
         return self.settled[index]
 
     def constant(self, index: int) -> np.ndarray | None:

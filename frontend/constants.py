@@ -36,10 +36,20 @@ def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: i
     arrays = {name: array for name, array in zip(node.input, inputs, strict=True) if array is not None}
     model = _model(node, arrays, opset)
     _check_sizes(node, model, arrays)
+    if node.op_type == "ConstantOfShape":
+        return [_filled(node, np.asarray(inputs[0]))]
     try:
         return [np.asarray(output) for output in _run(model, arrays)]
     except Exception as error:  # whatever numpy says about operands that do not fit
         raise Unsupported(f"{node.op_type} on constants cannot be evaluated: {error}") from None
+
+
+def _filled(node: onnx.NodeProto, shape: np.ndarray) -> np.ndarray:
+    """One number everywhere, in no memory."""
+    value = next(
+        (onnx.numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"), np.zeros(1, np.float32)
+    )
+    return np.broadcast_to(value.reshape(-1)[:1], shape.reshape(-1).tolist())
 
 
 def inferred(node: onnx.NodeProto, known: Mapping[str, tuple[int, ...] | np.ndarray], opset: int) -> list[Shape | None]:
@@ -97,7 +107,9 @@ def _check_sizes(node: onnx.NodeProto, model: onnx.ModelProto, arrays: dict[str,
         inferred = onnx.shape_inference.infer_shapes(seen, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise Unsupported(f"{node.op_type} on constants is not valid: {error}") from None
-    largest = max([LARGEST, *(array.size for array in arrays.values())])  # weights may be larger than activations
+    held = (math.prod(n for n, step in zip(a.shape, a.strides, strict=True) if step) for a in arrays.values())
+    largest = max([LARGEST, *held])  # weights may be larger than activations
+    largest = 2 * LARGEST if node.op_type == "ConstantOfShape" else largest
     for output in inferred.graph.output:
         if math.prod(dim.dim_value for dim in output.type.tensor_type.shape.dim) > largest:
             raise Unsupported(f"{node.op_type} on constants would give more than {largest} numbers")

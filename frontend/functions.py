@@ -23,11 +23,19 @@ Curve = Callable[[np.ndarray], np.ndarray]  # in double precision
 _POINTWISE: tuple[type[AnalogNeuron], ...] = (Clip, Function, QuantizedRelu, Relu)
 _GRID = np.delete(np.linspace(-9, 9, 361), 180)  # without 0, where some have a pole
 _CLOSE = 1e-5  # of the largest number on the grid: constants are written in single precision
+_BEYOND = 1e6  # times the largest number: as good as a pole
 _ABOVE = ("log", "rsqrt", "sqrt", "power")  # which have no value below 0
 _FREE = {"silu", "power", "squareplus"}  # whose parameter is told by what they are at 1
 
 _OPERATORS = {
+    "Acos": "acos",
+    "Acosh": "acosh",
+    "Asin": "asin",
+    "Asinh": "asinh",
+    "Atan": "atan",
+    "Atanh": "atanh",
     "Cos": "cos",
+    "Cosh": "cosh",
     "Erf": "erf",
     "Exp": "exp",
     "HardSwish": "hard_swish",
@@ -35,10 +43,13 @@ _OPERATORS = {
     "Mish": "mish",
     "Reciprocal": "reciprocal",
     "Sigmoid": "sigmoid",
+    "Sign": "sign",
     "Sin": "sin",
+    "Sinh": "sinh",
     "Softplus": "softplus",
     "Softsign": "softsign",
     "Sqrt": "sqrt",
+    "Tan": "tan",
     "Tanh": "tanh",
 }
 
@@ -253,9 +264,13 @@ def _recognised(curve: np.ndarray) -> tuple[str, float, float] | None:
             own = definition.apply(_GRID, parameter)
             if not everywhere:
                 own, curve = own[-above.sum() :], curve[-above.sum() :]
-            largest = np.abs(own).argmax()
-            scale = curve[largest] / own[largest]
-            if np.isfinite(own).all() and np.allclose(curve, scale * own, rtol=0, atol=_CLOSE * np.abs(curve).max()):
+            known = slice(-above.sum() if name in _ABOVE else 0, None)  # where a root below 0 is not made up
+            largest = np.abs(own[known]).argmax()
+            scale = curve[known][largest] / own[known][largest]
+            size = np.abs(curve[known]).max()
+            is_close = np.abs(curve - scale * own) <= _CLOSE * size
+            is_close |= np.minimum(np.abs(curve), np.abs(scale * own)) > _BEYOND * size
+            if np.isfinite(own).all() and is_close.all():
                 near = round(scale)
                 return name, parameter, float(near) if math.isclose(scale, near, rel_tol=1e-5) else float(scale)
     return None

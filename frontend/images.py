@@ -1,12 +1,25 @@
-"""Operators whose windows slide over images and series: convolution, pooling, reduction over space."""
+"""Operators whose windows slide over images and series: convolutions, pooling, reduction over space."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir import AveragePool2D, Conv2D, MaxPool2D, Pad, Padding, Pair, Scale
+from ..ir import (
+    AveragePool2D,
+    Conv2D,
+    ConvTranspose2D,
+    Function,
+    MaxPool2D,
+    Pad,
+    Padding,
+    Pair,
+    Resample,
+    Scale,
+)
 from .affine import Image, Value, bounded, per_channel
 from .call import Activation, Call
 from .support import Unsupported
@@ -31,6 +44,16 @@ class _Window:
         (top, bottom), (left, right) = self.padding
         return (top, bottom + self.overhang[0]), (left, right + self.overhang[1])
 
+    def along(self, axis: int, size: int) -> np.ndarray:
+        """The positions of each window along an axis of so many, (windows, kernel size), those beyond it included."""
+        before, after = self.reach[axis]
+        extent = self.dilation[axis] * (self.kernel[axis] - 1)
+        if extent >= size + before + after:
+            raise Unsupported(f"windows of {self.kernel[axis]} do not fit {size} positions")
+        starts = np.arange(0, size + before + after - extent, self.strides[axis])
+        bounded((len(starts), self.kernel[axis]))
+        return starts[:, None] + np.arange(self.kernel[axis]) * self.dilation[axis] - before
+
 
 def conv(call: Call) -> Value:
     weight = call.weight(1)
@@ -48,6 +71,61 @@ def conv(call: Call) -> Value:
     return y if bias is None else y.shifted(bias.reshape(-1, *(1,) * len(image.axes)), call.layers)
 
 
+def conv_transpose(call: Call) -> Value:
+    weight = call.weight(1)
+    image = call.value().image("a transposed convolution")
+    rank, channels, groups = len(image.axes), image.value.dims[1], call.attributes.get("group", 1)
+    if weight.ndim != 2 + rank or len(weight) != channels or channels % groups:
+        raise Unsupported(f"a kernel of shape {weight.shape} does not fit a tensor of shape {image.value.dims}")
+    strides, dilation = (call.numbers(name, (1,) * rank) for name in ("strides", "dilations"))
+    more = call.numbers("output_padding", (0,) * rank)
+    extent = [d * (k - 1) + 1 + p for d, k, p in zip(dilation, weight.shape[2:], more, strict=True)]
+    sizes = [s * (n - 1) + e for s, n, e in zip(strides, image.size, extent, strict=True)]
+    bounded(sizes)
+    cut = [(a, b - p) for (a, b), p in zip(_cropping(call, image.size, sizes, strides), more, strict=True)]
+    kernel = weight.reshape(groups, channels // groups, *weight.shape[1:])
+    kernel = kernel.transpose(*range(3, 3 + rank), 1, 0, 2)
+    if image.axes == (1, 0):
+        kernel = kernel.swapaxes(0, 1)
+    kernel = kernel.reshape(*image.pair(weight.shape[2:], 1), channels // groups, -1)
+    top, left = image.pair(cut, (0, 0))
+    cropping = (max(top[0], 0), max(top[1], 0)), (max(left[0], 0), max(left[1], 0))
+    added = tuple((max(-a, 0), max(-b, 0)) for a, b in (top, left, (0, 0)))
+    transposed = ConvTranspose2D(kernel, image.pair(strides, 1), cropping, image.pair(dilation, 1), groups)
+    y = image.value.then(transposed, Pad(added), layers=call.layers)
+    bias = call.constant(2)
+    return y if bias is None else y.shifted(bias.reshape(-1, *(1,) * rank), call.layers)
+
+
+def col_to_im(call: Call) -> Value:
+    """ONNX's Col2Im: each column is a window of an image, and where windows meet, they add up."""
+    x = call.value()
+    size, kernel = (call.weight(index).tolist() for index in (1, 2))
+    rank = len(kernel)
+    strides, dilation, pads = (
+        call.numbers(name, (default,) * count)
+        for name, default, count in (("strides", 1, rank), ("dilations", 1, rank), ("pads", 0, 2 * rank))
+    )
+    counts = [
+        (n + before + after - d * (k - 1) - 1) // s + 1
+        for n, before, after, d, k, s in zip(size, pads[:rank], pads[rank:], dilation, kernel, strides, strict=True)
+    ]
+    taps = math.prod(kernel)
+    if len(x.dims) != 3 or rank > 2 or math.prod(counts) != x.dims[2] or x.dims[1] % taps:
+        raise Unsupported(f"windows of {kernel} in an image of {size} do not fit a tensor of shape {x.dims}")
+    channels = x.dims[1] // taps
+    bounded((taps, taps, channels))
+    grid = x.placed(x.places.reshape(1, x.dims[1], *counts), channels_first=True).image("Col2Im")
+    weight = np.tile(np.eye(taps, dtype=np.float32)[:, :, None], channels).reshape(
+        *grid.pair(kernel, 1), taps, channels
+    )
+    cropping = grid.pair(tuple(zip(pads[:rank], pads[rank:], strict=True)), (0, 0))
+    transposed = ConvTranspose2D(weight, grid.pair(strides, 1), cropping, grid.pair(dilation, 1), channels)
+    (down, across), given = grid.pair(size, 1), transposed.output_shape(grid.value.shape)
+    added = (0, down - given[0]), (0, across - given[1]), (0, 0)  # what no window reaches
+    return grid.value.then(transposed, Pad(added), layers=call.layers)
+
+
 def average_pool(call: Call) -> Value:
     image, window = _pool(call)
     x, padding = image.value, window.reach
@@ -56,17 +134,61 @@ def average_pool(call: Call) -> Value:
         padding = (0, window.overhang[0]), (0, window.overhang[1])
     if window.dilation == (1, 1):
         return x.then(AveragePool2D(window.kernel, window.strides, padding), layers=call.layers)
-    ones = np.ones((*window.kernel, 1, x.shape[2]), np.float32)
-    total = Conv2D(ones, window.strides, padding, window.dilation, groups=x.shape[2])
+    total = _sum_of_each(window, x, padding)
     counts = total.apply(np.ones((1, *x.shape), np.float32))[0]
     return x.then(total, Scale(per_channel(1 / counts)), layers=call.layers)
 
 
 def max_pool(call: Call) -> Activation:
     image, window = _pool(call)
-    if window.dilation != (1, 1):
-        raise Unsupported("max pooling is supported without dilation only; pool without it and fine-tune")
-    return Activation(MaxPool2D(image.value.shape, window.kernel, window.strides, window.reach), image.value)
+    if window.dilation == (1, 1):
+        return Activation(MaxPool2D(image.value.shape, window.kernel, window.strides, window.reach), image.value)
+    x = image.value
+    for axis in (0, 1):
+        x = _side_by_side(x, axis, window.along(axis, x.shape[axis]), call.layers)
+    return Activation(MaxPool2D(x.shape, window.kernel, window.kernel), x)
+
+
+def _side_by_side(x: Value, axis: int, places: np.ndarray, layers: tuple[str, ...]) -> Value:
+    """The windows along an axis of the shape, `places` of shape (windows, size), one behind the other.
+
+    In place of what lies outside the image another number of the window is there twice, so that its largest is the
+    same.
+    """
+    inside = (places >= 0) & (places < x.shape[axis])
+    if not inside.any(1).all():
+        raise Unsupported("one of its windows lies in the padding alone, where nothing is the largest number")
+    first = np.take_along_axis(places, inside.argmax(1)[:, None], 1)
+    indices = np.where(inside, places, first).reshape(1, -1)
+    return x.then(Resample(axis, indices, np.ones(indices.shape, np.float32)), layers=layers)
+
+
+def lp_pool(call: Call) -> Value:
+    """`(Σ |x|^p)^(1/p)` over each window."""
+    image, window = _pool(call)
+    return _rooted(image.value, lambda x: x.then(_sum_of_each(window, x, window.reach), layers=call.layers), call)
+
+
+def global_lp_pool(call: Call) -> Value:
+    x = call.value().image(call.node.op_type).value
+    return _rooted(x, lambda powers: powers.total(range(2, len(x.dims)), call.layers), call)
+
+
+def _rooted(x: Value, total: Callable[[Value], Value], call: Call) -> Value:
+    """The p-th root of the sum of all |x|^p, which `total` adds up."""
+    p = call.attributes.get("p", 2)
+    if p == 1:
+        return total(call.population(Function("abs"), x, "abs"))
+    if p == 2:
+        return call.population(Function("sqrt"), total(call.population(Function("square"), x, "square")), "sqrt")
+    powers = call.population(Function("power", float(p)), call.population(Function("abs"), x, "abs"), "power")
+    return call.population(Function("power", 1 / p), total(powers), "root")
+
+
+def _sum_of_each(window: _Window, x: Value, padding: Padding) -> Conv2D:
+    bounded((*window.kernel, x.shape[2]))
+    ones = np.ones((*window.kernel, 1, x.shape[2]), np.float32)
+    return Conv2D(ones, window.strides, padding, window.dilation, groups=x.shape[2])
 
 
 def global_average_pool(call: Call) -> Value:
@@ -91,13 +213,30 @@ def reduce_sum(call: Call) -> Value:
     return without(x.total(axes, call.layers), axes, call)
 
 
+def reduce_prod(call: Call) -> Value:
+    """Product by product: the numbers of one half with those of the other, until one is left."""
+    x, axes = call.value(), reduced_axes(call)
+    x.within(axes)
+    rows, dims = _rows(x, axes)
+    product, left = x.placed(rows), []
+    while (count := product.dims[1]) > 1:
+        half, own = count // 2, product.places
+        left += [product.placed(own[:, -1:])] if count % 2 else []
+        product = call.product(product.placed(own[:, :half]), product.placed(own[:, half : 2 * half]), "product")
+    for single in left:
+        product = call.product(product, single, "product")
+    return without(product.placed(product.places.reshape(dims)), axes, call)
+
+
 def reduced_axes(call: Call) -> tuple[int, ...]:
     """The axes that a node works along. Raises Unsupported for all of them, where those of a batch are among them."""
     x = call.value()
     axes = call.axes(1, len(x.dims))
-    if not axes and not call.attributes.get("noop_with_empty_axes", 0):
+    if axes or call.attributes.get("noop_with_empty_axes", 0):
+        return axes or ()
+    if not x.layout[0]:
         raise Unsupported(f"{call.node.op_type} works along all axes, those of a batch included; name the others")
-    return axes or ()
+    return tuple(range(len(x.dims)))
 
 
 def without(x: Value, axes: tuple[int, ...], call: Call) -> Value:
@@ -138,16 +277,21 @@ def _reduce_max(x: Value, call: Call) -> Activation | Value:
 
 def _largest_of(x: Value, axes: tuple[int, ...], call: Call) -> Activation:
     """The largest number along any axes: these become one axis of space, and all others another."""
-    kept = tuple(axis for axis in range(len(x.dims)) if axis not in axes)
-    rows = x.places.transpose((*kept, *axes)).reshape(int(np.prod([x.dims[axis] for axis in kept])), -1, 1)
-    table = x.placed_as(rows, rows.shape, ((0,), (1,), (2,)))
+    rows, dims = _rows(x, axes)
+    table = x.placed_as(rows[:, :, None], (*rows.shape, 1), ((0,), (1,), (2,)))
     window = (1, rows.shape[1])
-    dims = tuple(1 if axis in axes else dim for axis, dim in enumerate(x.dims))
 
     def finish(output: Value) -> Value:
         return without(output.placed(np.arange(len(rows)).reshape(dims)), axes, call)
 
     return Activation(MaxPool2D(table.shape, window, window), table, finish)
+
+
+def _rows(x: Value, axes: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The positions along ONNX axes, a row for each of the others; and the dimensions with those axes of size 1."""
+    kept = tuple(axis for axis in range(len(x.dims)) if axis not in axes)
+    dims = tuple(1 if axis in axes else dim for axis, dim in enumerate(x.dims))
+    return x.places.transpose((*kept, *axes)).reshape(math.prod(dims), -1), dims
 
 
 def _pool(call: Call) -> tuple[Image, _Window]:
@@ -188,6 +332,23 @@ def _padding(call: Call, size: tuple[int, ...], extent: tuple[int, ...], strides
     spare = [max((-(-n // s) - 1) * s + e - n, 0) for n, e, s in zip(size, extent, strides, strict=True)]
     halves = [(total // 2, total - total // 2) for total in spare]
     return tuple((less, more) if automatic == "SAME_UPPER" else (more, less) for less, more in halves)
+
+
+def _cropping(call: Call, given: tuple[int, ...], sizes: list[int], strides: tuple[int, ...]) -> tuple[Pair, ...]:
+    """What a transposed convolution is cropped by before and after each ONNX axis, `sizes` being those without that."""
+    automatic, rank = call.text("auto_pad", "NOTSET"), len(sizes)
+    wanted = call.numbers("output_shape", ())[-rank:]
+    if automatic.startswith("SAME") and not wanted:
+        wanted = tuple(n * s for n, s in zip(given, strides, strict=True))
+    if not wanted:
+        pads = call.numbers("pads", (0,) * 2 * rank) if automatic == "NOTSET" else (0,) * 2 * rank
+        return tuple(zip(pads[:rank], pads[rank:], strict=True))
+    spare = [size - to for size, to in zip(sizes, wanted, strict=True)]
+    if automatic.startswith("SAME") and min(spare) < 0:
+        raise Unsupported("its kernel is shorter than its strides, where runtimes pad differently; give the pads")
+    halves = [(total // 2, total - total // 2) for total in spare]
+    turned = [(less, more) if automatic == "SAME_UPPER" else (more, less) for less, more in halves]
+    return tuple(pair if sum(pair) > 0 else (0, sum(pair)) for pair in turned)
 
 
 def _overhang(size: int, extent: int, stride: int, padding: Pair) -> int:

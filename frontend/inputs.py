@@ -38,7 +38,7 @@ _ELEMENTWISE = {
 _ON_CHANNELS_SECOND = {
     *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
 }
-_SCORES = {"ArgMax", "LogSoftmax", "Softmax"}
+_SCORES = {"ArgMax", "ArgMin", "LogSoftmax", "Softmax"}
 _ON_CHANNELS_LAST = {"GRU", "LSTM", "MatMul", "RNN", *_SCORES}
 _OVER_SPACE = {"ReduceMax", "ReduceMean"}
 _ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
@@ -63,8 +63,8 @@ def inputs_of(
     for name, dims in fixed({name: _sizes(entry) for name, entry in entries.items()}, inputs, title).items():
         if len(dims) not in (2, 3, 4):
             problems.append(f"{name} (input): shape {dims}; {_ROOM}")
-        elif math.prod(dims) > LARGEST:
-            problems.append(f"{name} (input): shape {dims}; inputs of more than {LARGEST} numbers are not supported")
+        elif math.prod(dims[1:]) > LARGEST:
+            problems.append(f"{name} (input): shape {dims}; at most {LARGEST} numbers for an image are supported")
         else:
             shape, layout = _arranged(dims[1:], _channels(graph.node, name, dims, known))
             whole = onnx.helper.tensor_dtype_to_np_dtype(entries[name].type.tensor_type.elem_type).kind in "iu"

@@ -9,10 +9,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 from ..ir import Shape, UnsupportedModelError
+from .adaptive import places, shares
 from .affine import as_tensor
 from .graph import GraphInput
 from .reading import Arrays, Computed
-from .support import MASK, Layer, adaptive_refusal, first_line, kind, refusal, too_long
+from .support import MASK, Layer, first_line, kind, refusal, too_long
 from .tf_graph import packages
 
 _WITH_CELLS = {"ConvLSTM1D", "ConvLSTM2D", "GRU", "LSTM", "SimpleRNN"}
@@ -87,7 +88,7 @@ class Calls:
         return recorded
 
     def _outputs(self, operation: Any, layer: Layer, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        reason = _refusal(operation) or _uneven(operation, args) or _endless(operation, args)
+        reason = _refusal(operation) or _endless(operation, args)
         if reason is None:
             if _keeps_size(operation, args):
                 return args[0]
@@ -223,25 +224,22 @@ def _is_adaptive(operation: Any) -> bool:
     return "BaseAdaptivePooling" in (cls.__name__ for cls in type(operation).__mro__)
 
 
-def _uneven(operation: Any, args: Any) -> str | None:
-    """Why an adaptive pooling cannot be supported: its windows are not all of one size, or Keras cannot run it."""
-    if not _is_adaptive(operation):
-        return None
-    given, gives = tuple(args[0].shape[1:-1]), tuple(operation.output_size)
-    if any(a % b for a, b in zip(given, gives, strict=True)):
-        return adaptive_refusal(given, gives)
-    if "Max" in type(operation).__name__ and 1 in gives:  # TensorFlow ends the process at a window that is too large
-        return "Keras itself fails where it pools to a size of 1; use GlobalMaxPooling or MaxPooling"
-    return None
-
-
 def _pooled(operation: Any, images: Any) -> Any:
-    """An adaptive pooling whose windows are all of one size: Keras would make it of windows of two sizes."""
+    """An adaptive pooling in operations that say it shorter than Keras's own, which fail for some sizes."""
     import keras
 
-    pool = keras.ops.max_pool if "Max" in type(operation).__name__ else keras.ops.average_pool
-    size = tuple(a // b for a, b in zip(images.shape[1:-1], operation.output_size, strict=True))
-    return pool(images, size, size)
+    largest = "Max" in type(operation).__name__
+    sizes = list(zip(images.shape[1:-1], operation.output_size, strict=True))
+    kernel = [places(old, new).shape[1] for old, new in sizes]
+    if not largest and not any(old % new for old, new in sizes):
+        return keras.ops.average_pool(images, kernel, kernel)
+    for axis, (old, new) in enumerate(sizes, 1):
+        if largest:
+            images = keras.ops.take(images, places(old, new).reshape(-1), axis) if old % new else images
+        else:
+            last = keras.ops.moveaxis(images, axis, -1)
+            images = keras.ops.moveaxis(keras.ops.matmul(last, shares(old, new)), -1, axis)
+    return keras.ops.max_pool(images, kernel, kernel) if largest else images
 
 
 def _looked_up(operation: Any, numbers: Any) -> Any:

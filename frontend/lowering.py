@@ -206,15 +206,7 @@ class _Lowering:
             earlier = [known for known in self.graph.layers.values() if known.path == path and known.rank <= layer.rank]
             layer = max(earlier, key=lambda known: known.rank, default=layer)
         if layer not in self.refused:
-            self.refused[layer] = module_refusal(layer.kind, lambda: self._sizes(layer)) or reason
-
-    def _sizes(self, layer: Layer) -> tuple[Shape, Shape]:
-        """The ONNX dimensions of a layer's first input and last output, empty where they are not known."""
-        own = [node for node in self.graph.nodes if self._layer(node).path == layer.path]
-        made = {name for node in own for name in node.output}
-        given = [self.values[name] for node in own for name in node.input if name in self.values and name not in made]
-        gives = [self.graph.shapes[name] for node in own for name in node.output if name in self.graph.shapes]
-        return next((value.dims for value in given if isinstance(value, Value)), ()), gives[-1] if gives else ()
+            self.refused[layer] = module_refusal(layer.kind) or reason
 
     def _layer(self, node: onnx.NodeProto) -> Layer:
         return self.graph.layers.get(node.name) or Layer(node.name, node.op_type, _LAST)

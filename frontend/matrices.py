@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir import Conv2D, MatMul, Shape
-from .affine import Source, Value
+from .affine import Source, Value, bounded
 from .call import Argument, Call, Regrouped, Tensor, places, whole
 from .support import Unsupported
 
@@ -72,6 +72,21 @@ def stacked(x: Tensor, weight: np.ndarray, call: Call, *, weight_first: bool = F
                 raise Unsupported(f"it combines each image of a batch with another part of a constant, {weight.shape}")
             x, own = Regrouped(whole(x), places(x).squeeze(axis), call.layers[-1]), own.replace(label, "")
     return _weighted(x, own, weight, others, result, call)
+
+
+def cumulated(call: Call) -> Tensor:
+    """ONNX's CumSum: a triangular matrix along one axis."""
+    x, axis = call.inputs[0], int(call.weight(1).reshape(-1)[0])
+    assert isinstance(x, (Value, Regrouped))
+    labels = string.ascii_lowercase[: len(_dims(x))]
+    axis %= len(labels)
+    whole(x).within(() if isinstance(x, Regrouped) else (axis,))
+    sizes, own = _dims(x), labels[axis]
+    bounded((sizes[axis], sizes[axis]))
+    summed = np.triu(np.ones((sizes[axis],) * 2, np.float32), 1 if call.attributes.get("exclusive", 0) else 0)
+    matrix = summed.T if call.attributes.get("reverse", 0) else summed
+    total = _weighted(x, labels, matrix, f"{own}z", labels.replace(own, "z"), call)
+    return whole(total).placed_as(places(total), x.shape, x.layout) if isinstance(x, Value) else total
 
 
 def _weighted(x: Tensor, own: str, weight: np.ndarray, others: str, result: str, call: Call) -> Tensor:

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from ..ir import ModelFileError
 from . import reading
 from .affine import as_tensor
+from .definitions import Definitions
 from .graph import Graph, GraphInput
 from .inputs import inputs_of
 from .precision import widened
@@ -58,7 +59,8 @@ Run = Callable[[Mapping[str, GraphInput], Arrays, Sequence[str]], Computed]
 def reading_of(model: onnx.ModelProto, title: str, run: Run, folder: Path | None = None, inputs: Any = None) -> Reading:
     """The reading of a model that has been checked; `run` is how the model itself computes tensors for one image."""
     graph = graph_of(model, title, folder, inputs)
-    ends = {tensor: graph.layers[node.name] for node in graph.nodes for tensor in node.output if tensor}
+    own = {tensor for node in model.graph.node for tensor in node.output if tensor}  # but of what is spelt out
+    ends = {tensor: graph.layers[node.name] for node in graph.nodes for tensor in node.output if tensor in own}
     return reading.read(graph, functools.partial(run, graph.inputs), ends)
 
 
@@ -131,15 +133,17 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None, inp
     _open_batch(graph, nodes, constants)
     if any(map(uses_external_data, in_nodes(nodes))):
         raise ModelFileError(f"{title} keeps values of attributes in files, where only weights may be kept")
-    opset = _opset(model)
+    opset, whole = _opset(model), layers(nodes, constants, model.producer_name)
+    definitions = Definitions(model)
+    parts = {node.name: definitions.spelt_out(node) for node in nodes}
     return Graph(
         title,
-        nodes,
+        [part for node in nodes for part in parts[node.name]],
         inputs_of(graph, constants, opset, title, inputs),
         [output.name for output in graph.output],
         constants,
         opset,
-        layers(nodes, constants, model.producer_name),
+        {part.name: whole[name] for name, spelt in parts.items() for part in spelt},
         absorbed=absorbed(nodes),
         shapes=_shapes(graph),
     )

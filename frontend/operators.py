@@ -13,13 +13,15 @@ import numpy as np
 import onnx
 
 from ..ir import Conv2D, Dense, Function, Pad, Product, Scale
-from . import activations, functions, images, masks, matrices, normalisation, recurrent, rounding, whole
+from . import activations, functions, images, masks, matrices, normalisation, recurrent, resampling, rounding, whole
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
 from .call import Call, Mask, Quantized, Ranking, Regrouped, Result, Whole
-from .regrouping import MOVING, along, beside, gathered, is_too_deep, reduced, regrouped
+from .regrouping import MOVING, along, beside, gathered, is_too_deep, reduced, regrouped, scattered
 from .support import JUMP, AcrossImages, Unsupported, operator_refusal
 
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+_TO_INTEGERS = "it turns activations into integers, or into numbers of fewer than 16 bits"
 _TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
 
 
@@ -37,6 +39,8 @@ def apply(call: Call) -> Result:
     if any(isinstance(argument, Regrouped) for argument in call.inputs):
         if call.node.op_type in MOVING:
             return regrouped(call)
+        if call.node.op_type in _SCATTERING:
+            return scattered(call)
         if is_too_deep(call):
             if call.node.op_type in _ELEMENTWISE:
                 return beside(call, apply)
@@ -52,6 +56,8 @@ def apply(call: Call) -> Result:
         raise Unsupported(operator_refusal(call.node.op_type))
     try:
         return known[call.node.op_type](call)
+    except AcrossImages:
+        raise
     except Unsupported as error:
         if call.node.op_type in MOVING and isinstance(call.inputs[0], Value):
             try:
@@ -199,6 +205,10 @@ def _times(x: Value, weight: np.ndarray, call: Call) -> Value | Regrouped:
         return x.then(Conv2D(weight[None, None]), layers=layers)
     with suppress(Unsupported):
         placed = x.replaced()
+        taps = np.count_nonzero(weight, axis=0).max()
+        if x.is_image and 2 * taps <= len(weight) and x.axis(len(x.dims) - 1) < 2:  # most positions do not count
+            indices = np.argsort(weight == 0, axis=0, kind="stable")[: max(taps, 1)]
+            return x.resampled(len(x.dims) - 1, indices, np.take_along_axis(weight, indices, 0), layers)
         if placed.is_image and 2 in placed.layout[-1]:
             return placed.then(Conv2D(weight[None, None]), layers=layers)
     return matrices.stacked(x, weight, call)
@@ -234,8 +244,7 @@ def _gemm_of_constants(call: Call) -> Value:
 
 def _pad(call: Call) -> Value:
     x = call.value()
-    if call.text("mode", "constant") != "constant":
-        raise Unsupported(f"only padding with a constant is supported, not mode {call.text('mode', '')!r}")
+    mode = call.text("mode", "constant")
     axes = call.axes(3, len(x.layout)) or tuple(range(len(x.layout)))
     amounts = np.asarray(call.option(1, "pads")).reshape(2, len(axes))
     fill = call.option(2, "value")
@@ -243,6 +252,11 @@ def _pad(call: Call) -> Value:
         if not before and not after:
             continue
         x = x.selected(position, np.arange(x.dims[position])[-before : x.dims[position] + after], call.layers)
+    if mode != "constant":
+        for position, (before, after) in zip(axes, np.maximum(amounts, 0).T.tolist(), strict=True):
+            if before or after:
+                x = resampling.beyond_ends(x, position, before, after, mode, call.layers)
+        return x
     x = x.settled()
     around = [(0, 0)] * len(x.shape)
     for position, (before, after) in zip(axes, np.maximum(amounts, 0).T.tolist(), strict=True):
@@ -256,6 +270,16 @@ def _pad(call: Call) -> Value:
         return padded
     border = np.pad(np.zeros(x.shape), around, constant_values=number)
     return replace(padded, bias=border if padded.bias is None else padded.bias + border)
+
+
+def _triangle(call: Call) -> Value:
+    """What lies below or above a diagonal of each matrix, the last two axes; the rest is 0."""
+    x, offset = call.value(), call.constant(1)
+    if len(x.dims) < 2:
+        raise Unsupported(f"a tensor of shape {x.dims} has no matrices")
+    upper = call.attributes.get("upper", 1)
+    kept: np.ndarray = np.tri(x.dims[-2], x.dims[-1], int(0 if offset is None else offset) - upper)
+    return x.scaled(1 - kept if upper else kept, call.layers)
 
 
 def _concat(call: Call) -> Value:
@@ -338,17 +362,18 @@ def _expand(call: Call) -> Value:
 def _cast(call: Call) -> Result:
     if isinstance(call.inputs[0], Mask):
         return call.inputs[0]
-    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-    if call.attributes["to"] not in floats:
+    if call.attributes["to"] not in _FLOATS:
         numbers = whole.cut(call.inputs[0]) if isinstance(call.inputs[0], Value) else None
         if numbers is None:
-            raise Unsupported("it turns activations into integers")
+            raise Unsupported(_TO_INTEGERS)
         return numbers
     return call.inputs[0] if isinstance(call.inputs[0], Regrouped) else call.value()
 
 
 def _cast_like(call: Call) -> Result:
-    constant = call.inputs[0]
+    constant, like = call.inputs
+    if isinstance(like, np.ndarray) and onnx.helper.np_dtype_to_tensor_dtype(like.dtype) not in _FLOATS:
+        raise Unsupported(_TO_INTEGERS)
     if isinstance(constant, (Mask, Regrouped)):
         return constant
     return np.asarray(constant, np.float32) if isinstance(constant, np.ndarray) else call.value()
@@ -377,6 +402,8 @@ def _flatten(call: Call) -> Value:
     x = call.value()
     axis = call.attributes.get("axis", 1)
     axis += len(x.dims) if axis < 0 else 0
+    if not axis and not x.layout[0]:
+        raise AcrossImages("it makes one vector of all images of a batch")
     return x.viewed((int(np.prod(x.dims[:axis])), int(np.prod(x.dims[axis:]))), call.layers)
 
 
@@ -404,6 +431,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Abs": activations.absolute,
     "Add": _add,
     "ArgMax": activations.arg_max,
+    "ArgMin": activations.arg_min,
     "AveragePool": images.average_pool,
     "BatchNormalization": _batch_normalization,
     "Cast": _cast,
@@ -412,7 +440,11 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Ceil": rounding.ceil,
     "Clip": activations.clip,
     "Concat": _concat,
+    "Compress": regrouped,
     "Conv": images.conv,
+    "ConvTranspose": images.conv_transpose,
+    "Col2Im": images.col_to_im,
+    "CumSum": matrices.cumulated,
     "DequantizeLinear": rounding.dequantize,
     "Div": _divide,
     "DepthToSpace": regrouped,
@@ -425,11 +457,13 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Flatten": _flatten,
     "Floor": rounding.floor,
     "Gather": _gather,
+    "GatherElements": regrouped,
     "GatherND": regrouped,
     "Gelu": functions.gelu,
     "Gemm": _gemm,
     "GroupNormalization": normalisation.group,
     "GlobalAveragePool": images.global_average_pool,
+    "GlobalLpPool": images.global_lp_pool,
     "GlobalMaxPool": images.global_max_pool,
     "Greater": masks.compare,
     "GreaterOrEqual": masks.compare,
@@ -445,6 +479,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "LessOrEqual": masks.compare,
     "LogSoftmax": activations.log_softmax,
     "LpNormalization": normalisation.lp,
+    "LpPool": images.lp_pool,
     "MatMul": _matmul,
     "Max": activations.maximum,
     "MaxPool": images.max_pool,
@@ -464,13 +499,18 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "ReduceLogSumExp": normalisation.log_sum_exp,
     "ReduceMax": images.reduce_max,
     "ReduceMin": images.reduce_min,
+    "ReduceProd": images.reduce_prod,
     "ReduceMean": images.reduce_mean,
     "ReduceSum": images.reduce_sum,
     "ReduceSumSquare": normalisation.sum_of_squares,
     "Relu": activations.relu,
     "Reshape": _reshape,
+    "Resize": resampling.resize,
     "ReverseSequence": regrouped,
     "Round": rounding.round_half_even,
+    "Scatter": scattered,
+    "ScatterElements": scattered,
+    "ScatterND": scattered,
     "Selu": functions.selu,
     "Shrink": functions.shrink,
     "Slice": _slice,
@@ -484,9 +524,13 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Swish": functions.swish,
     "ThresholdedRelu": activations.thresholded_relu,
     "Transpose": _transpose,
+    "Trilu": _triangle,
     "Unsqueeze": _unsqueeze,
+    "Upsample": resampling.resize,
     "Where": masks.where,
 }
+
+OPERATORS = frozenset(_HANDLERS)
 
 # Operators of classical machine learning, as scikit-learn's converter writes them around a network.
 _LEARNED: dict[str, Callable[[Call], Result]] = {"Scaler": _scaler, "ZipMap": _same}
@@ -517,6 +561,8 @@ _CASTS = {"Cast", "CastLike"}
 
 # What multiplies matrices, wherever their numbers are.
 _OF_MATRICES = {"Einsum", "MatMul"}
+
+_SCATTERING = {"Scatter", "ScatterElements", "ScatterND"}
 
 # What may follow a comparison.
 _CHOOSING = {"Cast", "CastLike", "Identity", "Mul", "Not", "Where"}

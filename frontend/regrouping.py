@@ -15,14 +15,14 @@ from itertools import permutations
 import numpy as np
 import onnx
 
-from .affine import Value
+from .affine import FLAT, Value, concatenated
 from .call import Activation, Argument, Call, Regrouped, Result, places, whole
 from .constants import evaluate
 from .support import AcrossImages, Unsupported
 
 MOVING = frozenset(
-    {"DepthToSpace", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Reshape", "ReverseSequence", "Slice"}
-    | {"SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+    {"Compress", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"}
+    | {"ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
 
 
@@ -43,6 +43,30 @@ def regrouped(call: Call) -> Result:
             raise AcrossImages("it repeats the images of a batch")
         found.append(_value(table.value, positions, call.layers) or replace(table, positions=positions))
     return tuple(found) if len(found) > 1 else found[0]
+
+
+def scattered(call: Call) -> Result:
+    """A tensor with other numbers at some of its positions, those of both in one table; ScatterND begins at axis 0."""
+    if call.text("reduction", "none") != "none":
+        raise Unsupported("it adds to a tensor at positions, or compares; only what replaces numbers is supported")
+    data, updates = (_whole_or_constant(call, index) for index in (0, 2))
+    if call.attributes.get("axis", 0) % data.positions.ndim == 0 and len(data.positions) == 1:
+        raise AcrossImages("it writes to some images of a batch and not to others")
+    vectors = [part.value.flat().viewed((1, math.prod(part.value.dims)), ()) for part in (data, updates)]
+    both = concatenated(vectors, 1, call.layers)
+    behind = updates.positions + math.prod(data.value.dims)
+    (positions,) = evaluate(call.node, [data.positions, call.weight(1), behind], call.opset)
+    return _value(both, positions, call.layers) or Regrouped(both, positions, call.layers[-1])
+
+
+def _whole_or_constant(call: Call, index: int) -> Regrouped:
+    argument = call.inputs[index]
+    if isinstance(argument, np.ndarray):
+        flat = np.asarray(argument, np.float64).reshape(-1)
+        constant = Value((), flat, flat.shape, FLAT)
+        return Regrouped(constant, np.arange(flat.size).reshape(argument.shape), call.layers[-1])
+    assert isinstance(argument, (Value, Regrouped))
+    return Regrouped(whole(argument), places(argument), call.layers[-1])
 
 
 def gathered(call: Call) -> Call:
@@ -143,7 +167,7 @@ def _takes_images(call: Call, positions: np.ndarray) -> bool:
     match call.node.op_type:
         case "GatherND":
             axes: tuple[int, ...] = (0,)
-        case "Gather":
+        case "Compress" | "Gather" | "GatherElements":
             axes = (call.attributes.get("axis", 0) % positions.ndim,)
         case "ReverseSequence":
             axes = (call.attributes.get("time_axis", 0),)

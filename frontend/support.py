@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..ir import Refusal
@@ -48,8 +48,6 @@ _USE_RELU = "use ReLU there and fine-tune"
 _REPLACE = "express it with convolutions, dense layers, additions, pooling and ReLU"
 _LOOP = "it is a loop, and only LSTM, GRU and RNN are unrolled; write its steps out, as unroll=True does in Keras"
 _VOLUME = "only images (H, W, C), series (L, C) and vectors (N,) are supported; use the 2D layer"
-_TRANSPOSED = "transposed convolutions are not supported; use a convolution with strides 1"
-_RESIZED = "it resamples images, which is not supported; resize them before the network, or use strides and pooling"
 JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
 _BATCH = "it normalises by statistics of each batch; keep running statistics in training (track_running_stats=True)"
 _CATEGORIES = "it turns numbers or text into categories; do so with the data, before the network"
@@ -69,12 +67,10 @@ _LAYERS = {
     "Lambda": _LAMBDA,
     **dict.fromkeys(("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper"), _WRAPPED),
     "Masking": MASK,
-    "Conv1DTranspose": _TRANSPOSED,
-    "Conv2DTranspose": _TRANSPOSED,
-    "Conv3DTranspose": _TRANSPOSED,
-    **dict.fromkeys(("Conv3D", "AveragePooling3D", "MaxPooling3D", "AdaptiveAveragePooling3D"), _VOLUME),
+    **dict.fromkeys(
+        ("Conv3D", "Conv3DTranspose", "AveragePooling3D", "MaxPooling3D", "AdaptiveAveragePooling3D"), _VOLUME
+    ),
     **dict.fromkeys(("AdaptiveMaxPooling3D", "UpSampling3D"), _VOLUME),
-    **dict.fromkeys(("UpSampling1D", "UpSampling2D"), _RESIZED),
     **dict.fromkeys(("CategoryEncoding", "Discretization", "Hashing", "HashedCrossing"), _CATEGORIES),
     **dict.fromkeys(("IntegerLookup", "StringLookup", "TextVectorization"), _CATEGORIES),
     **dict.fromkeys(("MelSpectrogram", "STFTSpectrogram"), _SPECTRUM),
@@ -86,9 +82,6 @@ _ACTIVATIONS = {"sparse_plus", "sparse_sigmoid", "threshold"}
 # By ONNX operator.
 _OPERATORS = {
     **dict.fromkeys(("Loop", "Scan"), _LOOP),
-    "ConvTranspose": _TRANSPOSED,
-    "Resize": _RESIZED,
-    "Upsample": _RESIZED,
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), JUMP),
 }
 
@@ -96,7 +89,6 @@ _OPERATORS = {
 # By class of torch.nn: what it does says more than the operators that it is exported as.
 _MODULES = {
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"), _BATCH),
-    **dict.fromkeys(("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"), _RESIZED),
     "RReLU": "its slope is drawn at random in training; use LeakyReLU with the mean of its two slopes",
     "Threshold": JUMP,
 }
@@ -114,26 +106,9 @@ def refusal(classes: Iterable[str], activation: str | None, data_format: str | N
     return None
 
 
-def module_refusal(kind: str, sizes: Callable[[], tuple[Sequence[int], Sequence[int]]]) -> str | None:
-    """Why a module of torch.nn cannot be lowered, by its class; None where its operators say it.
-
-    `sizes` finds the ONNX dimensions of its input and output, empty where they are not known.
-    """
-    if re.fullmatch(r"Adaptive\w+Pool\dd", kind):
-        given, gives = sizes()
-        if len(given) == len(gives) > 2:
-            return adaptive_refusal(given[2:], gives[2:])
+def module_refusal(kind: str) -> str | None:
+    """Why a module of torch.nn cannot be lowered, by its class; None where its operators say it."""
     return _MODULES.get(kind)
-
-
-def adaptive_refusal(given: Sequence[int], gives: Sequence[int]) -> str:
-    """Why pooling to a size that does not divide the input's cannot be lowered."""
-    near = [
-        max(d for d in range(1, size + 1) if size % d == 0 and d <= max(to, 1))
-        for size, to in zip(given, gives, strict=True)
-    ]
-    sizes = ["×".join(map(str, size)) for size in (given, gives, near)]
-    return f"from {sizes[0]} to {sizes[1]} its windows differ in size; pool to a size that divides it, as {sizes[2]}"
 
 
 def too_long(steps: int, weights: int) -> str | None:

@@ -23,6 +23,7 @@ from .precision import EPS
 from .support import Layer, first_line
 
 _OPSET = 18
+_AREAS = "it resizes images by areas, which tf2onnx takes for nearest neighbours; use bilinear, or average pooling"
 ROOM = "networks take images (H, W, C), series (L, C) and vectors (N,)"
 
 
@@ -77,6 +78,8 @@ def translated(trace: Trace) -> Graph:
             problem = f"the model cannot be translated to ONNX: {first_line(error)}"
             raise UnsupportedModelError(f"{trace.title} cannot be read", [*problems, problem]) from None
     graph = proto.graph
+    for node in graph.node:
+        _mend(node)
     layers = _layers(graph, trace.layer)
     constants = {**trace.weights, **{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}}
     return Graph(
@@ -87,7 +90,7 @@ def translated(trace: Trace) -> Graph:
         constants,
         _OPSET,
         layers,
-        refused=trace.refused,
+        refused={**trace.refused, **_mistranslated(trace)},
         probes=trace.probes,
         stand_ins={
             name: graph_input(name, shape)
@@ -95,6 +98,22 @@ def translated(trace: Trace) -> Graph:
             if None not in shape and shape_problem(shape) is None
         },
     )
+
+
+def _mend(node: Any) -> None:
+    """Where tf2onnx extends what a transposed convolution gives, at both ends, as TensorFlow does: at the far end."""
+    for attribute in node.attribute if node.op_type == "ConvTranspose" else ():
+        if attribute.name == "pads":
+            pads = np.reshape(attribute.ints, (2, -1))
+            missing = pads.sum(0) < 0
+            attribute.ints[:] = np.where(missing, [np.zeros_like(missing, int), pads.sum(0)], pads).reshape(-1).tolist()
+
+
+def _mistranslated(trace: Trace) -> dict[Layer, str]:
+    """The layers whose operators tf2onnx takes for others."""
+    whole = Layer(trace.title, "model", 0)
+    operations = [operation for operation in trace.graph.get_operations() if operation.type == "ResizeArea"]
+    return dict.fromkeys((trace.layer(operation.name) or whole for operation in operations), _AREAS)
 
 
 def view(tensor: Any) -> np.ndarray:

@@ -24,6 +24,7 @@ from .graph import GraphInput
 from .precision import coarsest
 from .reading import Arrays, Computed, Reading
 from .support import Layer, first_line, module_refusal
+from .torch_operators import translations
 
 _OLDER_EXPORTER = (
     "the older exporter may take it: torch.onnx.export(module, example, 'model.onnx', dynamo=False); give that file"
@@ -92,7 +93,7 @@ def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title
     What the exporter has no ONNX form of becomes an operator of that name, which the lowering refuses: so one report
     has all of them.
     """
-    missing: dict[Any, Any] = {}
+    translated = translations()
     while True:
         try:
             with _inference(module), _quiet():
@@ -100,7 +101,7 @@ def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title
 
                 # The exporter's own optimiser would merge layers, and with them their names.
                 program = torch.onnx.export(
-                    module, examples, dynamo=True, optimize=False, verbose=False, custom_translation_table=missing
+                    module, examples, dynamo=True, optimize=False, verbose=False, custom_translation_table=translated
                 )
                 assert program is not None
                 fold_constants(program.model)
@@ -109,10 +110,10 @@ def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title
             raise ModelFileError(f"reading PyTorch modules needs {package}: pip install 'snnc[torch]'") from None
         except Exception as error:  # whatever the module's own code, or the exporter, raises
             operator = _without_form(error)
-            if operator is None or operator in missing:
+            if operator is None or operator in translated:
                 problems = [first_line(_causes(error)[-1]), _OLDER_EXPORTER]
                 raise UnsupportedModelError(f"{title} cannot be exported by PyTorch", problems) from None
-            missing[operator] = _stand_in(operator)
+            translated[operator] = _stand_in(operator)
             continue
         return program.model_proto
 
@@ -196,7 +197,7 @@ def _require_runs(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], t
     except Exception as error:  # whatever the module's own code raises
         path = running[-1] if running else ""
         kind = type(module.get_submodule(path)).__name__
-        reason = module_refusal(kind, lambda: ((), ())) or first_line(error)
+        reason = module_refusal(kind) or first_line(error)
         problem = Layer(path, kind, 0).problem(reason) if path else reason
         raise UnsupportedModelError(f"{title} cannot be run on its inputs", [problem]) from None
     finally:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .network import Connection, Network, Population
 from .neurons import MatMul, SomaNeuron, SpikingNeuron
-from .operators import AveragePool2D, Conv2D, Dense, Operator, Scale
+from .operators import AveragePool2D, Conv2D, ConvTranspose2D, Dense, Operator, Resample, Scale
 from .windows import windows
 
 PRODUCT_BYTES = 224  # of a product of two numbers in GeNN on a CPU, at most: measured while it is loaded
@@ -71,7 +71,7 @@ def _crossed(connection: Connection, counts: np.ndarray) -> int:
 def _paths(operator: Operator, x: np.ndarray) -> np.ndarray:
     """The operator with a 1 for each weight that is not zero, applied to `x`, (1, *shape)."""
     match operator:
-        case Conv2D(weight) | Dense(weight):
+        case Conv2D(weight) | ConvTranspose2D(weight) | Dense(weight) | Resample(weight=weight):
             return replace(operator, weight=weight != 0).apply(x)
         case Scale(factor):
             return x * (factor != 0)

@@ -13,7 +13,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from .operators import AveragePool2D, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale
+from .operators import (
+    AveragePool2D,
+    Conv2D,
+    ConvTranspose2D,
+    Dense,
+    Flatten,
+    Operator,
+    Pad,
+    Pick,
+    Resample,
+    Scale,
+    only_moves,
+)
 from .windows import NO_PADDING, Padding, Shape
 
 Operators = tuple[Operator, ...]
@@ -51,6 +63,8 @@ def _is_nothing(operator: Operator, shape: Shape) -> bool:
             return not any(map(any, amounts))
         case AveragePool2D(pool_size, strides, padding):
             return pool_size == strides == (1, 1) and not any(map(any, padding))
+        case Resample(axis, indices):
+            return _only_picks(operator) and np.array_equal(indices[0], np.arange(shape[axis]))
         case Pick(indices):
             return shape == indices.shape and bool((indices.reshape(-1) == np.arange(indices.size)).all())
     return False
@@ -65,7 +79,7 @@ def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
             return _scale_then(first, second, shape)
         case Pad(), _:
             return _pad_then(first, second, shape)
-        case Conv2D(weight), Scale(factor) if factor.ndim == 1:
+        case ((Conv2D(weight) | ConvTranspose2D(weight)), Scale(factor)) if factor.ndim == 1:
             return (replace(first, weight=weight * factor),)
         case Conv2D(weight, groups=1), Conv2D(chosen) if _only_chooses(second):
             places = chosen[0, 0].astype(bool).argmax(0)
@@ -90,11 +104,23 @@ def _merge(first: Operator, second: Operator, shape: Shape) -> Operators | None:
             rows = np.zeros((int(np.prod(shape)), weight.shape[1]), weight.dtype)
             np.add.at(rows, indices.reshape(-1), weight)
             return (Dense(rows),)
+        case Resample(axis, a, weight), Resample(along, b, other) if axis == along and min(len(a), len(b)) == 1:
+            size = b.shape[1]
+            return (Resample(axis, a[:, b].reshape(-1, size), (weight[:, b] * other).reshape(-1, size)),)
+        case Resample(), Pick(indices) if _only_picks(first):
+            return (Pick(first.apply(np.arange(np.prod(shape)).reshape(1, *shape)).reshape(-1)[indices]),)
+        case Pick(indices), Resample() if _only_picks(second):
+            return (Pick(second.apply(indices[None])[0]),)
         case Pick(a), Pick(b):
             return (Pick(a.reshape(-1)[b]),)
         case Pick(indices), Flatten():
             return (Pick(indices.reshape(-1)),)
     return None
+
+
+def _only_picks(resample: Resample) -> bool:
+    """Whether each number that is given is one of those there were."""
+    return only_moves((resample,)) and bool((resample.weight == 1).all())
 
 
 def _only_chooses(conv: Conv2D) -> bool:
@@ -112,10 +138,12 @@ def _scale_then(scale: Scale, second: Operator, shape: Shape) -> Operators | Non
             return (Scale(factor * second.factor),)
         case Dense(weight):
             return (Dense(weight * _per_position(factor, shape)[:, None]),)
-        case Conv2D() if per_channel:
+        case Conv2D() | ConvTranspose2D() if per_channel:
             return (replace(second, weight=second.weight * _per_weight(factor, second)),)
-        case AveragePool2D() if per_channel:
+        case AveragePool2D() | Resample() if per_channel:
             return (second, scale)
+        case Resample(axis, indices) if only_moves((second,)):
+            return (second, Scale(factor.take(indices[0], axis)))
         case Flatten():
             return (second, Scale(_per_position(factor, shape)))
         case Pick(indices):
@@ -144,6 +172,8 @@ def _pad_then(pad: Pad, second: Operator, shape: Shape) -> Operators | None:
             )
             weight = second.weight[:, :, inside[-1]] if any(channels) else second.weight
             return (replace(second, weight=weight, padding=padding),)
+        case ConvTranspose2D(weight, groups=1) if not any(map(any, space)):
+            return (replace(second, weight=weight[:, :, inside[-1]]),)
         case AveragePool2D() if not any(map(any, space)):
             return (second, pad)
         case Pick(indices):
@@ -151,6 +181,11 @@ def _pad_then(pad: Pad, second: Operator, shape: Shape) -> Operators | None:
             places -= np.array([before for before, _ in pad.amounts]).reshape(-1, *(1,) * indices.ndim)
             if (places >= 0).all() and all((places[axis] < size).all() for axis, size in enumerate(shape)):
                 return (Pick(np.ravel_multi_index(tuple(places), shape)),)
+        case Resample(axis, indices, weight):
+            places = indices - pad.amounts[axis][0]
+            kept = np.clip(places, 0, shape[axis] - 1)
+            rest = tuple((0, 0) if place == axis else amount for place, amount in enumerate(pad.amounts))
+            return (Resample(axis, kept, weight * (kept == places)), Pad(rest))
     return None
 
 
@@ -159,7 +194,7 @@ def _per_position(factor: np.ndarray, shape: Shape) -> np.ndarray:
     return np.broadcast_to(factor, shape).reshape(-1)
 
 
-def _per_weight(factor: np.ndarray, conv: Conv2D) -> np.ndarray:
+def _per_weight(factor: np.ndarray, conv: Conv2D | ConvTranspose2D) -> np.ndarray:
     """An input scale's factors as they meet a convolution's weight: (input channels / groups, filters)."""
     _, _, depth, filters = conv.weight.shape
     by_group = factor.reshape(conv.groups, depth)

@@ -18,6 +18,7 @@ import numpy as np
 
 CALLS: Mapping[str, Callable[..., Any]] = {
     "abs": np.abs,
+    "atan": np.arctan,
     "cos": np.cos,
     "erf": lambda x: np.vectorize(math.erf, otypes=[float])(x).astype(np.asarray(x).dtype),
     "exp": np.exp,
@@ -141,10 +142,19 @@ _SOFTPLUS = "max(x, 0) + log(1 + exp(-abs(x)))"
 _SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 _TINY = 1e-30  # in place of what has no logarithm and no root
 
+_ASIN, _QUARTER = f"atan(x / sqrt(max((1 - x) * (1 + x), {_TINY})))", math.pi / 2
+
 for _definition in (
     FunctionDefinition("abs", "abs(x)", 0.0, homogeneous=True, left="-x", right="x"),
+    FunctionDefinition("acos", f"{_QUARTER} - {_ASIN}", 0.0, 3.1416, left=f"{math.pi}", right="0"),
+    FunctionDefinition("acosh", "log(max(x, 1) + sqrt((max(x, 1) - 1) * (max(x, 1) + 1)))", 0.0, left="0"),
+    FunctionDefinition("asin", _ASIN, -1.5708, 1.5708, left=f"{-_QUARTER}", right=f"{_QUARTER}"),
+    FunctionDefinition("asinh", "where(x > 0, log(x + sqrt(x * x + 1)), -log(sqrt(x * x + 1) - x))"),
+    FunctionDefinition("atan", "atan(x)", -1.5708, 1.5708, left=f"{-_QUARTER}", right=f"{_QUARTER}"),
+    FunctionDefinition("atanh", f"0.5 * log(max(1 + x, {_TINY}) / max(1 - x, {_TINY}))", pole=34),
     FunctionDefinition("celu", "max(x, 0) + min(p * (exp(min(x, 0) / p) - 1), 0)", left="-p", right="x"),
     FunctionDefinition("cos", "cos(x)", -1.0, 1.0),
+    FunctionDefinition("cosh", "(exp(x) + exp(-x)) / 2", 1.0),
     FunctionDefinition("elu", "max(x, 0) + p * (exp(min(x, 0)) - 1)", left="-p", right="x"),
     FunctionDefinition("erf", "erf(x)", -1.0, 1.0, left="-1", right="1"),
     FunctionDefinition("exp", "exp(x)", 0.0, left="0", is_factor=True),
@@ -174,13 +184,16 @@ for _definition in (
     ),
     FunctionDefinition("sigmoid", "1 / (1 + exp(-x))", 0.0, 1.0, left="0", right="1"),
     FunctionDefinition("silu", "x / (1 + exp(-p * x))", -0.2785, left="where(p > 0, 0, x)", right="where(p > 0, x, 0)"),
+    FunctionDefinition("sign", "where(x > 0, 1, 0) - where(-x > 0, 1, 0)", -1.0, 1.0, left="-1", right="1"),
     FunctionDefinition("sin", "sin(x)", -1.0, 1.0),
+    FunctionDefinition("sinh", "(exp(x) - exp(-x)) / 2"),
     FunctionDefinition("soft_shrink", "max(x - p, 0) + min(x + p, 0)", left="x + p", right="x - p"),
     FunctionDefinition("softplus", _SOFTPLUS, 0.0, left="0", right="x"),
     FunctionDefinition("softsign", "x / (1 + abs(x))", -1.0, 1.0, left="-1", right="1"),
     FunctionDefinition("sqrt", "sqrt(max(x, 0))", 0.0, is_factor=True),
     FunctionDefinition("square", "x * x", 0.0, is_factor=True),
     FunctionDefinition("squareplus", "(x + sqrt(x * x + p)) / 2", 0.0, left="0", right="x"),
+    FunctionDefinition("tan", "sin(x) / cos(x)"),
     FunctionDefinition("tanh", "tanh(x)", -1.0, 1.0, left="-1", right="1"),
     FunctionDefinition("tanh_shrink", "x - tanh(x)", left="x + 1", right="x - 1"),
 ):

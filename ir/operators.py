@@ -69,6 +69,53 @@ class Conv2D(Operator):
 
 
 @dataclass(frozen=True, eq=False)
+class ConvTranspose2D(Operator):
+    """The transpose of a convolution, as decoders make images larger with.
+
+    `y[h, w, o] = Σ_ijc weight[i, j, c, o] · x[(h + top − i·d) / s, (w + left − j·d) / s, c]` over whole positions
+    inside x: each input adds a kernel to the output, s apart, of which `cropping` is cut off.
+
+    `weight` has shape (kernel height, kernel width, input channels / groups, output channels); which channels output
+    channel o reads is as for `Conv2D`.
+    """
+
+    weight: np.ndarray
+    strides: Pair = (1, 1)
+    cropping: Padding = NO_PADDING
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if self.weight.ndim != 4:
+            raise ShapeError(f"ConvTranspose2D needs a weight of rank 4, not of shape {self.weight.shape}")
+        kernel_height, kernel_width, depth, filters = self.weight.shape
+        if self.groups < 1 or filters % self.groups:
+            raise ShapeError(f"ConvTranspose2D cannot split {filters} filters into {self.groups} groups")
+        if min(*self.strides, *self.dilation) < 1 or min(map(min, self.cropping)) < 0:
+            raise ShapeError(f"ConvTranspose2D: {self.strides}, {self.dilation} or {self.cropping} is off")
+        if len(shape) != 3 or depth * self.groups != shape[2]:
+            raise ShapeError(f"ConvTranspose2D expects {depth * self.groups} channels but is given {shape}")
+        height, width = (
+            (size - 1) * stride + d * (k - 1) + 1 - sum(cut)
+            for size, k, stride, d, cut in zip(
+                shape[:2], (kernel_height, kernel_width), self.strides, self.dilation, self.cropping, strict=True
+            )
+        )
+        if height < 1 or width < 1:
+            raise ShapeError(f"ConvTranspose2D: cropping {self.cropping} leaves nothing of an input of {shape}")
+        return height, width, filters
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        (top, _), (left, _), (down, across) = *self.cropping, self.strides
+        height, width, _ = self.output_shape(x.shape[1:])
+        apart = np.zeros((len(x), x.shape[1] * down, x.shape[2] * across, x.shape[3]), x.dtype)
+        apart[:, ::down, ::across] = x
+        y, z = (d * (k - 1) for d, k in zip(self.dilation, self.weight.shape, strict=False))
+        turned = Conv2D(self.weight[::-1, ::-1], (1, 1), ((y, y), (z, z)), self.dilation, self.groups)
+        return turned.apply(apart)[:, top : top + height, left : left + width]
+
+
+@dataclass(frozen=True, eq=False)
 class Dense(Operator):
     """A matrix: `y[o] = Σ_i weight[i, o] · x[i]`, x flattened first (row-major, channels last).
 
@@ -158,6 +205,34 @@ class Pick(Operator):
 
 
 @dataclass(frozen=True, eq=False)
+class Resample(Operator):
+    """New positions along one axis of an image, each a weighted sum of old ones.
+
+    Of rows, `y[o, w, c] = Σ_t weight[t, o] · x[indices[t, o], w, c]`; of columns, where `axis` is 1, likewise. So
+    images are enlarged and shrunk, cropped, turned round and mirrored at their ends. Both arrays have shape (taps, new
+    size). A weight of zero is no synapse.
+    """
+
+    axis: int
+    indices: np.ndarray
+    weight: np.ndarray
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3 or self.axis not in (0, 1):
+            raise ShapeError(f"Resample works along axis 0 or 1 of an image, not along axis {self.axis} of {shape}")
+        if self.indices.ndim != 2 or self.indices.shape != self.weight.shape or not self.indices.size:
+            raise ShapeError("Resample needs indices and weights of one shape, (taps, size)")
+        if self.indices.dtype.kind != "i" or self.indices.min() < 0 or self.indices.max() >= shape[self.axis]:
+            raise ShapeError(f"Resample reaches outside an axis of {shape[self.axis]} positions")
+        return (*shape[: self.axis], self.indices.shape[1], *shape[self.axis + 1 :])
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        weight = self.weight.astype(x.dtype).reshape(*self.weight.shape, *(1,) * (2 - self.axis))
+        first, *others = (x.take(places, 1 + self.axis) * w for places, w in zip(self.indices, weight, strict=True))
+        return sum(others, first)
+
+
+@dataclass(frozen=True, eq=False)
 class Flatten(Operator):
     """`(H, W, C)` to `(H·W·C,)`, row-major with channels last, as in Keras. Nothing moves in memory."""
 
@@ -169,13 +244,17 @@ class Flatten(Operator):
 
 
 OPERATORS: dict[str, type[Operator]] = {
-    cls.__name__: cls for cls in (AveragePool2D, Conv2D, Dense, Flatten, Pad, Pick, Scale)
+    cls.__name__: cls for cls in (AveragePool2D, Conv2D, ConvTranspose2D, Dense, Flatten, Pad, Pick, Resample, Scale)
 }
 
 
 def only_moves(operators: tuple[Operator, ...]) -> bool:
     """Whether operators move and scale numbers, but sum none: such an edge costs no more than one to one."""
-    return all(isinstance(operator, (Flatten, Pad, Pick, Scale)) for operator in operators)
+    return all(
+        isinstance(operator, (Flatten, Pad, Pick, Scale))
+        or (isinstance(operator, Resample) and len(operator.weight) == 1)
+        for operator in operators
+    )
 
 
 def output_shape(operators: tuple[Operator, ...], shape: Shape) -> Shape:

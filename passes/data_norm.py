@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..ir import Conv2D, Dense, Network, Neuron, PipelineError, Population
+from ..ir import Conv2D, ConvTranspose2D, Dense, Network, Neuron, PipelineError, Population
 from .calibration import Statistics
 from .conversion import giving_outputs, hidden, positive
 from .manager import Context
@@ -72,5 +72,7 @@ class DataNorm(RateConversion):
 
 def _largest_weight(network: Network, name: str) -> np.float32:
     operators = [operator for connection in network.incoming(name) for operator in connection.operators]
-    weights = [operator.weight.max() for operator in operators if isinstance(operator, (Conv2D, Dense))]
+    weights = [
+        operator.weight.max() for operator in operators if isinstance(operator, (Conv2D, ConvTranspose2D, Dense))
+    ]
     return np.float32(max(weights, default=0))

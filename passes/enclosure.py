@@ -207,6 +207,7 @@ _exponential = _rising("exp", lambda x: Interval(np.exp(x.low), np.exp(x.high)))
 
 _CALLS: dict[str, Callable[..., Enclosure]] = {
     "abs": _absolute,
+    "atan": _rising("atan", lambda x: _bell(x, lambda size: 1 / (1 + size * size))),
     "cos": lambda a: a.through(_cosine(a.value), -_sine(a.value)),
     "erf": _rising("erf", lambda x: _bell(x, lambda size: 2 / np.sqrt(np.pi) * np.exp(-size * size))),
     "exp": _exponential,

@@ -15,6 +15,7 @@ from ..ir import (
     Clip,
     Connection,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Flatten,
     MaxPool2D,
@@ -27,6 +28,7 @@ from ..ir import (
     Population,
     QuantizedRelu,
     Relu,
+    Resample,
     Scale,
 )
 from .canonicalise import Canonicalise
@@ -183,7 +185,7 @@ def _is_rectified(network: Network, population: Population) -> bool:
 
 def _keeps_sign(operator: Operator) -> bool:
     match operator:
-        case Conv2D(weight) | Dense(weight) | Scale(weight):
+        case Conv2D(weight) | ConvTranspose2D(weight) | Dense(weight) | Resample(weight=weight) | Scale(weight):
             return _holds_no_negative(weight)
     return isinstance(operator, (AveragePool2D, Flatten, Pad, Pick))
 

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 from hypothesis import strategies as st
+from networks import resampling
 
 from snnc import ir
 from snnc.ir import (
@@ -314,9 +315,51 @@ def waiting() -> Network:
     return spiking(populations, edges, given.inputs, [*given.outputs, "tracking"], timesteps=16, lag=4)
 
 
+def decoder() -> Network:
+    """Transposed convolutions that overlap, are dilated, cropped and in groups, and rows and columns resampled."""
+    mixed = ir.Resample(
+        0, np.array([[0, 4, 2, 1], [1, 3, 3, 1]]), np.array([[0.75, 0.5, 1, 0.25], [0.25, 0.5, 0, -0.5]])
+    )
+    return spiking(
+        [
+            Population("code", (3, 2, 4), CurrentInput()),
+            Population("larger", (5, 5, 6), IntegrateFire(0.5, 0.25), dyadic(1, 6, limit=0.25)),
+            Population("turned", (5, 8, 6), IntegrateFire(0.75, 0.375)),
+            Population("resampled", (4, 5, 6), IntegrateFire(1.0, 0.5), dyadic(2, 4, 5, 6, limit=0.25)),
+            Population("image", (8, 9, 2), Integrate(), dyadic(3, 2)),
+        ],
+        [
+            Connection(
+                "code",
+                "larger",
+                (
+                    ir.ConvTranspose2D(dyadic(4, 3, 2, 2, 6), (2, 3), ((1, 1), (0, 0)), groups=2),
+                    Scale(dyadic(5, 6, limit=1)),
+                ),
+            ),
+            Connection("larger", "turned", (ir.Resample(1, np.array([[4, 3, 2, 1, 0, 0, 1, 2]]), np.ones((1, 8))),)),
+            Connection("larger", "resampled", (Scale(dyadic(6, 6, limit=1)), mixed)),
+            Connection(
+                "turned",
+                "resampled",
+                (
+                    ir.Resample(0, np.array([[4, 0, 2, 2]]), np.ones((1, 4))),
+                    ir.Resample(1, np.array([[7, 1, 2, 2, 0]]), np.ones((1, 5))),
+                ),
+            ),
+            Connection(
+                "resampled", "image", (ir.ConvTranspose2D(dyadic(7, 2, 3, 6, 2), (2, 2), ((0, 1), (2, 2)), (2, 2)),)
+            ),
+        ],
+        ["code"],
+        ["image"],
+        timesteps=8,
+    )
+
+
 NETWORKS = {
     build.__name__: build
-    for build in (strided, per_channel, grouped, branching, spiking_inputs, waiting, phases, gates)
+    for build in (strided, per_channel, grouped, branching, spiking_inputs, waiting, phases, gates, decoder)
 }
 NETWORKS |= {f"few_spike_{k}": partial(few_spike, k) for k in range(1, 13)}
 
@@ -426,7 +469,9 @@ def _coarse_operator(operator: ir.Operator) -> ir.Operator:
     match operator:
         case Scale(factor):
             return Scale(np.round(2 * factor) / 2)
-        case Conv2D(weight) | Dense(weight):
+        case ir.Resample(weight=weight):
+            return replace(operator, weight=np.round(2 * weight) / 2 * (np.arange(len(weight)) < 1)[:, None])
+        case Conv2D(weight) | ir.ConvTranspose2D(weight) | Dense(weight):
             rows, outputs = weight.size // weight.shape[-1], weight.shape[-1]
             kept = (np.arange(rows)[:, None] + np.arange(outputs)) % rows == 0
             return replace(operator, weight=np.round(2 * weight) / 2 * kept.reshape(weight.shape))
@@ -501,7 +546,9 @@ def _edges(draw: st.DrawFn, shape: ir.Shape) -> tuple[ir.Operator, ...]:
     dense = st.integers(1, 6).flatmap(lambda units: _arrays(int(np.prod(shape)), units)).map(lambda w: (Dense(w),))
     if len(shape) == 1:
         return draw(st.one_of(dense, _edges_to(shape, shape)))
-    return draw(st.one_of(dense, _convolutions(shape), _pooling(shape), _edges_to(shape, shape)))
+    resampled = resampling(shape, step=1 / 8).map(lambda operator: (operator,))
+    sums = (_convolutions(shape), _transposed(shape), _pooling(shape))
+    return draw(st.one_of(dense, *sums, resampled, _edges_to(shape, shape)))
 
 
 @st.composite
@@ -515,6 +562,16 @@ def _convolutions(draw: st.DrawFn, shape: ir.Shape) -> tuple[ir.Operator, ...]:
     dilation = draw(st.sampled_from([(1, 1), (2, 2)] if fits else [(1, 1)]))
     weight = draw(_arrays(*kernel, channels // groups, groups * draw(st.integers(1, 2))))
     return (Conv2D(weight, strides, padding, dilation, groups),)
+
+
+@st.composite
+def _transposed(draw: st.DrawFn, shape: ir.Shape) -> tuple[ir.Operator, ...]:
+    channels = shape[2]
+    groups = draw(st.sampled_from([g for g in (1, 2, channels) if channels % g == 0]))
+    kernel, strides, dilation = (draw(st.tuples(*[st.integers(1, most)] * 2)) for most in (3, 2, 2))
+    cropping = draw(st.sampled_from([ir.NO_PADDING, ((0, 1), (1, 0))]))
+    weight = draw(_arrays(*kernel, channels // groups, groups * draw(st.integers(1, 2))))
+    return (ir.ConvTranspose2D(weight, strides, cropping if min(shape[:2]) > 2 else ir.NO_PADDING, dilation, groups),)
 
 
 @st.composite

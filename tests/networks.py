@@ -14,7 +14,7 @@ def weights(seed: int, *shape: int, scale: float = 1.0) -> np.ndarray:
 
 
 def residual() -> ir.Network:
-    """Every operator but Pick, per-position bias, a skip, a branch that leads nowhere; not canonical.
+    """Most operators, per-position bias, a skip, a branch that leads nowhere; not canonical.
 
     On `weights(100, 40, 8, 8, 2)` all five classes occur about equally often.
     """
@@ -118,6 +118,31 @@ def _convolution(draw: st.DrawFn, shape: ir.Shape) -> ir.Conv2D:
 
 
 @st.composite
+def transposed(draw: st.DrawFn, shape: ir.Shape) -> ir.ConvTranspose2D:
+    channels = shape[2]
+    groups = draw(st.sampled_from([g for g in (1, 2, channels) if channels % g == 0]))
+    kernel, strides, dilation = (draw(st.tuples(*[st.integers(1, most)] * 2)) for most in (3, 3, 2))
+    cropping = tuple(
+        draw(st.tuples(*[st.integers(0, ((n - 1) * s + d * (k - 1)) // 2)] * 2))
+        for n, k, s, d in zip(shape, kernel, strides, dilation, strict=False)
+    )
+    weight = draw(_array(*kernel, channels // groups, groups * draw(st.integers(1, 2))))
+    return ir.ConvTranspose2D(weight, strides, cropping, dilation, groups)
+
+
+@st.composite
+def resampling(draw: st.DrawFn, shape: ir.Shape, step: float = 2**-11) -> ir.Resample:
+    """Any positions along one axis, up to three for each, some with a weight of zero; or one for each as it is."""
+    axis, taps, size = draw(st.integers(0, 1)), draw(st.integers(1, 3)), draw(st.integers(1, 5))
+    places = draw(st.lists(st.integers(0, shape[axis] - 1), min_size=taps * size, max_size=taps * size))
+    weight = np.round(draw(_array(taps, size)) / step) * step
+    plain = taps == 1 and draw(st.booleans())
+    return ir.Resample(
+        axis, np.array(places).reshape(taps, size), np.ones((1, size)) if plain else weight * (weight > -0.5)
+    )
+
+
+@st.composite
 def _pooling(draw: st.DrawFn, shape: ir.Shape) -> ir.AveragePool2D:
     size = draw(st.tuples(st.integers(1, min(3, shape[0])), st.integers(1, min(3, shape[1]))))
     padding = tuple(draw(st.tuples(st.integers(0, s - 1), st.integers(0, s - 1))) for s in size)
@@ -128,6 +153,8 @@ def _image_operators(shape: ir.Shape) -> st.SearchStrategy[ir.Operator]:
     size = int(np.prod(shape))
     return st.one_of(
         _convolution(shape),
+        transposed(shape),
+        resampling(shape),
         _pooling(shape),
         _array(shape[2]).map(ir.Scale),
         _array(*shape).map(ir.Scale),

@@ -1,29 +1,28 @@
-"""The node tests of the ONNX backend test suite as networks: one model of one node, with the outputs that it must give.
+"""The node tests of the ONNX backend test suite as networks, with the outputs that each must give.
 
-What a test calls an input is the network's input where it is an activation, and a weight otherwise. The first axis is
-the batch; where that will not do, the test is tried as one image, with a batch axis squeezed away before the node and
-added behind it. Networks are channels-last, so results are compared as they are and with the channels moved.
+What a test calls an input is the network's input where it is an activation, and a weight otherwise: the first one that
+holds real numbers, or the first few of them; each way is tried. The first axis is the batch; where that will not do,
+the test is tried as one image, with a batch axis squeezed away before the nodes and added behind them. Networks are
+channels-last, so results are compared as they are and with the channels moved.
 """
 
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 from reference import analog
 
 from snnc import frontend, ir
-from snnc.frontend import operators
 from snnc.frontend.precision import EPS
 
-_NUMBER_FORMATS = {"Cast", "CastLike"}  # their tests are about rounding, which networks leave out
-_OF_TENSORFLOW = {"Erfc", "Expm1"}
-OPERATORS = sorted(set(operators._HANDLERS) - _NUMBER_FORMATS - _OF_TENSORFLOW)
-_OF_SEVERAL = {"Add", "Concat", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum"}
+_RANKED = {"ArgMax": 1, "ArgMin": -1}  # the network gives the scores, or what falls as they rise
+_REAL = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 
 
 @dataclass(frozen=True)
@@ -35,79 +34,105 @@ class Outcome:
 
 
 def cases() -> dict[str, list[TestCase]]:
-    """The tests of each operator, those of one node."""
+    """Every test, by its operator; `X as its function` are those of what ONNX defines X to be."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the suite's own casts
         every = load_model_tests(kind="node")
-    found: dict[str, list[TestCase]] = {name: [] for name in OPERATORS}
+    alone = {case.name: _named(case) for case in every if len(case.model.graph.node) == 1}
+    found: dict[str, list[TestCase]] = {}
     for case in every:
-        nodes = [] if case.model is None else case.model.graph.node
-        if len(nodes) == 1 and nodes[0].op_type in found and nodes[0].domain == "":
-            found[nodes[0].op_type].append(case)
-    return found
+        found.setdefault(alone.get(case.name) or _of_function(case, alone), []).append(case)
+    return dict(sorted(found.items()))
+
+
+def _named(case: TestCase) -> str:
+    (node,) = case.model.graph.node
+    return f"{node.domain}.{node.op_type}".removeprefix("ai.onnx.").lstrip(".")
+
+
+def _of_function(case: TestCase, alone: dict[str, str]) -> str:
+    return f"{alone[re.sub(r'_expanded.*', '', case.name)]} as its function"
 
 
 def outcome(case: TestCase) -> Outcome:
     """Run a test as a network, or say why it cannot be; raises AssertionError where it disagrees."""
-    results = [_attempt(case, *way) for way in _ways(case)]
-    return next((result for result in results if result.agrees), results[0])
+    first = None
+    for way in _ways(case):
+        found = _attempt(case, *way)
+        if found.agrees:
+            return found
+        first = first or found
+    assert first is not None
+    return first
 
 
-def _ways(case: TestCase) -> Iterator[tuple[int, bool]]:
-    """How many inputs are activations, the first or all where the operator takes several; if they lack a batch."""
-    operator, count = case.model.graph.node[0].op_type, len(case.model.graph.input)
-    for activations in {1, count} if operator in _OF_SEVERAL else {1}:
-        yield activations, False
-        yield activations, True
+def _ways(case: TestCase) -> Iterator[tuple[list[str], bool]]:
+    """Which inputs are activations; and whether they lack a batch."""
+    entries = case.model.graph.input
+    real = [entry.name for entry in entries if entry.type.tensor_type.elem_type in _REAL]
+    names = real or [entry.name for entry in entries[:1]]
+    for count in dict.fromkeys([1, *range(len(names), 1, -1)]):
+        for alone in (False, True):
+            yield names[:count], alone
 
 
-def _attempt(case: TestCase, activations: int, alone: bool) -> Outcome:
+def _attempt(case: TestCase, activations: list[str], alone: bool) -> Outcome:
     given, expected = case.data_sets[0]
+    arrays = dict(zip((entry.name for entry in case.model.graph.input), given, strict=True))
     try:
-        network = frontend.load(_model(case, given, activations, alone))
+        network = frontend.load(_model(case, arrays, activations, alone))
     except ir.SnncError as error:
         return Outcome(False, str(error).splitlines()[-1].strip())
-    fed = [_array(array, alone) for array in given[: len(network.inputs)]]
-    images = {name: _arranged(x, network.populations[name].shape) for name, x in zip(network.inputs, fed, strict=True)}
-    values = analog(network, images)
+    fed = {name: _array(arrays[name], alone) for name in network.inputs}
+    values = analog(network, {name: _arranged(x, network.populations[name].shape) for name, x in fed.items()})
     for name, written in zip(network.outputs, expected, strict=False):
         found, y = values[name], _array(written, alone)
-        if case.model.graph.node[0].op_type == "ArgMax":  # the network gives the scores: those of y are the largest
+        sign = _RANKED.get(case.model.graph.node[0].op_type)
+        if sign:  # the scores of the classes in y are the largest
             places = y.astype(np.int64).reshape(*found.shape[:-1], 1)
             found, y = np.take_along_axis(found, places, -1), found.max(-1, keepdims=True)
         assert _is_close(found, y, case), f"{case.name}: {found.shape} is not {y.shape}"
     return Outcome(True)
 
 
-def _model(case: TestCase, given: list[np.ndarray], activations: int, alone: bool) -> onnx.ModelProto:
+def _model(
+    case: TestCase, arrays: dict[str, np.ndarray | onnx.TensorProto], activations: list[str], alone: bool
+) -> onnx.ModelProto:
     """The test's model with the values of its weights; if it is to be `alone`, with a batch of one around it."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
-    for entry, array in [*zip(model.graph.input, given, strict=True)][activations:]:
-        tensor = array if isinstance(array, onnx.TensorProto) else numpy_helper.from_array(np.asarray(array))
-        model.graph.initializer.add().CopyFrom(tensor)
-        model.graph.initializer[-1].name = entry.name
+    for entry in model.graph.input:
+        if entry.name not in activations and entry.type.HasField("tensor_type"):
+            array = arrays[entry.name]
+            tensor = array if isinstance(array, onnx.TensorProto) else numpy_helper.from_array(np.asarray(array))
+            model.graph.initializer.add().CopyFrom(tensor)
+            model.graph.initializer[-1].name = entry.name
     if alone:
         _add_batch(model, activations)
     return model
 
 
-def _add_batch(model: onnx.ModelProto, activations: int) -> None:
-    """Put the model's node between a Squeeze of each activation and an Unsqueeze of each output."""
-    (node,) = model.graph.node
-    names = [entry.name for entry in model.graph.input][:activations]
-    before = [_view(model, "Squeeze", name, f"one {name}") for name in names]
-    after = [_view(model, "Unsqueeze", f"one {name}", name) for name in node.output if name]
-    inputs = [f"one {name}" if name in names else name for name in node.input]
-    outputs = [name and f"one {name}" for name in node.output]
-    for entry in model.graph.input[:activations]:
+def _add_batch(model: onnx.ModelProto, activations: list[str]) -> None:
+    """Put the model's nodes between a Squeeze of each activation and an Unsqueeze of each output."""
+    within = {name: f"one {name}" for name in (*activations, *(output.name for output in model.graph.output))}
+    before = [_view(model, "Squeeze", name, within[name]) for name in activations]
+    after = [_view(model, "Unsqueeze", within[output.name], output.name) for output in model.graph.output]
+    for entry in (*model.graph.input, *model.graph.output):
         kind = entry.type.tensor_type
-        sizes = [1, *(dim.dim_value for dim in kind.shape.dim)]
-        entry.CopyFrom(helper.make_tensor_value_info(entry.name, kind.elem_type, sizes))
-    node.input[:], node.output[:] = inputs, outputs
-    nodes = [*before, onnx.NodeProto.FromString(node.SerializeToString()), *after]
+        if entry.name in within:
+            sizes = [1, *(dim.dim_value for dim in kind.shape.dim)]
+            entry.CopyFrom(helper.make_tensor_value_info(entry.name, kind.elem_type, sizes))
+    del model.graph.value_info[:]
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [within.get(name, name) for name in names]
+    nodes = [*before, *map(_copy, model.graph.node), *after]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    return onnx.NodeProto.FromString(node.SerializeToString())
 
 
 def _view(model: onnx.ModelProto, operator: str, before: str, after: str) -> onnx.NodeProto:
@@ -121,8 +146,12 @@ def _view(model: onnx.ModelProto, operator: str, before: str, after: str) -> onn
 
 def _array(given: np.ndarray | onnx.TensorProto, alone: bool) -> np.ndarray:
     """In double precision; numbers of types that numpy lacks come as ONNX tensors."""
-    array = np.asarray(numpy_helper.to_array(given) if isinstance(given, onnx.TensorProto) else given, np.float64)
+    array = np.asarray(_raw(given), np.float64)
     return array[None] if alone else array
+
+
+def _raw(given: np.ndarray | onnx.TensorProto) -> np.ndarray:
+    return numpy_helper.to_array(given) if isinstance(given, onnx.TensorProto) else np.asarray(given)
 
 
 def _arranged(x: np.ndarray, shape: ir.Shape) -> np.ndarray:
@@ -134,9 +163,10 @@ def _arranged(x: np.ndarray, shape: ir.Shape) -> np.ndarray:
 
 def _is_close(found: np.ndarray, y: np.ndarray, case: TestCase) -> bool:
     ways = [y, np.moveaxis(y, 1, -1)] if y.ndim > 2 else [y]
-    kind = np.asarray(case.data_sets[0][1][0]).dtype.name
+    kind = _raw(case.data_sets[0][1][0]).dtype.name
     rtol = max(case.rtol, 2 * EPS.get(kind, 0))  # networks compute in single precision
     return any(
-        way.size == found.size and np.allclose(found, way.reshape(found.shape), rtol=rtol, atol=case.atol)
+        way.size == found.size
+        and np.allclose(found, way.reshape(found.shape), rtol=rtol, atol=case.atol, equal_nan=True)
         for way in ways
     )

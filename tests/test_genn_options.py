@@ -76,6 +76,9 @@ def every_edge() -> ir.Network:
         "padded_pool": (AveragePool2D((2, 2), (2, 2), ((1, 1), (1, 1))),),
         "pool_conv": (pool, Conv2D(weights(7, 3, 3, 4, 2), padding=dyadic.SAME_3X3)),
         "pool_dense": (pool, Flatten(), Dense(weights(8, 36, 3))),
+        "transposed": (ir.ConvTranspose2D(weights(11, 3, 2, 2, 6), (2, 3), ((1, 0), (0, 2)), (1, 2), groups=2),),
+        "turned": (ir.Resample(1, np.array([[5, 4, 3, 3, 0]]), np.ones((1, 5))),),
+        "mixed": (ir.Resample(0, np.array([[0, 1, 4], [1, 1, 5]]), np.array([[0.25, 1, 0.5], [0.75, 0.5, 0]])),),
         "picked": (ir.Pick(np.array([5, 0, 143, 5, 17])),),
         "same": (),
     }

@@ -9,9 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
-from networks import operator_chains, residual, weights
+from hypothesis import strategies as st
+from networks import operator_chains, residual, transposed, weights
+from onnx import TensorProto, helper
 
 import snnc
 from snnc import ir
@@ -377,3 +380,62 @@ def test_labels_of_several_outputs_come_by_name_or_in_order():
             ir.as_labels(network, wrong, 2)
     with pytest.raises(ir.DataError, match="labels: given for nothing; the network's outputs are merged, digit"):
         ir.as_labels(network, {}, 2)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(st.data())
+def test_transposed_convolutions_are_those_of_onnx(data):
+    """The oracle: onnxruntime."""
+    shape = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 2, 4])))
+    operator = data.draw(transposed(shape))
+    height, width, depth, _ = operator.weight.shape
+    kernel = operator.weight.reshape(height, width, depth, operator.groups, -1).transpose(3, 2, 4, 0, 1)
+    (top, bottom), (left, right) = operator.cropping
+    node = helper.make_node(
+        "ConvTranspose",
+        ["x", "w"],
+        ["y"],
+        strides=operator.strides,
+        dilations=operator.dilation,
+        group=operator.groups,
+        pads=[top, left, bottom, right],
+    )
+    fed = {"x": weights(1, 1, shape[2], *shape[:2]), "w": kernel.reshape(shape[2], -1, height, width)}
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in fed.items()]
+    graph = helper.make_graph([node], "transposed", given, [helper.make_empty_tensor_value_info("y")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = np.moveaxis(session.run(None, fed)[0], 1, -1)
+    np.testing.assert_allclose(operator.apply(np.moveaxis(fed["x"], 1, -1)), expected, rtol=0, atol=1e-5)
+
+
+def test_resampling_is_a_matrix_along_one_axis():
+    indices, weight = np.array([[4, 0, 2, 2], [0, 0, 1, 4]]), weights(0, 2, 4)
+    matrix = np.zeros((5, 4))
+    np.add.at(matrix, (indices, np.arange(4)[None]), weight)
+    rows, columns = weights(1, 3, 5, 2, 3), weights(2, 3, 2, 5, 3)
+    expected = np.einsum("bhwc,ho->bowc", rows, matrix), np.einsum("bhwc,wo->bhoc", columns, matrix)
+    for axis, x in enumerate((rows, columns)):
+        np.testing.assert_allclose(ir.Resample(axis, indices, weight).apply(x), expected[axis], rtol=0, atol=1e-6)
+    for wrong in (
+        ir.Resample(2, indices, weight),
+        ir.Resample(1, indices, weight),
+        ir.Resample(0, indices, weight[:1]),
+    ):
+        with pytest.raises(ir.ShapeError, match="Resample"):
+            wrong.output_shape((5, 2, 3))
+
+
+def test_folding_keeps_one_resampling_for_each_axis():
+    turned, doubled = np.arange(6)[::-1][None], np.repeat(np.arange(6), 2)[None]
+    chain = (
+        ir.Scale(weights(0, 4)),
+        ir.Pad(((1, 0), (0, 0), (0, 0))),
+        ir.Resample(0, turned, np.ones((1, 6))),
+        ir.Resample(0, doubled, weights(1, 1, 12)),
+        ir.ConvTranspose2D(weights(2, 2, 2, 4, 3), (2, 2)),
+        ir.Scale(weights(3, 3)),
+    )
+    assert [type(operator) for operator in ir.fold(chain, (5, 5, 4))] == [ir.Resample, ir.ConvTranspose2D]
+    moved = (ir.Resample(1, turned, np.ones((1, 6))), ir.Pick(np.arange(30)), ir.Dense(weights(4, 30, 2)))
+    assert [type(operator) for operator in ir.fold(moved, (5, 6, 1))] == [ir.Dense]

@@ -17,9 +17,10 @@ from snnc.passes import Canonicalise, Context, LowerFunctions, run
 from snnc.passes.enclosure import enclosure
 from snnc.passes.expansion import Expansion, ExpansionError, at_most, expansion, tends_to_lines
 
-JUMPS = {"hard_shrink"}
+JUMPS = {"hard_shrink", "sign"}
 NAMES = sorted({*ir.FUNCTIONS} - JUMPS)
 POSITIVE = {"log", "reciprocal", "rsqrt", "sqrt"}
+DOMAINS = {"atanh": (-0.9, 0.95), "tan": (-1.2, 1.4)}
 EXACT = {"abs", "identity", "soft_shrink"}
 SHARP = st.floats(0.3, 4.0)
 PARAMETERS = dict.fromkeys(("celu", "elu", "silu", "soft_shrink", "squareplus"), SHARP)
@@ -30,8 +31,8 @@ IMAGES = weights(9, 60, 6, 5, 2)
 def ranged(name: str, parameter: float = 1.0) -> tuple[float, float]:
     """Where to approximate a function: everywhere if it tends to lines, else on some range."""
     left, right = tends_to_lines(name, parameter)
-    low = 0.1 if name in POSITIVE else -4.0
-    return -math.inf if left else low, math.inf if right else 3.0
+    low, high = DOMAINS.get(name, (0.1 if name in POSITIVE else -4.0, 3.0))
+    return -math.inf if left else low, math.inf if right else high
 
 
 def real_error(line: Expansion, points: int) -> float:
@@ -198,7 +199,7 @@ def lowered(before: Network, **options) -> Network:
     return snnc.run_pipeline(before, steps, calibration=IMAGES, progress=False)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in DOMAINS])  # others have poles within reach
 def test_networks_come_as_near_as_the_certificate_says(name):
     before = network(name)
     after = lowered(before, pieces=8)

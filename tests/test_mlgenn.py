@@ -218,7 +218,8 @@ def test_synapses_are_counted_without_being_made(drawn):
 
 def _meets_again(operators):
     """Whether paths that parted before a Pick, or in it, may end in the same neuron."""
-    sums = [place for place, operator in enumerate(operators) if isinstance(operator, (Conv2D, AveragePool2D))]
+    adding = (Conv2D, AveragePool2D, ir.ConvTranspose2D, ir.Resample)
+    sums = [place for place, operator in enumerate(operators) if isinstance(operator, adding)]
     return any(
         isinstance(operator, ir.Pick)
         and sums
@@ -239,8 +240,10 @@ def test_synapses_behind_a_transposition_are_counted():
 
 def _positive(operator):
     match operator:
-        case Conv2D(weight) | Dense(weight):
+        case Conv2D(weight) | ir.ConvTranspose2D(weight) | Dense(weight):
             return replace(operator, weight=np.ones_like(weight))
+        case ir.Resample(weight=weight):
+            return replace(operator, weight=weight != 0)
         case ir.Scale(factor):
             return ir.Scale(np.ones_like(factor))
     return operator

@@ -97,7 +97,7 @@ def test_shapes_that_do_not_fit(said, match):
 
 
 def test_shapes_that_no_memory_holds():
-    with pytest.raises(ir.UnsupportedModelError, match="more than 67108864 numbers"):
+    with pytest.raises(ir.UnsupportedModelError, match="at most 67108864 numbers"):
         snnc.load(of_any_size(), inputs=(1, 3, 10**5, 10**5))
 
 

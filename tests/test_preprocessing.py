@@ -7,7 +7,6 @@ from frontend_models import assert_equal, randomise
 from keras import layers as kl
 
 import snnc
-from snnc import frontend, ir
 
 AUGMENTATIONS = {
     "RandomBrightness": {"factor": 0.1},
@@ -68,9 +67,6 @@ def test_augmentation_does_nothing_at_inference(name):
 
 
 @pytest.mark.parametrize("layer", [kl.Resizing(6, 5, name="resize"), kl.UpSampling2D(name="resize")])
-def test_resampling_is_refused(layer):
-    with pytest.raises(ir.UnsupportedModelError) as error:
-        frontend.load(behind(layer))
-    (refusal,) = error.value.problems
-    assert refusal.startswith("resize (")
-    assert "resize them before the network" in refusal
+def test_resampling_is_a_part_of_the_edge_behind_it(layer):
+    network = assert_equal(behind(layer))
+    assert list(network.populations) == ["image", "conv", "top"]

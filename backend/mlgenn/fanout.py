@@ -12,15 +12,29 @@ from functools import reduce
 
 import numpy as np
 
-from ...ir import AveragePool2D, BackendError, Conv2D, Dense, Flatten, Operator, Pad, Pick, Scale, Shape, output_shape
+from ...ir import (
+    AveragePool2D,
+    BackendError,
+    Conv2D,
+    ConvTranspose2D,
+    Dense,
+    Flatten,
+    Operator,
+    Pad,
+    Pick,
+    Resample,
+    Scale,
+    Shape,
+    output_shape,
+)
 
 
 def fan_out(operators: tuple[Operator, ...], shape: Shape) -> np.ndarray:
     """For each neuron of a source of `shape`, flat, how many neurons of the target it meets.
 
     Paths that end in the same neuron are one synapse; but those that part before a Pick, or in it, and meet again in
-    windows behind it count as several. A weight of zero is a synapse, one in the padding is none. A matrix counts in
-    full, whatever stands before or after it.
+    windows behind it count as several. A weight of zero is a synapse, unless it resamples; one in the padding is none.
+    A matrix counts in full, whatever stands before or after it.
     """
     shapes = [output_shape(operators[:done], shape) for done in range(len(operators) + 1)]
     size = math.prod(shapes[-1])
@@ -75,17 +89,25 @@ def _axes(operator: Operator, shape: Shape) -> list[np.ndarray]:
     """Which rows, columns and channels of an input of `shape` meet which of the output: three matrices."""
     output = operator.output_shape(shape)
     match operator:
-        case Conv2D(weight, strides, padding, dilation, groups):
+        case Conv2D(weight, strides, padding, dilation, groups) | ConvTranspose2D(
+            weight, strides, padding, dilation, groups
+        ):
             kernel, depth = weight.shape[:2], weight.shape[2]
             channels = np.kron(np.eye(groups), np.ones((depth, output[2] // groups)))
         case AveragePool2D(kernel, strides, padding):
             dilation, channels = (1, 1), np.eye(shape[2])
+        case Resample(along, indices, weight):
+            axes = [np.eye(size, dtype=np.float32) for size in shape]
+            axes[along] = np.zeros((shape[along], output[along]), np.float32)
+            axes[along][indices[weight != 0], np.nonzero(weight)[1]] = 1
+            return axes
         case Pad(amounts):
             return [np.eye(n, after, before) for n, after, (before, _) in zip(shape, output, amounts, strict=True)]
         case _:
             raise BackendError(f"the mlgenn backend does not know the operator {type(operator).__name__}")
     axes = [np.zeros(ends, np.float32) for ends in zip(shape[:2], output[:2], strict=True)]
     for i, axis in enumerate(axes):
+        axis = axis.T if isinstance(operator, ConvTranspose2D) else axis
         _, sources, targets = windows_along(*axis.shape, kernel[i], strides[i], padding[i][0], dilation[i])
         axis[sources, targets] = 1
     return [*axes, channels]

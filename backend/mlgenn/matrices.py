@@ -17,6 +17,7 @@ from ...ir import (
     AveragePool2D,
     BackendError,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Flatten,
     Operator,
@@ -24,6 +25,7 @@ from ...ir import (
     Padding,
     Pair,
     Pick,
+    Resample,
     Scale,
     Shape,
     output_shape,
@@ -44,7 +46,7 @@ def matrix(operators: tuple[Operator, ...], shape: Shape) -> csr_array:
 def _operator_matrix(operator: Operator, shape: Shape) -> csr_array:
     size = math.prod(shape)
     match operator:
-        case Conv2D():
+        case Conv2D() | ConvTranspose2D():
             return _convolution(operator, shape)
         case AveragePool2D():
             return _average(operator, shape)
@@ -60,17 +62,26 @@ def _operator_matrix(operator: Operator, shape: Shape) -> csr_array:
             return _from_entries(ONE, np.arange(size).reshape(shape), positions, (size, math.prod(padded)))
         case Pick(indices):
             return _from_entries(ONE, indices, np.arange(indices.size).reshape(indices.shape), (size, indices.size))
+        case Resample(axis, indices, weight):
+            taps = weight != 0
+            ends = (shape[axis], indices.shape[1])
+            along = _from_entries(weight[taps], indices[taps], np.nonzero(taps)[1], ends)
+            outside, inside = (
+                eye_array(math.prod(part), dtype=np.float32) for part in (shape[:axis], shape[axis + 1 :])
+            )
+            return kron(kron(outside, along), inside, format="csr")
         case Flatten():
             return eye_array(size, dtype=np.float32, format="csr")
     raise BackendError(f"the mlgenn backend does not know the operator {type(operator).__name__}")
 
 
-def _convolution(conv: Conv2D, shape: Shape) -> csr_array:
+def _convolution(conv: Conv2D | ConvTranspose2D, shape: Shape) -> csr_array:
     kernel_height, kernel_width, depth, filters = conv.weight.shape
-    output = conv.output_shape(shape)
-    taps, sources, targets = _windows(
-        shape, output, (kernel_height, kernel_width), conv.strides, conv.padding, conv.dilation
-    )
+    kernel, output = (kernel_height, kernel_width), conv.output_shape(shape)
+    if isinstance(conv, Conv2D):
+        taps, sources, targets = _windows(shape, output, kernel, conv.strides, conv.padding, conv.dilation)
+    else:
+        taps, targets, sources = _windows(output, shape, kernel, conv.strides, conv.cropping, conv.dilation)
     first_of_group = np.arange(filters, dtype=np.int32) // (filters // conv.groups) * depth
     channels = first_of_group + np.arange(depth, dtype=np.int32)[:, None]  # what each filter reads, (depth, filters)
     return _from_entries(

@@ -24,6 +24,7 @@ from ...ir import (
     BackendError,
     Clip,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Flatten,
     Function,
@@ -40,6 +41,7 @@ from ...ir import (
     Product,
     QuantizedRelu,
     Relu,
+    Resample,
     Scale,
     Shape,
     Sigmoid,
@@ -247,6 +249,12 @@ def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: S
             kernel = graph.array(weight.transpose(3, 2, 0, 1))
             attributes: dict[str, Any] = {"strides": strides, "dilations": dilation, "group": groups}
             return graph.node("Conv", [value, kernel], pads=pads(padding), **attributes)
+        case ConvTranspose2D(weight, strides, cropping, dilation, groups):
+            height, width, depth, filters = weight.shape
+            grouped = weight.reshape(height, width, depth, groups, filters // groups).transpose(3, 2, 4, 0, 1)
+            inputs = [value, graph.array(grouped.reshape(shape[2], filters // groups, height, width))]
+            attributes = {"strides": strides, "dilations": dilation, "group": groups}
+            return graph.node("ConvTranspose", inputs, pads=pads(cropping), **attributes)
         case Dense(weight):
             rows = graph.array(weight[_internal_positions(shape)] if len(shape) == 3 else weight)
             return graph.node("MatMul", [graph.node("Flatten", [value]), rows])
@@ -264,10 +272,21 @@ def _emit_operator(graph: GraphBuilder, value: str, operator: Operator, shape: S
             inside = indices if indices.ndim == 1 else np.moveaxis(indices, -1, 0)
             places = np.argsort(_internal_positions(shape))[inside]
             return graph.node("Gather", [graph.node("Flatten", [value]), graph.array(places)], axis=1)
+        case Resample(axis, indices, weight):
+            return _emit_resample(graph, value, 2 + axis, indices, weight)
         case Flatten():
             last = graph.node("Transpose", [value], perm=(0, 2, 3, 1)) if len(shape) == 3 else value
             return graph.node("Flatten", [last])
     raise BackendError(f"the onnxruntime backend does not know the operator {type(operator).__name__}")
+
+
+def _emit_resample(graph: GraphBuilder, value: str, axis: int, indices: np.ndarray, weight: np.ndarray) -> str:
+    """All taps side by side on an axis behind that of the positions, weighted and summed."""
+    if len(indices) == 1 and (weight == 1).all():
+        return graph.node("Gather", [value, graph.array(indices[0])], axis=axis)
+    taken = graph.node("Gather", [value, graph.array(indices.T)], axis=axis)
+    weighted = graph.node("Mul", [taken, graph.array(weight.T.reshape(*weight.T.shape, *(1,) * (3 - axis)))])
+    return graph.node("ReduceSum", [weighted, graph.array(np.array([axis + 1]))], keepdims=0)
 
 
 def _repeats(indices: np.ndarray, shape: Shape) -> bool:

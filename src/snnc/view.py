@@ -24,6 +24,7 @@ from .ir import (
     Clip,
     Connection,
     Conv2D,
+    ConvTranspose2D,
     DataError,
     FewSpikeFunction,
     Function,
@@ -35,6 +36,7 @@ from .ir import (
     Pair,
     Population,
     QuantizedRelu,
+    Resample,
     Tracking,
     as_path,
     summary,
@@ -131,6 +133,9 @@ def _operator_label(operator: Operator) -> str:
         case Conv2D(weight, strides, dilation=dilation, groups=groups):
             grouped = " depthwise" if groups > 1 == weight.shape[2] else f" g{groups}" if groups > 1 else ""
             return f"Conv2D {_times(weight.shape[:2])}{_pair(' s', strides)}{_pair(' d', dilation)}{grouped}"
+        case ConvTranspose2D(weight, strides, dilation=dilation, groups=groups):
+            grouped = f" g{groups}" if groups > 1 else ""
+            return f"ConvTranspose2D {_times(weight.shape[:2])}{_pair(' s', strides)}{_pair(' d', dilation)}{grouped}"
         case AveragePool2D(pool_size, strides):
             return f"AvgPool {_times(pool_size)}{_pair(' s', strides) if strides != pool_size else ''}"
     return type(operator).__name__
@@ -181,7 +186,9 @@ def _operator(operator: Operator) -> dict[str, Any]:
 
 
 def _parameters(operator: Operator) -> int:
-    """How many numbers an operator has learned; the indices of Pick are not learned."""
+    """How many numbers an operator has learned; where numbers move to is not learned."""
+    if isinstance(operator, Resample):
+        return 0
     values = (getattr(operator, field.name) for field in fields(operator))
     return sum(value.size for value in values if isinstance(value, np.ndarray) and value.dtype == np.float32)
 
