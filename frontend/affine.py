@@ -119,6 +119,11 @@ class Value:
             return False
         return space == sorted(space) and (self.shape[2] == 1 or (2,) in ends)
 
+    def is_arranged(self, channels_second: bool) -> bool:
+        """Whether this is apart, and the ONNX tensor's axes are those of the shape, its channels last or second."""
+        axes = [axis for part in self._essential(self.layout) for axis in part]
+        return self.is_apart and axes == sorted(axes, key=lambda axis: (axis - 2) % 3 if channels_second else axis)
+
     @property
     def is_vector(self) -> bool:
         """Whether the ONNX tensor is one vector, (1, N)."""

@@ -42,6 +42,14 @@ class Mask:
 
 
 @dataclass(frozen=True, eq=False)
+class Masked:
+    """What a comparison leaves of a tensor, 0 elsewhere: half of a choice, until the other half is added to it."""
+
+    kept: Value | np.ndarray
+    mask: Mask
+
+
+@dataclass(frozen=True, eq=False)
 class Regrouped:
     """A tensor of the numbers of `value` in places of their own: `positions` in its ONNX tensor, since `layer`."""
 
@@ -51,7 +59,7 @@ class Regrouped:
 
 
 Tensor = Value | Regrouped
-Argument = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | None
+Argument = Value | np.ndarray | Ranking | Quantized | Mask | Masked | Regrouped | None
 
 
 def whole(argument: Argument) -> Value:
@@ -85,6 +93,7 @@ Result = (
     | Ranking
     | Quantized
     | Mask
+    | Masked
     | Regrouped
     | Activation
     | tuple[Value | Regrouped | np.ndarray, ...]

@@ -12,12 +12,14 @@ import onnx.version_converter
 from onnx.reference import ReferenceEvaluator
 
 from ..ir import Shape
+from ..ir.functions import CALLS
 from .affine import LARGEST
 from .precision import HALVES
 from .support import Unsupported
 
 _SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
 _CODE = {"If", "Loop", "Scan", "SequenceMap"}  # could run for ever
+_FURTHER = {"Erfc": lambda x: 1 - CALLS["erf"](x), "Expm1": np.expm1, "Log1p": np.log1p}  # TensorFlow's, not ONNX's
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
@@ -26,6 +28,8 @@ def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: i
 
     Bounded: no control flow, and sizes are inferred before anything is computed.
     """
+    if node.op_type in _FURTHER:
+        return [_FURTHER[node.op_type](np.asarray(inputs[0]))]
     if node.domain not in ("", "ai.onnx") or node.op_type in _CODE | _RANDOM:
         raise Unsupported(f"{node.op_type} on constants cannot be evaluated")
     if node.op_type == "Cast" and node.attribute[0].i in HALVES:  # networks keep the precision that weights came in

@@ -41,11 +41,13 @@ from .affine import (
 from .bounds import affine
 from .call import Activation, Argument, Call, Mask, Quantized, Ranking, Regrouped
 from .constants import evaluate, inferred
+from .functions import Sign
 from .graph import Graph
 from .operators import RENAMING
+from .outputs import has_channels_second
 from .regrouping import MOVING
 from .rounding import UNBOUNDED, Rounded
-from .support import Layer, Unsupported, first_line, module_refusal
+from .support import JUMP, Layer, Unsupported, first_line, module_refusal
 
 _ENDING = {*MOVING, *RENAMING, "ZipMap"}  # what may follow a softmax that is an output
 _SUMS = {"Add", "Identity", "Sum"}  # Keras's layers end in an Identity
@@ -140,7 +142,7 @@ class _Lowering:
         for position, (tensor, value) in enumerate(self._given()):
             self._read_out(tensor, value, position, outputs)
         sources = _reaching([*inputs.values(), *outputs])
-        self._refuse_unbounded_rounding(sources)
+        self._refuse_unfinished(sources)
         if self.refused:
             self._report()
         names = _names(sources)
@@ -289,13 +291,16 @@ class _Lowering:
             node = next(node for node in self.graph.nodes if tensor in node.output)
             table = value
             try:
-                value = table.value.placed(table.positions, channels_first=self._is_image(table.positions.shape))
+                second = self._has_channels_second(tensor, table.positions.ndim)
+                value = table.value.placed(table.positions, channels_first=second)
             except Unsupported as error:
                 self._refuse(node, str(error), table.layer)
                 return
-        if isinstance(value, Value) and not (value.is_vector or value.is_apart):
-            with suppress(Unsupported):
-                value = value.replaced(channels_first=self._is_image(value.dims))
+        if isinstance(value, Value) and not value.is_vector:
+            second = self._has_channels_second(tensor, len(value.dims))
+            if not value.is_arranged(second):
+                with suppress(Unsupported):
+                    value = value.replaced(channels_first=second)
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
             found = "has no numbers" if isinstance(value, np.ndarray) and not value.size else found
@@ -312,18 +317,20 @@ class _Lowering:
         outputs.append(source)
         self.readouts[tensor] = source.value(value.layout)
 
-    def _is_image(self, dims: Shape) -> bool:
-        """Whether an output of these dimensions has its channels second, as the model's own images do."""
-        return len(dims) == 4 and any(given.layout == CHANNELS_FIRST for given in self.graph.inputs.values())
+    def _has_channels_second(self, tensor: str, rank: int) -> bool:
+        activations = {name for name, value in self.values.items() if isinstance(value, (Value, Regrouped))}
+        return not self.graph.channels_last and has_channels_second(self.graph, tensor, rank, activations)
 
     def _refuse_unless_known(self, tensor: str) -> None:
         if not self.refused:
             self.refused[Layer(tensor, "output", _LAST)] = "nothing in the model gives this output"
 
-    def _refuse_unbounded_rounding(self, sources: Iterable[Source]) -> None:
+    def _refuse_unfinished(self, sources: Iterable[Source]) -> None:
         for source in sources:
             if isinstance(source.neuron, Rounded):
                 self.refused.setdefault(source.layer, UNBOUNDED)
+            if isinstance(source.neuron, Sign):
+                self.refused.setdefault(source.layer, JUMP)
 
     def _report(self) -> None:
         first: dict[str, str] = {}

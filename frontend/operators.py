@@ -16,8 +16,8 @@ from ..ir import Conv2D, Dense, Function, Pad, Product, Scale
 from . import activations, functions, images, masks, matrices, normalisation, rounding
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
-from .call import Call, Mask, Quantized, Ranking, Regrouped, Result
-from .regrouping import MOVING, along, beside, gathered, is_too_deep, reduced, regrouped
+from .call import Call, Mask, Masked, Quantized, Ranking, Regrouped, Result
+from .regrouping import MOVING, along, beside, gathered, in_a_row, is_too_deep, reduced, regrouped
 from .support import JUMP, AcrossImages, Unsupported, operator_refusal
 
 _TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
@@ -32,6 +32,8 @@ def apply(call: Call) -> Result:
             raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
         if isinstance(argument, Mask) and call.node.op_type not in _CHOOSING:
             raise Unsupported(JUMP, argument.layer)
+        if isinstance(argument, Masked):
+            return masks.joined(argument, call)
     if any(isinstance(argument, Regrouped) for argument in call.inputs):
         if call.node.op_type in MOVING:
             return regrouped(call)
@@ -40,6 +42,8 @@ def apply(call: Call) -> Result:
                 return beside(call, apply)
             if call.node.op_type in _ALONG_AN_AXIS:
                 return along(call, apply)
+            if call.node.op_type == "Concat":
+                return in_a_row(call, call.attributes["axis"])
         if call.node.op_type in ("ReduceMean", "ReduceSum"):
             return reduced(call)
         if call.node.op_type not in _CASTS and not (call.node.op_type in _OF_MATRICES and is_too_deep(call)):
@@ -69,7 +73,12 @@ def _renamed(ranking: Ranking, call: Call) -> Ranking:
 # Elementwise arithmetic.
 
 
-def _add(call: Call) -> Value:
+def _add(call: Call) -> Result:
+    total = _sum(call)
+    return functions.total(total, call) or total
+
+
+def _sum(call: Call) -> Value:
     values = [call.value(i) for i, argument in enumerate(call.inputs) if isinstance(argument, Value)]
     total = values[0]
     for value in values[1:]:
@@ -111,7 +120,7 @@ def _share(first: np.ndarray, second: np.ndarray) -> float | None:
     return share if np.allclose(second, share * first, rtol=1e-6) else None
 
 
-def _subtract(call: Call) -> Value:
+def _subtract(call: Call) -> Result:
     first, second = call.inputs
     if isinstance(second, Value):
         return _add(replace(call, inputs=(first, second.scaled(np.array(-1.0), call.layers))))
@@ -123,13 +132,13 @@ def _negate(call: Call) -> Value:
 
 
 def _mean(call: Call) -> Value:
-    return _add(call).scaled(np.array(1 / len(call.inputs)), call.layers)
+    return _sum(call).scaled(np.array(1 / len(call.inputs)), call.layers)
 
 
 def _multiply(call: Call) -> Result:
     first, second = call.inputs
     match call.inputs:
-        case (Value() as x, Mask() as mask) | (Mask() as mask, Value() as x):
+        case (Value() | np.ndarray() as x, Mask() as mask) | (Mask() as mask, Value() | np.ndarray() as x):
             return masks.times(x, mask, call)
         case (Mask(layer=layer), _) | (_, Mask(layer=layer)):
             raise Unsupported(JUMP, layer)
@@ -202,9 +211,10 @@ def _times(x: Value, weight: np.ndarray, call: Call) -> Value | Regrouped:
 
 
 def _gemm(call: Call) -> Value:
-    x = call.value().transposed((1, 0)) if call.attributes.get("transA", 0) else call.value()
-    weight = call.weight(1).T if call.attributes.get("transB", 0) else call.weight(1)
-    product = _times(x, weight, call)
+    first, second = (_turned(call, index, name) for index, name in enumerate(("transA", "transB")))
+    product = _matmul(replace(call, inputs=(first, second)))
+    if isinstance(product, Regrouped):
+        product = product.value.placed(product.positions, call.layers)
     assert isinstance(product, Value)
     alpha, beta = (np.array(call.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
     if alpha != 1:
@@ -215,6 +225,15 @@ def _gemm(call: Call) -> Value:
         case (np.ndarray() as offset,):
             return product.shifted(offset * beta, call.layers)
     return product
+
+
+def _turned(call: Call, index: int, name: str) -> Value | np.ndarray:
+    """An operand, transposed if an attribute says so."""
+    matrix = call.inputs[index]
+    assert isinstance(matrix, (Value, np.ndarray))
+    if not call.attributes.get(name, 0):
+        return matrix
+    return matrix.transposed((1, 0)) if isinstance(matrix, Value) else matrix.T
 
 
 def _pad(call: Call) -> Value:
@@ -243,12 +262,15 @@ def _pad(call: Call) -> Value:
     return replace(padded, bias=border if padded.bias is None else padded.bias + border)
 
 
-def _concat(call: Call) -> Value:
+def _concat(call: Call) -> Value | Regrouped:
     """Constants among the operands are parts of the bias; empty ones are none."""
     kept = tuple(each for each in call.inputs if not isinstance(each, np.ndarray) or each.size)
     call = replace(call, inputs=kept)
-    like = next(argument for argument in call.inputs if isinstance(argument, Value))
-    axis = call.attributes["axis"] % len(like.dims)
+    tensors = [argument for argument in call.inputs if isinstance(argument, Value)]
+    axis = call.attributes["axis"] % len(tensors[0].dims)
+    if axis and not any(tensor.layout[axis] for tensor in tensors):  # an axis of its own, as of a stack
+        return in_a_row(call, axis)
+    like = tensors[0]
     if sum(like.shape[each] > 1 for each in like.layout[axis]) > 1:  # as height and width are tokens
         inputs = tuple(each.replaced() if isinstance(each, Value) else each for each in call.inputs)
         return _concat(replace(call, inputs=inputs))
@@ -397,6 +419,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Erfc": functions.erfc,
     "Expand": _expand,
     "Expm1": functions.expm1,
+    "Log1p": functions.log1p,
     "Flatten": _flatten,
     "Floor": rounding.floor,
     "Gather": _gather,
@@ -447,6 +470,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Round": rounding.round_half_even,
     "Selu": functions.selu,
     "Shrink": functions.shrink,
+    "Sign": functions.sign,
     "Slice": _slice,
     "Softmax": activations.softmax,
     "SpaceToDepth": regrouped,
@@ -481,7 +505,7 @@ _ELEMENTWISE = {
     "Max",
     "Mean",
 }
-_ELEMENTWISE |= {"Min", "Mul", "Neg", "Pow", "Relu", "Selu", "Shrink", "Sub", "Sum", "Swish", "Where"}
+_ELEMENTWISE |= {"Min", "Mul", "Neg", "Pow", "Relu", "Selu", "Shrink", "Sign", "Sub", "Sum", "Swish", "Where"}
 _ELEMENTWISE |= {*functions.OPERATORS}
 
 # What computes along one axis, or the last ones, each of the others by itself.

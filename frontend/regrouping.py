@@ -15,7 +15,7 @@ from itertools import permutations
 import numpy as np
 import onnx
 
-from .affine import Value
+from .affine import FLAT, Value, concatenated
 from .call import Activation, Argument, Call, Regrouped, Result, places, whole
 from .constants import evaluate
 from .support import AcrossImages, Unsupported
@@ -98,6 +98,22 @@ def along(call: Call, apply: Callable[[Call], Result]) -> Result:
     node.attribute.append(onnx.helper.make_attribute("axis", 1))
     first = whole(call.inputs[0]).placed(moved.reshape(-1, moved.shape[-1]))
     return _apart(apply(replace(call, node=node, inputs=(first, *call.inputs[1:]), is_last=False)), own, call)
+
+
+def in_a_row(call: Call, axis: int) -> Regrouped:
+    """Tensors of any axes, one after the other along one of them: vectors in a row, and a table of their positions."""
+    parts, tables, start = [], [], 0
+    for argument in call.inputs:
+        if isinstance(argument, np.ndarray):
+            part = Value((), argument.reshape(-1).astype(np.float64), (argument.size,), FLAT)
+            table = np.arange(argument.size).reshape(argument.shape)
+        else:
+            assert isinstance(argument, (Value, Regrouped))
+            part, table = replace(whole(argument).flat(), layout=FLAT), places(argument)
+        parts.append(part)
+        tables.append(start + table)
+        start += part.shape[0]
+    return Regrouped(concatenated(parts, 1, call.layers), np.concatenate(tables, axis), call.layers[-1])
 
 
 def _apart(found: Result, positions: np.ndarray, call: Call) -> Result:

@@ -78,10 +78,11 @@ def translated(trace: Trace) -> Graph:
     graph = proto.graph
     layers = _layers(graph, trace.layer)
     constants = {**trace.weights, **{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}}
+    inputs = as_taken(trace.inputs, graph.node, constants, _OPSET)
     return Graph(
         trace.title,
         graph.node,
-        as_taken(trace.inputs, graph.node, constants, _OPSET),
+        inputs,
         trace.outputs,
         constants,
         _OPSET,
@@ -91,6 +92,7 @@ def translated(trace: Trace) -> Graph:
         stand_ins={
             name: graph_input(name, shape) for name, shape in trace.opaque.items() if shape_problem(shape) is None
         },
+        channels_last=inputs == trace.inputs,
     )
 
 

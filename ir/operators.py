@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .errors import ShapeError
-from .record import Record
+from .record import PLACES, Record
 from .windows import NO_PADDING, Padding, Pair, Shape, pool_counts, window_counts, windows
 
 
@@ -143,7 +143,7 @@ class Pick(Operator):
     `indices` has the shape of y, (N,) or (H, W, C). So numbers are selected, permuted, repeated and folded.
     """
 
-    indices: np.ndarray
+    indices: np.ndarray = field(metadata=PLACES)
 
     def output_shape(self, shape: Shape) -> Shape:
         size = math.prod(shape)
