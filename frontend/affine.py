@@ -82,7 +82,8 @@ class Term:
 class Value:
     """An affine expression: the sum of `terms`, plus `bias`.
 
-    `bias` is None or has the full `shape`, in double precision. `layers` are all the layers that have acted
+    `bias` is None or has the full `shape`, in double precision; memory holds it once for each channel if it is the same
+    everywhere, as most are, and many values live as long as the lowering. `layers` are all the layers that have acted
     since the terms' sources, in order.
     """
 
@@ -91,6 +92,9 @@ class Value:
     shape: Shape
     layout: Layout
     layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bias", _kept_once(self.bias))
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -444,6 +448,13 @@ def per_channel(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3 and (array == array[:1, :1]).all():
         return array[0, 0]
     return array
+
+
+def _kept_once(bias: np.ndarray | None) -> np.ndarray | None:
+    """The same numbers, of which those that are the same at all positions take no memory of their own."""
+    if bias is None or bias.ndim != 3 or bias.shape[:2] == (1, 1) or bias.strides[:2] == (0, 0):
+        return bias
+    return np.broadcast_to(bias[0, 0].copy(), bias.shape) if (bias == bias[:1, :1]).all() else bias
 
 
 def _place(dims: Shape, channels_first: bool) -> tuple[Shape, Layout]:

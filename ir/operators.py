@@ -6,9 +6,11 @@ biases live on populations. Shapes are channels-last, `(H, W, C)` or `(N,)`.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -136,6 +138,10 @@ class Pad(Operator):
         return np.pad(x, ((0, 0), *self.amounts))
 
 
+# Tables that are in use: blocks of a network have the same ones, and memory holds each once.
+_TABLES: WeakValueDictionary[tuple[Shape, bytes], np.ndarray] = WeakValueDictionary()
+
+
 @dataclass(frozen=True, eq=False)
 class Pick(Operator):
     """Any number from any place: `y[…] = x[indices[…]]`, x flattened first (row-major, channels last).
@@ -144,6 +150,12 @@ class Pick(Operator):
     """
 
     indices: np.ndarray = field(metadata=PLACES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.indices, np.ndarray):
+            key = self.indices.shape, hashlib.sha1(self.indices).digest()
+            object.__setattr__(self, "indices", _TABLES.setdefault(key, self.indices))
 
     def output_shape(self, shape: Shape) -> Shape:
         size = math.prod(shape)
