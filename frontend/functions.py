@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir import FUNCTIONS, AnalogNeuron, Clip, Function, QuantizedRelu, Relu, Scale
+from ..ir import FUNCTIONS, AnalogNeuron, Clip, Function, LeakyRelu, QuantizedRelu, Relu, Scale
 from .affine import Term, Value
 from .bounds import affine, multiple, stretched, uniform
 from .call import Activation, Call
@@ -30,7 +30,7 @@ class Sign(AnalogNeuron):
         return np.sign(*x)
 
 
-_POINTWISE: tuple[type[AnalogNeuron], ...] = (Clip, Function, QuantizedRelu, Relu, Sign)
+_POINTWISE: tuple[type[AnalogNeuron], ...] = (Clip, Function, LeakyRelu, QuantizedRelu, Relu, Sign)
 _GRID = np.linspace(-9, 9, 360)  # without 0, where some have a pole, and other neat numbers, where some jump
 _CLOSE = 1e-5  # of the largest number on the grid: constants are written in single precision
 _ABOVE = ("log", "rsqrt", "sqrt", "power")  # which have no value below 0
@@ -221,7 +221,7 @@ def _bases(*values: Value) -> list[Value]:
         found += _without_factors(value)
         for term in value.terms:
             summed = term.source.summed
-            if summed is not None and isinstance(term.source.neuron, _POINTWISE) and len(found) < 24:
+            if summed is not None and _is_pointwise(term.source.neuron) and len(found) < 24:
                 pending.append(replace(summed, layout=value.layout) if summed.shape == value.shape else summed)
     return found[::-1]
 
@@ -237,6 +237,11 @@ def _without_factors(value: Value) -> list[Value]:
         value = replace(value, terms=(term,), bias=None if value.bias is None else value.bias / factor)
         found.append(value)
     return found[::-1]
+
+
+def _is_pointwise(neuron: AnalogNeuron) -> bool:
+    """Whether a neuron does the same to every number, and says no more than one number of each."""
+    return isinstance(neuron, _POINTWISE) and not isinstance(getattr(neuron, "slope", None), np.ndarray)
 
 
 def _curve(value: Value | np.ndarray, base: Value) -> Curve | None:
@@ -256,7 +261,7 @@ def _curve(value: Value | np.ndarray, base: Value) -> Curve | None:
 def _bend(value: Value, term: Term, base: Value) -> Curve | None:
     """One term of a value as a function of another value, if it is a pointwise neuron's."""
     found = affine(replace(value, terms=(term,), bias=None))
-    if found is None or found.source.summed is None or not isinstance(found.source.neuron, _POINTWISE):
+    if found is None or found.source.summed is None or not _is_pointwise(found.source.neuron):
         return None
     inner = _curve(replace(found.source.summed, layout=value.layout), base)
     if inner is None:

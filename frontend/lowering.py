@@ -39,7 +39,7 @@ from .affine import (
     per_channel,
 )
 from .bounds import affine
-from .call import Activation, Argument, Call, Mask, Quantized, Ranking, Regrouped
+from .call import Activation, Argument, Call, Mask, Masked, Quantized, Ranking, Regrouped
 from .constants import evaluate, inferred
 from .functions import Sign
 from .graph import Graph
@@ -206,7 +206,7 @@ class _Lowering:
 
     def _stand_ins(self, node: onnx.NodeProto) -> dict[str, Value]:
         """In place of the outputs of a node that is not read, those whose shapes are known."""
-        given = [value for value in map(self.values.get, node.input) if isinstance(value, Value)]
+        given = [value for value in map(self._given_by, node.input) if isinstance(value, Value)]
         if all(name in self.lost or isinstance(self.values.get(name), np.ndarray) for name in filter(None, node.input)):
             self.lost.update(node.output)  # constants: nothing stands for them
             return {}
@@ -216,9 +216,14 @@ class _Lowering:
         stand_ins = {name: _stand_in_like(found, given) for name, found in dims.items() if found is not None}
         return {name: value for name, value in stand_ins.items() if value is not None}
 
+    def _given_by(self, name: str) -> Argument:
+        """What a tensor is, or was before it was masked."""
+        value = self.values.get(name)
+        return value.kept if isinstance(value, Masked) else value
+
     def _known(self, name: str) -> np.ndarray | Shape | None:
         """What shape inference is told of a tensor: a constant, or the shape of activations."""
-        value = self.values.get(name)
+        value = self._given_by(name)
         if isinstance(value, np.ndarray):
             return value
         if isinstance(value, Regrouped):

@@ -110,9 +110,12 @@ def times(x: Value | np.ndarray, mask: Mask, call: Call) -> Result:
     """`x · (x > 0)`; of other numbers, what is left of them where the mask says so."""
     if isinstance(x, np.ndarray):
         return Masked(x, mask) if x.any() else np.zeros(mask.value.dims, np.float32)
-    if mask.bound == 0 and multiple(x, mask.value) == 1:
+    factor = multiple(x, mask.value) if mask.bound == 0 else None
+    if factor is None:
+        return Masked(x, mask)
+    if factor > 0:
         return clamp(x, call, low=0) if mask.above else clamp(x, call, high=0)
-    return Masked(x, mask)
+    return clamp(x, call, high=0) if mask.above else clamp(x, call, low=0)
 
 
 def joined(half: Masked, call: Call) -> Result:

@@ -268,7 +268,8 @@ def _concat(call: Call) -> Value | Regrouped:
     call = replace(call, inputs=kept)
     tensors = [argument for argument in call.inputs if isinstance(argument, Value)]
     axis = call.attributes["axis"] % len(tensors[0].dims)
-    if axis and not any(tensor.layout[axis] for tensor in tensors):  # an axis of its own, as of a stack
+    alike = len({(tensor.shape, tensor.layout) for tensor in tensors}) == 1 and tensors[0].layout[axis]
+    if axis and not alike and all(tensor.dims[axis] == 1 for tensor in tensors):  # a stack: the axis is its own
         return in_a_row(call, axis)
     like = tensors[0]
     if sum(like.shape[each] > 1 for each in like.layout[axis]) > 1:  # as height and width are tokens

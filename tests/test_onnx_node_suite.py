@@ -72,7 +72,7 @@ AGREE = {
     "ReduceSumSquare": 6,
     "Relu": 1,
     "Reshape": 8,
-    "Selu": 1,
+    "Selu": 3,
     "Shrink": 2,
     "Sigmoid": 2,
     "Sin": 2,
