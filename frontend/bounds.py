@@ -74,7 +74,8 @@ def lowest(x: Value) -> float:
         return -np.inf
     definition = FUNCTIONS[found.source.neuron.function]
     bound = definition.low if found.factor > 0 else definition.high
-    if definition.name == "reciprocal" and found.factor > 0 and found.source.summed and lowest(found.source.summed) >= 0:
+    summed = found.source.summed
+    if definition.name == "reciprocal" and found.factor > 0 and summed is not None and lowest(summed) >= 0:
         bound = 0.0
     return found.factor * bound + found.offset
 
