@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir import FUNCTIONS, Clip, Function, Operator, Pick, Relu, Scale
+from ..ir import FUNCTIONS, Clip, Flatten, Function, Operator, Pick, Relu, Scale
 from .affine import Source, Term, Value, merge
 from .support import Unsupported
 
@@ -151,7 +151,9 @@ def _is_same(term: Term, other: Term) -> bool:
 
 
 def _do_the_same(first: Operator, second: Operator) -> bool:
-    """Whether two operators are one, or pick by one table, which equal tables are."""
+    """Whether two operators are one, or have nothing to differ in, or pick by one table, which equal tables are."""
+    if isinstance(first, Flatten) and isinstance(second, Flatten):
+        return True
     if isinstance(first, Pick) and isinstance(second, Pick):
         return first.indices is second.indices
     return first is second

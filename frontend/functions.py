@@ -32,7 +32,7 @@ class Sign(AnalogNeuron):
 
 _POINTWISE: tuple[type[AnalogNeuron], ...] = (Clip, Function, LeakyRelu, QuantizedRelu, Relu, Sign)
 _GRID = np.linspace(-9, 9, 360)  # without 0, where some have a pole, and other neat numbers, where some jump
-_CLOSE = 1e-5  # of the largest number on the grid: constants are written in single precision
+_CLOSE = 1e-5  # of each number on the grid: constants are written in single precision
 _ABOVE = ("log", "rsqrt", "sqrt", "power")  # which have no value below 0
 
 _OPERATORS = {
@@ -186,6 +186,7 @@ def _of(curve: Callable[..., np.ndarray], curves: Sequence[Curve], t: np.ndarray
 
 def _curves(*values: Value | np.ndarray) -> Iterator[tuple[Value, list[Curve]]]:
     """What several values are all functions of, with these functions, wherever there is such a thing."""
+    values = tuple(value.settled() if isinstance(value, Value) else value for value in values)
     for base in _bases(*(value for value in values if isinstance(value, Value))):
         curves = [_curve(value, base) for value in values]
         found = [curve for curve in curves if curve is not None]
@@ -307,7 +308,8 @@ def _recognised(curve: Curve) -> tuple[str, float, float] | None:
             own = FUNCTIONS[name].apply(grid, parameter)
             largest = np.abs(own).argmax()
             scale = wanted[largest] / own[largest]
-            if np.isfinite(own).all() and np.allclose(wanted, scale * own, rtol=0, atol=_CLOSE * np.abs(wanted).max()):
+            near_zero = _CLOSE * min(np.abs(wanted).max(), abs(scale), 1)  # near a pole others are large
+            if np.isfinite(own).all() and np.allclose(wanted, scale * own, rtol=_CLOSE, atol=near_zero):
                 near = round(scale)
                 return name, parameter, float(near) if math.isclose(scale, near, rel_tol=1e-5) else float(scale)
     return None

@@ -216,6 +216,13 @@ FOUND = {
     "a series turned": lambda: on((6, 6), kl.GlobalMaxPooling1D(), kl.RepeatVector(6), kl.Permute((2, 1)), kl.ReLU()),
     "a stack behind": lambda: on((6, 4), lambda x: ops.stack([x, ops.tanh(x)], 3)),
     "a stack of repetitions": lambda: on((4,), kl.RepeatVector(3), lambda x: ops.stack([x, ops.tanh(x)], 1), ops.exp),
+    "the square of a root's reciprocal": lambda: on(
+        (8,), lambda x: ops.rsqrt(ops.square(x) + 0.5), kl.ReLU(), ops.square
+    ),
+    "a choice behind a flattened image": lambda: on((3, 4, 2), kl.Flatten(), kl.ELU(0.45)),
+    "a choice behind a pooled series": lambda: on((6, 4), kl.GlobalMaxPooling1D(), kl.ELU(0.45)),
+    "softmax over tokens": lambda: on((3, 4, 2), kl.Reshape((12, 2)), kl.Softmax(1)),
+    "log-softmax of one number": lambda: on((8,), kl.Reshape((8, 1)), lambda x: ops.log_softmax(x, 2)),
     "what looks like a bias": lambda: on((8,), kl.Reshape((8, 1)), lambda x: kl.Add()([ops.tanh(x), ops.sin(x)])),
     "a norm over one number": lambda: on((5, 3, 1), kl.UnitNormalization()),
     "an output that a quotient multiplies": lambda: on((8,), also_an_output),
