@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,11 @@ from .support import Unsupported
 
 _SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
 _CODE = {"If", "Loop", "Scan", "SequenceMap"}  # could run for ever
-_FURTHER = {"Erfc": lambda x: 1 - CALLS["erf"](x), "Expm1": np.expm1, "Log1p": np.log1p}  # TensorFlow's, not ONNX's
+_FURTHER: Mapping[str, Callable[[Any], Any]] = {  # operators of TensorFlow's that ONNX does not have
+    "Erfc": lambda x: 1 - CALLS["erf"](x),
+    "Expm1": np.expm1,
+    "Log1p": np.log1p,
+}
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 

@@ -248,8 +248,8 @@ def _is_pointwise(neuron: AnalogNeuron) -> bool:
 def _curve(value: Value | np.ndarray, base: Value) -> Curve | None:
     """A value as a function of another, if it is one: a line, and functions of lines."""
     if isinstance(value, np.ndarray):
-        found = line(value, base)
-        return None if found is None else lambda t: np.full_like(t, found[1])
+        number = value.flat[0]
+        return (lambda t: np.full_like(t, number)) if (value == number).all() else None
     bent = [(term, curve) for term in value.terms if (curve := _bend(value, term, base)) is not None]
     straight = replace(value, terms=tuple(term for term in value.terms if all(term is not other for other, _ in bent)))
     found = line(straight, base)

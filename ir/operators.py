@@ -154,7 +154,7 @@ class Pick(Operator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.indices, np.ndarray):
-            key = self.indices.shape, hashlib.sha1(self.indices).digest()
+            key = self.indices.shape, hashlib.sha1(self.indices.tobytes()).digest()
             object.__setattr__(self, "indices", _TABLES.setdefault(key, self.indices))
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -261,9 +261,9 @@ def _undetermined(
     layer = reading.ends.get(tensor)
     where = f"from {layer.path} ({layer.kind}) on" if layer else "at its outputs"
     return UncomparableError(
-        f"{reading.title} was read, but cannot be compared closely with the network: {where}, single precision does not "
-        f"determine what it computes: where its input moves by a millionth, this moves by {unsteady[tensor]:.1e} of its "
-        f"largest number, and {difference.tool} and the network differ by {difference.error:.1e}; is it trained?"
+        f"{reading.title} was read, but cannot be compared closely with the network: {where}, single precision does "
+        f"not determine what it computes: where its input moves by a millionth, this moves by {unsteady[tensor]:.1e} "
+        f"of its largest number, and {difference.tool} and the network differ by {difference.error:.1e}; is it trained?"
     )
 
 
