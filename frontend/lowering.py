@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,7 @@ from . import operators
 from .affine import (
     CHANNELS_FIRST,
     FLAT,
+    LARGEST,
     SERIES_FIRST,
     Layout,
     Source,
@@ -358,7 +360,7 @@ class _Lowering:
 
 def _stand_in_like(dims: Shape, given: Sequence[Value]) -> Value | None:
     """A stand-in of ONNX dimensions `dims`, laid out as what the node was given is, or else channels first."""
-    if len(dims) not in _LAYOUTS or dims[0] != 1:
+    if len(dims) not in _LAYOUTS or dims[0] != 1 or math.prod(dims) > LARGEST:
         return None
     layouts = [value.layout for value in given if value.dims == dims]
     plain = [
