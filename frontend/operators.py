@@ -46,8 +46,8 @@ def apply(call: Call) -> Result:
                 return beside(call, apply)
             if call.node.op_type in _ALONG_AN_AXIS:
                 return along(call, apply)
-        if call.node.op_type in ("ReduceMean", "ReduceSum"):
-            return reduced(call)
+        if call.node.op_type in _REDUCING:
+            return reduced(call, apply)
         takes_tables = {*_CASTS, *_RECURRENT, *(_OF_MATRICES if is_too_deep(call) else ())}
         if call.node.op_type not in takes_tables:
             call = gathered(call)
@@ -556,6 +556,10 @@ _ELEMENTWISE |= {*functions.OPERATORS}
 
 # What computes along one axis, or the last ones, each of the others by itself.
 _ALONG_AN_AXIS = {"LayerNormalization", "LogSoftmax", "LpNormalization", "RMSNormalization", "Softmax"}
+
+# What computes one number of those along some axes.
+_REDUCING = {*("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin")}
+_REDUCING |= {*("ReduceProd", "ReduceSum", "ReduceSumSquare")}
 
 _CASTS = {"Cast", "CastLike"}
 

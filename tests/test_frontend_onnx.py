@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from reference import analog
 
+import snnc
 from snnc import frontend, ir
 
 RNG = np.random.default_rng(0)
@@ -414,6 +415,48 @@ def test_selections_and_views(tmp_path, nodes):
     arrays = {name: np.array(value, np.int64) for name, value in constants.items()}
     arrays |= {"w": weight(3, 4, 2, 3), "v": weight(2, 2, 1, 1), "half": np.float32(0.5), "other": np.float32(0.1)}
     assert_equal(save(tmp_path, nodes, (4, 8, 9), opset=19, **arrays), (4, 8, 9))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "neuron"),
+    [
+        ([("Flatten", "s", "y")], "y", ir.Softmax),
+        ([("Reshape", "s rows", "r"), ("Transpose", "r", "y", {"perm": [0, 2, 1]})], "y", ir.Softmax),
+        ([("Flatten", "s", "y")], "y s", ir.Softmax),
+        ([("Slice", "s one three one", "y")], "y", None),
+        ([("Tile", "s twice", "y")], "y", None),
+    ],
+)
+def test_scores_that_are_moved_can_be_converted(tmp_path, nodes, outputs, neuron):
+    made = [("Conv", "x w", "c"), ("Softmax", "c", "s", {"axis": 1}), *nodes]
+    constants = {"one": [1], "three": [3], "rows": [0, 3, 10], "twice": [1, 2, 1, 1]}
+    arrays = {name: np.array(value, np.int64) for name, value in constants.items()}
+    path = save(tmp_path, made, (2, 4, 7), outputs=outputs.split(), w=weight(3, 2, 3, 3), **arrays)
+    network = frontend.load(path)
+    x = RNG.normal(size=(3, 2, 4, 7)).astype(np.float32)
+    wanted = onnxruntime.InferenceSession(path, _quiet()).run(None, {"x": x})
+    found = analog(network, {"x": channels_last(x)})
+    for name, y in zip(network.outputs, wanted, strict=True):
+        scores = channels_last(y.reshape(3, -1, 2, 5)) if y.ndim != 3 else y.reshape(3, 2, 5, 3)
+        np.testing.assert_allclose(found[name], scores, atol=1e-6)
+        assert neuron is None or isinstance(network.populations[name].neuron, neuron)
+    snn = snnc.convert(network, "few-spike{k=8}", calibration=channels_last(x), progress=False)
+    assert snn.outputs == network.outputs
+
+
+REDUCED = [(op, [3], 1) for op in ("L1", "L2", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")]
+
+
+@pytest.mark.parametrize(("kind", "axes", "stay"), [*REDUCED, ("L2", [1, 4], 0), ("Max", [5], 0), ("Mean", [2, 3], 1)])
+def test_reductions_where_axes_are_taken_apart(tmp_path, kind, axes, stay):
+    nodes = [
+        ("Reshape", "x parts", "r"),
+        ("Transpose", "r", "t", {"perm": [0, 2, 4, 3, 1, 5]}),
+        (f"Reduce{kind}", "t axes", "reduced", {"keepdims": stay}),
+        ("Flatten", "reduced", "y"),
+    ]
+    arrays = {"parts": np.array([0, 3, 2, 4, 2, 3]), "axes": np.array(axes)}
+    assert_equal(save(tmp_path, nodes, (6, 8, 3), **arrays), (6, 8, 3))
 
 
 def test_argmax_gives_the_scores(tmp_path):
