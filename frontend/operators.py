@@ -285,12 +285,13 @@ def _triangle(call: Call) -> Value:
 def _concat(call: Call) -> Value:
     """Constants among the operands are parts of the bias; empty ones are none."""
     kept = tuple(each for each in call.inputs if not isinstance(each, np.ndarray) or each.size)
-    call = replace(call, inputs=kept)
-    like = next(argument for argument in call.inputs if isinstance(argument, Value))
+    like = next(argument for argument in kept if isinstance(argument, Value))
     axis = call.attributes["axis"] % len(like.dims)
-    if sum(like.shape[each] > 1 for each in like.layout[axis]) > 1:  # as height and width are tokens
-        inputs = tuple(each.replaced() if isinstance(each, Value) else each for each in call.inputs)
-        return _concat(replace(call, inputs=inputs))
+    part = like.layout[axis]
+    if (axis and not part) or sum(like.shape[each] > 1 for each in part) > 1:  # a new axis; height and width as tokens
+        kept = tuple(each.replaced() if isinstance(each, Value) else each for each in kept)
+        like = like.replaced()
+    call = replace(call, inputs=kept)
     values = [
         call.value(index) if isinstance(argument, Value) else like.constant(call.weight(index), axis)
         for index, argument in enumerate(call.inputs)

@@ -399,6 +399,13 @@ TURNED = {"perm": [0, 1, 3, 2]}
         [("Flatten", "x", "f"), ("Slice", "f two far one", "y")],
         [("ReduceSum", "x spatial", "y", {"keepdims": 0})],
         [("Max", "x other", "y")],
+        [
+            ("ReduceMean", "x rows_", "m", {"keepdims": 0}),
+            ("Unsqueeze", "m last", "u"),  # a new axis
+            ("Neg", "u", "n"),
+            ("Concat", "u n", "s", {"axis": 3}),
+            ("Conv", "s v4", "y"),
+        ],
         [("Neg", "x", "n"), ("Max", "x n", "a"), ("Min", "a half", "m"), ("Min", "m x", "y")],
         [("AveragePool", "x", "y", {"kernel_shape": [2, 2], "dilations": [2, 3], "pads": [1, 0, 1, 1]})],
         [
@@ -411,9 +418,15 @@ TURNED = {"perm": [0, 1, 3, 2]}
 def test_selections_and_views(tmp_path, nodes):
     constants = {"one": [1], "three": [3], "two": [2], "far": [2**40], "minus": [-1], "ones": [1, 1], "fives": [4, 5]}
     constants |= {"rows": [1, 2], "crop": [0, 0, -1, 2, 0, 0, 1, -3], "sizes": [1, 3, 4], "shuffled": [3, 0, 2, 2]}
-    constants |= {"spatial": [2, 3], "scalar": 2}
+    constants |= {"spatial": [2, 3], "scalar": 2, "rows_": [2], "last": [3]}
     arrays = {name: np.array(value, np.int64) for name, value in constants.items()}
-    arrays |= {"w": weight(3, 4, 2, 3), "v": weight(2, 2, 1, 1), "half": np.float32(0.5), "other": np.float32(0.1)}
+    arrays |= {
+        "w": weight(3, 4, 2, 3),
+        "v": weight(2, 2, 1, 1),
+        "v4": weight(2, 4, 3, 2),
+        "half": np.float32(0.5),
+        "other": np.float32(0.1),
+    }
     assert_equal(save(tmp_path, nodes, (4, 8, 9), opset=19, **arrays), (4, 8, 9))
 
 
