@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -123,7 +124,7 @@ def leaky(x: Value, slope: np.ndarray, call: Call) -> Result:
 def softmax(call: Call) -> Result:
     """At the outputs a neuron of its own, which no spikes have to compute; within the model it is taken apart."""
     x, axis = _scores(call)
-    if call.is_last and x.axis(axis) == len(x.shape) - 1:
+    if call.is_last and _is_last_of(x, axis):
         return Activation(Softmax(), x)
     return normalisation.softmax(call.resting(0), axis, call)
 
@@ -131,9 +132,16 @@ def softmax(call: Call) -> Result:
 def log_softmax(call: Call) -> Result:
     """At the outputs a neuron of its own, as for softmax."""
     x, axis = _scores(call)
-    if call.is_last and x.axis(axis) == len(x.shape) - 1:
+    if call.is_last and _is_last_of(x, axis):
         return Activation(LogSoftmax(), x)
     return normalisation.log_softmax(call.resting(0), axis, call)
+
+
+def _is_last_of(x: Value, axis: int) -> bool:
+    """Whether an ONNX axis is the last of the shape."""
+    with suppress(Unsupported):  # which is several axes of the shape
+        return x.axis(axis) == len(x.shape) - 1
+    return False
 
 
 def _scores(call: Call) -> tuple[Value, int]:

@@ -114,7 +114,8 @@ class Term:
 class Value:
     """An affine expression: the sum of `terms`, plus `bias`.
 
-    `bias` is None or has the full `shape`, in double precision. `layers` are all the layers that have acted
+    `bias` is None or has the full `shape`, in double precision; memory holds it once for each channel if it is the same
+    everywhere, as most are, and many values live as long as the lowering. `layers` are all the layers that have acted
     since the terms' sources, in order.
     """
 
@@ -123,6 +124,9 @@ class Value:
     shape: Shape
     layout: Layout
     layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bias", _kept_once(self.bias))
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -153,6 +157,11 @@ class Value:
         if not self.is_image or len(parts) not in (3, 4) or parts[0] or any(len(part) > 1 for part in parts):
             return False
         return space == sorted(space) and (self.shape[2] == 1 or (2,) in ends)
+
+    def is_arranged(self, channels_second: bool) -> bool:
+        """Whether this is apart, and the ONNX tensor's axes are those of the shape, its channels last or second."""
+        axes = [axis for part in self._essential(self.layout) for axis in part]
+        return self.is_apart and axes == sorted(axes, key=lambda axis: (axis - 2) % 3 if channels_second else axis)
 
     @property
     def is_vector(self) -> bool:
@@ -518,6 +527,13 @@ def per_channel(array: np.ndarray) -> np.ndarray:
     if array.ndim == 3 and (array == array[:1, :1]).all():
         return array[0, 0]
     return array
+
+
+def _kept_once(bias: np.ndarray | None) -> np.ndarray | None:
+    """The same numbers, of which those that are the same at all positions take no memory of their own."""
+    if bias is None or bias.ndim != 3 or bias.shape[:2] == (1, 1) or bias.strides[:2] == (0, 0):
+        return bias
+    return np.broadcast_to(bias[0, 0].copy(), bias.shape) if (bias == bias[:1, :1]).all() else bias
 
 
 def _place(dims: Shape, channels_first: bool) -> tuple[Shape, Layout]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir import FUNCTIONS, Clip, Function, Relu, Scale
+from ..ir import FUNCTIONS, Clip, Flatten, Function, Operator, Pick, Relu, Scale
 from .affine import Source, Term, Value, merge
 from .support import Unsupported
 
@@ -74,6 +74,9 @@ def lowest(x: Value) -> float:
         return -np.inf
     definition = FUNCTIONS[found.source.neuron.function]
     bound = definition.low if found.factor > 0 else definition.high
+    summed = found.source.summed
+    if definition.name == "reciprocal" and found.factor > 0 and summed is not None and lowest(summed) >= 0:
+        bound = 0.0
     return found.factor * bound + found.offset
 
 
@@ -143,5 +146,14 @@ def _is_same(term: Term, other: Term) -> bool:
     return (
         term.source is other.source
         and len(term.operators) == len(other.operators)
-        and all(a is b for a, b in zip(term.operators, other.operators, strict=True))
+        and all(map(_do_the_same, term.operators, other.operators))
     )
+
+
+def _do_the_same(first: Operator, second: Operator) -> bool:
+    """Whether two operators are one, or have nothing to differ in, or pick by one table, which equal tables are."""
+    if isinstance(first, Flatten) and isinstance(second, Flatten):
+        return True
+    if isinstance(first, Pick) and isinstance(second, Pick):
+        return first.indices is second.indices
+    return first is second

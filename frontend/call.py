@@ -42,6 +42,14 @@ class Mask:
 
 
 @dataclass(frozen=True, eq=False)
+class Masked:
+    """What a comparison leaves of a tensor, 0 elsewhere: half of a choice, until the other half is added to it."""
+
+    kept: Value | np.ndarray
+    mask: Mask
+
+
+@dataclass(frozen=True, eq=False)
 class Regrouped:
     """A tensor of the numbers of `value` in places of their own: `positions` in its ONNX tensor, since `layer`."""
 
@@ -65,7 +73,7 @@ class Whole:
     rounded: bool = False
 
 
-Argument = Value | np.ndarray | Ranking | Quantized | Mask | Regrouped | Whole | None
+Argument = Value | np.ndarray | Ranking | Quantized | Mask | Masked | Regrouped | Whole | None
 
 
 def whole(argument: Argument) -> Value:
@@ -99,6 +107,7 @@ Result = (
     | Ranking
     | Quantized
     | Mask
+    | Masked
     | Regrouped
     | Whole
     | Activation

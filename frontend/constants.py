@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import onnx.version_converter
 from onnx.reference import ReferenceEvaluator
 
 from ..ir import Shape
+from ..ir.functions import CALLS
 from .affine import LARGEST
 from .precision import HALVES
 from .support import Unsupported, operator_refusal
@@ -19,6 +20,11 @@ from .support import Unsupported, operator_refusal
 _SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
 _LOOPS = {"Loop", "Scan"}
 _CODE = {"If", "SequenceMap"}  # which hold graphs
+_FURTHER: Mapping[str, Callable[[Any], Any]] = {  # operators of TensorFlow's that ONNX does not have
+    "Erfc": lambda x: 1 - CALLS["erf"](x),
+    "Expm1": np.expm1,
+    "Log1p": np.log1p,
+}
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
 
@@ -29,6 +35,8 @@ def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: i
     """
     if node.op_type in _LOOPS:
         raise Unsupported(operator_refusal(node.op_type))
+    if node.op_type in _FURTHER:
+        return [_FURTHER[node.op_type](np.asarray(inputs[0]))]
     if node.domain not in ("", "ai.onnx") or node.op_type in _CODE | _RANDOM:
         raise Unsupported(f"{node.op_type} on constants cannot be evaluated")
     if node.op_type == "Cast" and node.attribute[0].i in HALVES:  # networks keep the precision that weights came in

@@ -6,13 +6,14 @@ seen through different functions. The product is compared with the functions tha
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ..ir import FUNCTIONS, AnalogNeuron, Clip, Function, QuantizedRelu, Relu, Sigmoid
+from ..ir import FUNCTIONS, AnalogNeuron, Clip, Function, LeakyRelu, QuantizedRelu, Relu, Scale, Sigmoid
 from .affine import Term, Value
 from .bounds import affine, multiple, stretched, uniform
 from .call import Activation, Call
@@ -20,12 +21,11 @@ from .support import Unsupported
 
 Curve = Callable[[np.ndarray], np.ndarray]  # in double precision
 
-_POINTWISE: tuple[type[AnalogNeuron], ...] = (Clip, Function, QuantizedRelu, Relu)
-_GRID = np.delete(np.linspace(-9, 9, 361), 180)  # without 0, where some have a pole
-_CLOSE = 1e-5  # of the largest number on the grid: constants are written in single precision
+_POINTWISE: tuple[type[AnalogNeuron], ...] = (Clip, Function, LeakyRelu, QuantizedRelu, Relu)
+_GRID = np.linspace(-9, 9, 360)  # without 0, where some have a pole, and other neat numbers, where some jump
+_CLOSE = 1e-5  # of each number on the grid: constants are written in single precision
 _BEYOND = 1e6  # times the largest number: as good as a pole
 _ABOVE = ("log", "rsqrt", "sqrt", "power")  # which have no value below 0
-_FREE = {"silu", "power", "squareplus"}  # whose parameter is told by what they are at 1
 
 _OPERATORS = {
     "Acos": "acos",
@@ -78,6 +78,11 @@ def expm1(call: Call) -> Activation:
     return _line_of(_function(call.value(), "exp", call), 1.0, -1.0, call)
 
 
+def log1p(call: Call) -> Activation:
+    """`log(1 + x)`."""
+    return _function(call.value().shifted(np.array(1.0), call.layers), "log", call)
+
+
 def elu(call: Call) -> Activation:
     return _function(call.value(), "elu", call, call.attributes.get("alpha", 1.0))
 
@@ -87,10 +92,10 @@ def celu(call: Call) -> Activation:
 
 
 def selu(call: Call) -> Activation:
-    alpha, gamma = (call.attributes.get(name, 0.0) for name in ("alpha", "gamma"))
-    if (alpha, gamma) != (0, 0) and not np.allclose((alpha, gamma), (1.6732632, 1.0507010), rtol=1e-5):
-        raise Unsupported(f"SELU with alpha {alpha:g} and gamma {gamma:g} is not supported; use its own constants")
-    return _function(call.value(), "selu", call)
+    alpha, gamma = (call.attributes.get(name, usual) for name, usual in (("alpha", 1.6732632), ("gamma", 1.0507010)))
+    if np.allclose((alpha, gamma), (1.6732632, 1.0507010), rtol=1e-5):
+        return _function(call.value(), "selu", call)
+    return _line_of(_function(call.value(), "elu", call, alpha), gamma, 0.0, call)
 
 
 def gelu(call: Call) -> Activation:
@@ -123,6 +128,13 @@ def product(x: Value, y: Value, call: Call) -> Activation | None:
     return _combined((x, y), lambda t, first, second: first(t) * second(t), call)
 
 
+def total(x: Value, call: Call) -> Activation | None:
+    """The function that a sum of several comes to, as max(x, 0) + min(exp(x) − 1, 0) does, if there is one."""
+    if len(x.terms) == 1 or not any(isinstance(term.source.neuron, Function) for term in x.terms):
+        return None
+    return _combined((x,), lambda t, own: own(t), call)
+
+
 def quotient(x: Value | np.ndarray, y: Value, call: Call) -> Activation | Value:
     """`x / y`: a function, if both are functions of one thing, or else x times what is 1 / y."""
     found = _combined((x, y), lambda t, above, below: above(t) / below(t), call) if isinstance(x, Value) else None
@@ -139,32 +151,47 @@ def chosen(
     x: Value, bound: float, upper: Value | np.ndarray, lower: Value | np.ndarray, call: Call
 ) -> Activation | None:
     """The function that is `upper` where x lies above a bound, and `lower` elsewhere; None if none is known."""
-    values = [x, *(branch for branch in (upper, lower) if isinstance(branch, Value))]
-    numbers = [branch for branch in (upper, lower) if isinstance(branch, np.ndarray)]
-    if any((array != array.flat[0]).any() for array in numbers):
-        return None
-
-    def curve(t: np.ndarray, own: Curve, *branches: Curve) -> np.ndarray:
-        rest = iter(branches)
-        sides = [
-            next(rest)(t) if isinstance(branch, Value) else np.full_like(t, branch.flat[0]) for branch in (upper, lower)
-        ]
-        return np.where(own(t) > bound, *sides)
-
-    return _combined(values, curve, call)
+    return _combined(
+        (x, upper, lower), lambda t, own, *branches: np.where(own(t) > bound, *(f(t) for f in branches)), call
+    )
 
 
-def _combined(values: Sequence[Value], curve: Callable[..., np.ndarray], call: Call) -> Activation | None:
+def limited(x: Value, bound: float, upper: Value | np.ndarray, lower: Value | np.ndarray) -> str | None:
+    """Of what is `upper` where x lies above a bound, and `lower` elsewhere: `low`, if that is always the larger one.
+
+    `high` if it is the smaller one; None if it is neither.
+    """
+    for _, (own, *branches) in _curves(x, upper, lower):
+        first, second = (branch(_GRID) for branch in branches)
+        both = np.where(own(_GRID) > bound, first, second)
+        for name, extreme in (("low", np.maximum), ("high", np.minimum)):
+            if np.allclose(both, extreme(first, second), rtol=0, atol=_CLOSE * np.abs(both).max()):
+                return name
+    return None
+
+
+def _combined(values: Sequence[Value | np.ndarray], curve: Callable[..., np.ndarray], call: Call) -> Activation | None:
     """The function that something made of several values is, all of them being functions of one thing."""
-    for base in _bases(*values):
-        curves = [_curve(value, base) for value in values]
-        if any(found is None for found in curves):
-            continue
-        with np.errstate(all="ignore"):
-            found = _recognised(curve(_GRID, *curves))
+    for base, curves in _curves(*values):
+        found = _recognised(functools.partial(_of, curve, curves))
         if found is not None:
             return _line_of(_plain(base, *found[:2]), found[2], 0.0, call)
     return None
+
+
+def _of(curve: Callable[..., np.ndarray], curves: Sequence[Curve], t: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return curve(t, *curves)
+
+
+def _curves(*values: Value | np.ndarray) -> Iterator[tuple[Value, list[Curve]]]:
+    """What several values are all functions of, with these functions, wherever there is such a thing."""
+    values = tuple(value.settled() if isinstance(value, Value) else value for value in values)
+    for base in _bases(*(value for value in values if isinstance(value, Value))):
+        curves = [_curve(value, base) for value in values]
+        found = [curve for curve in curves if curve is not None]
+        if len(found) == len(values):
+            yield base, found
 
 
 def _line_of(activation: Activation, factor: float, offset: float, call: Call) -> Activation:
@@ -195,7 +222,7 @@ def _bases(*values: Value) -> list[Value]:
         found += _without_factors(value)
         for term in value.terms:
             summed = term.source.summed
-            if summed is not None and isinstance(term.source.neuron, _POINTWISE) and len(found) < 24:
+            if summed is not None and _is_pointwise(term.source.neuron) and len(found) < 24:
                 pending.append(replace(summed, layout=value.layout) if summed.shape == value.shape else summed)
     return found[::-1]
 
@@ -213,21 +240,29 @@ def _without_factors(value: Value) -> list[Value]:
     return found[::-1]
 
 
-def _curve(value: Value, base: Value) -> Curve | None:
+def _is_pointwise(neuron: AnalogNeuron) -> bool:
+    """Whether a neuron does the same to every number, and says no more than one number of each."""
+    return isinstance(neuron, _POINTWISE) and not isinstance(getattr(neuron, "slope", None), np.ndarray)
+
+
+def _curve(value: Value | np.ndarray, base: Value) -> Curve | None:
     """A value as a function of another, if it is one: a line, and functions of lines."""
+    if isinstance(value, np.ndarray):
+        number = value.flat[0]
+        return (lambda t: np.full_like(t, number)) if (value == number).all() else None
     bent = [(term, curve) for term in value.terms if (curve := _bend(value, term, base)) is not None]
     straight = replace(value, terms=tuple(term for term in value.terms if all(term is not other for other, _ in bent)))
-    line = _line(straight, base)
-    if line is None:
+    found = line(straight, base)
+    if found is None:
         return None
-    factor, offset = line
+    factor, offset = found
     return lambda t: sum((curve(t) for _, curve in bent), factor * t + offset)
 
 
 def _bend(value: Value, term: Term, base: Value) -> Curve | None:
     """One term of a value as a function of another value, if it is a pointwise neuron's."""
     found = affine(replace(value, terms=(term,), bias=None))
-    if found is None or found.source.summed is None or not isinstance(found.source.neuron, _POINTWISE):
+    if found is None or found.source.summed is None or not _is_pointwise(found.source.neuron):
         return None
     inner = _curve(replace(found.source.summed, layout=value.layout), base)
     if inner is None:
@@ -236,8 +271,11 @@ def _bend(value: Value, term: Term, base: Value) -> Curve | None:
     return lambda t: factor * neuron.apply(inner(t))
 
 
-def _line(value: Value, base: Value) -> tuple[float, float] | None:
+def line(value: Value | np.ndarray, base: Value) -> tuple[float, float] | None:
     """The factor and the offset by which one value is another, stretched and shifted; None if it is something else."""
+    if isinstance(value, np.ndarray):
+        return (0.0, float(value.flat[0])) if (value == value.flat[0]).all() else None
+    value = replace(value, terms=tuple(term for term in value.terms if not _is_silent(term)))
     factor = multiple(replace(value, bias=None), replace(base, bias=None)) if value.terms else 0.0
     if factor is None:
         return None
@@ -247,46 +285,99 @@ def _line(value: Value, base: Value) -> tuple[float, float] | None:
     return (factor, offset) if np.allclose(rest, offset, rtol=1e-6, atol=1e-7) else None
 
 
-def _recognised(curve: np.ndarray) -> tuple[str, float, float] | None:
+def _is_silent(term: Term) -> bool:
+    """Whether a term is 0 whatever its source says."""
+    return any(isinstance(operator, Scale) and not operator.factor.any() for operator in term.operators)
+
+
+def _recognised(curve: Curve) -> tuple[str, float, float] | None:
     """The function, its parameter and a factor that give a curve over the grid.
 
     What has no value below 0, as a root, is one of those functions that have none there.
     """
+    wanted = curve(_GRID)
     above = _GRID > 0
-    everywhere = bool(np.isfinite(curve).all())
-    if not everywhere and not np.isfinite(curve[above]).all():
+    everywhere = bool(np.isfinite(wanted).all())
+    if not everywhere and not np.isfinite(wanted[above]).all():
         return None
-    names = FUNCTIONS if everywhere else _ABOVE
-    for name in sorted(names, key=lambda name: name in _FREE):
-        definition = FUNCTIONS[name]
-        parameter = _parameter(name, curve) if name in _FREE else 1.0
+    grid, wanted = (_GRID, wanted) if everywhere else (_GRID[above], wanted[above])
+    names = [*sorted({*FUNCTIONS} - {*_PARAMETERS}), *_PARAMETERS] if everywhere else _ABOVE
+    for name in names:
         with np.errstate(all="ignore"):
-            own = definition.apply(_GRID, parameter)
-            if not everywhere:
-                own, curve = own[-above.sum() :], curve[-above.sum() :]
-            known = slice(-above.sum() if name in _ABOVE else 0, None)  # where a root below 0 is not made up
+            parameter = _neat(_PARAMETERS[name](curve)) if name in _PARAMETERS else 1.0
+            own = FUNCTIONS[name].apply(grid, parameter)
+            known = grid > 0 if name in _ABOVE else np.isfinite(grid)  # a root below 0 is made up
             largest = np.abs(own[known]).argmax()
-            scale = curve[known][largest] / own[known][largest]
-            size = np.abs(curve[known]).max()
-            is_close = np.abs(curve - scale * own) <= _CLOSE * size
-            is_close |= np.minimum(np.abs(curve), np.abs(scale * own)) > _BEYOND * size
+            scale = wanted[known][largest] / own[known][largest]
+            size = np.abs(wanted[known]).max()
+            near_zero = _CLOSE * min(size, abs(scale), 1)  # near a pole others are large
+            is_close = np.isclose(wanted, scale * own, rtol=_CLOSE, atol=near_zero)
+            is_close |= np.minimum(np.abs(wanted), np.abs(scale * own)) > _BEYOND * size
             if np.isfinite(own).all() and is_close.all():
                 near = round(scale)
                 return name, parameter, float(near) if math.isclose(scale, near, rel_tol=1e-5) else float(scale)
     return None
 
 
-def _parameter(name: str, curve: np.ndarray) -> float:
-    """The parameter of a function that has this curve, from two of its points."""
-    grid = _GRID[-len(curve) :]
-    one, two = (float(curve[np.flatnonzero(at == grid)[0]]) for at in (1.0, 2.0))
-    with np.errstate(all="ignore"):
-        match name:
-            case "silu":  # at 1: 1 / (1 + exp(−p))
-                found = -math.log(1 / one - 1) if 0 < one < 1 else 1.0
-            case "power":
-                found = math.log2(two / one) if one and two / one > 0 else 1.0
-            case _:
-                found = 1.0
-    near = round(found * 1000) / 1000
-    return near if math.isclose(found, near, rel_tol=1e-5) else found
+def _neat(parameter: float) -> float:
+    """A parameter as it was most likely written: constants are in single precision."""
+    near = np.round(parameter * 1000) / 1000
+    return float(near if np.isclose(parameter, near, rtol=1e-5) else parameter)
+
+
+def _at(curve: Curve, *points: float) -> np.ndarray:
+    return curve(np.array(points))
+
+
+def _of_elu(curve: Curve) -> float:
+    far, right, farther = _at(curve, -9, 8, 9)
+    return far / (farther - right) / math.expm1(-9)
+
+
+def _of_celu(curve: Curve) -> float:
+    two, one = _at(curve, -2, -1)  # exp(−2/p) − 1 and exp(−1/p) − 1
+    return -1 / np.log(two / one - 1)
+
+
+def _of_hard_shrink(curve: Curve) -> float:
+    """Where it jumps, between the last point at which it is nothing and the next."""
+    points = _GRID[_GRID > 0]
+    silent = np.flatnonzero(curve(points) == 0)
+    if not len(silent) or silent[-1] == len(points) - 1:
+        return np.nan
+    low, high = points[silent[-1]], points[silent[-1] + 1]
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _at(curve, middle) == 0 else (low, middle)
+    return float(low)
+
+
+def _of_power(curve: Curve) -> float:
+    one, two = _at(curve, 1, 2)
+    return np.log2(two / one)
+
+
+def _of_silu(curve: Curve) -> float:
+    (one,) = _at(curve, 1)  # 1 / (1 + exp(−p))
+    return -np.log(1 / one - 1)
+
+
+def _of_soft_shrink(curve: Curve) -> float:
+    one, two = _at(curve, 8, 9)
+    return 9 - two / (two - one)
+
+
+def _of_squareplus(curve: Curve) -> float:
+    left, right = _at(curve, -1, 1)  # the difference is the factor, the product a quarter of p
+    return 4 * left * right / (right - left) ** 2
+
+
+_PARAMETERS: Mapping[str, Callable[[Curve], float]] = {
+    "elu": _of_elu,
+    "celu": _of_celu,
+    "hard_shrink": _of_hard_shrink,
+    "power": _of_power,
+    "silu": _of_silu,
+    "soft_shrink": _of_soft_shrink,
+    "squareplus": _of_squareplus,
+}

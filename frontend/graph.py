@@ -43,7 +43,8 @@ class Graph:
     has the layer of each node, by node name. A tensor that is neither an input, nor a constant, nor made by a node is
     the output of a layer that has already been refused; `refused` says why, `probes` are the tensors that such layers
     read, and `stand_ins` says what shapes they give. `absorbed` has, by node name, the layer that an exporter merged
-    into the node's own. `shapes` are those of tensors within, batch first, as far as a file says them.
+    into the node's own. `shapes` are those of tensors within, batch first, as far as a file says them. `channels_last`
+    says that the model's outputs have their channels last, and not second.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Graph:
     stand_ins: Mapping[str, GraphInput] = field(default_factory=dict)
     absorbed: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    channels_last: bool = False
 
     def layer_paths(self) -> list[str]:
         """Every layer once, in the order in which they run."""

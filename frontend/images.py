@@ -127,6 +127,8 @@ def col_to_im(call: Call) -> Value:
 
 
 def average_pool(call: Call) -> Value:
+    if len(call.value().dims) == 5:
+        return _average_along(call)
     image, window = _pool(call)
     x, padding = image.value, window.reach
     if call.attributes.get("count_include_pad", 0):
@@ -137,6 +139,21 @@ def average_pool(call: Call) -> Value:
     total = _sum_of_each(window, x, padding)
     counts = total.apply(np.ones((1, *x.shape), np.float32))[0]
     return x.then(total, Scale(per_channel(1 / counts)), layers=call.layers)
+
+
+def _average_along(call: Call) -> Value:
+    """Means along one of five axes, as PyTorch writes local response normalisation: that of the channels is one."""
+    x, kernel = call.value(), call.numbers("kernel_shape", ())
+    long = [axis for axis, size in enumerate(kernel, 2) if size > 1]
+    unusual = [*call.numbers("pads", ()), *(n - 1 for name in ("strides", "dilations") for n in call.numbers(name, ()))]
+    if len(long) != 1 or any(unusual):
+        raise Unsupported(f"windows of {kernel} over a tensor of shape {x.dims[1:]} are supported along one axis only")
+    where, size = x.axis(long[0]), kernel[long[0] - 2]
+    if where < 2:
+        return x.then(AveragePool2D((1, size) if where else (size, 1), (1, 1)), layers=call.layers)
+    apart = np.arange(x.shape[2])[:, None] - np.arange(x.shape[2] - size + 1)
+    band = ((apart >= 0) & (apart < size)).astype(np.float32) / size
+    return x.then(Conv2D(band[None, None]), layers=call.layers)
 
 
 def max_pool(call: Call) -> Activation:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..ir import ModelFileError, UnsupportedModelError
@@ -61,7 +62,7 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
     graph.name_scope = functools.partial(_scope, graph.name_scope)
     tf.config.run_functions_eagerly(True)  # inlines the functions that Keras compiles, as for grouped convolutions
     try:
-        with graph.as_default(), calls.recorded(), in_single_precision([model, *calls.operations]):
+        with graph.as_default(), calls.recorded(), in_single_precision([model, *calls.operations]), _biases_added():
             sized = zip(_dtypes(model), inputs, strict=True)
             tensors = [tf.compat.v1.placeholder(dtype, given.dims) for dtype, given in sized]
             variables = [*model.trainable_variables, *model.non_trainable_variables]
@@ -81,6 +82,27 @@ def _traced(model: Any, inputs: list[GraphInput], title: str, calls: Calls) -> T
     arrays = {tensor.name: tf_graph.view(array) for array, tensor in bound}
     given = {tensor.name: entry for tensor, entry in zip(tensors, inputs, strict=True)}
     return Trace(title, graph, given, outputs, arrays, calls.layer, calls.refused, calls.opaque, calls.probes)
+
+
+@contextmanager
+def _biases_added() -> Iterator[None]:
+    """Within this context, what Keras takes for a bias of the second axis is added there.
+
+    With a batch of one it takes activations (1, C, 1) for such a bias, and tf2onnx adds them along the last axis.
+    """
+    _, tf = packages()
+    bias_add = tf.nn.bias_add
+
+    def added(x: Any, bias: Any, data_format: str | None = None, name: str | None = None) -> Any:
+        if data_format != "NCHW":
+            return bias_add(x, bias, data_format, name)
+        return tf.add(x, tf.reshape(bias, [-1, *[1] * (len(x.shape) - 2)]), name)
+
+    tf.nn.bias_add = added
+    try:
+        yield
+    finally:
+        tf.nn.bias_add = bias_add
 
 
 def _scope(name_scope: Callable[[str | None], Any], name: str | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,7 @@ from . import operators
 from .affine import (
     CHANNELS_FIRST,
     FLAT,
+    LARGEST,
     SERIES_FIRST,
     Layout,
     Source,
@@ -43,9 +45,10 @@ from .affine import (
     per_channel,
 )
 from .bounds import affine
-from .call import Activation, Argument, Call, Mask, Quantized, Ranking, Regrouped, Whole
+from .call import Activation, Argument, Call, Mask, Masked, Quantized, Ranking, Regrouped, Whole
 from .constants import evaluate, inferred
 from .graph import Graph
+from .outputs import has_channels_second
 from .rounding import UNBOUNDED, Rounded
 from .support import Layer, Unsupported, first_line, module_refusal
 
@@ -147,7 +150,7 @@ class _Lowering:
             self._read_out(tensor, value, position, outputs)
         self._replace_looked_up(inputs, _reaching(outputs))
         sources = _reaching([*inputs.values(), *outputs])
-        self._refuse_unbounded_rounding(sources)
+        self._refuse_unfinished(sources)
         if self.refused:
             self._report()
         names = _names(sources)
@@ -212,7 +215,7 @@ class _Lowering:
 
     def _stand_ins(self, node: onnx.NodeProto) -> dict[str, Value]:
         """In place of the outputs of a node that is not read, those whose shapes are known."""
-        given = [value for value in map(self.values.get, node.input) if isinstance(value, Value)]
+        given = [value for value in map(self._given_by, node.input) if isinstance(value, Value)]
         if all(name in self.lost or isinstance(self.values.get(name), np.ndarray) for name in filter(None, node.input)):
             self.lost.update(node.output)  # constants: nothing stands for them
             return {}
@@ -222,9 +225,14 @@ class _Lowering:
         stand_ins = {name: _stand_in_like(found, given) for name, found in dims.items() if found is not None}
         return {name: value for name, value in stand_ins.items() if value is not None}
 
+    def _given_by(self, name: str) -> Argument:
+        """What a tensor is, or was before it was masked."""
+        value = self.values.get(name)
+        return value.kept if isinstance(value, Masked) else value
+
     def _known(self, name: str) -> np.ndarray | Shape | None:
         """What shape inference is told of a tensor: a constant, or the shape of activations."""
-        value = self.values.get(name)
+        value = self._given_by(name)
         value = value.value if isinstance(value, (Mask, Whole)) else value
         if isinstance(value, np.ndarray):
             return value
@@ -298,13 +306,16 @@ class _Lowering:
             node = next(node for node in self.graph.nodes if tensor in node.output)
             table = value
             try:
-                value = table.value.placed(table.positions, channels_first=self._is_image(table.positions.shape))
+                second = self._has_channels_second(tensor, table.positions.ndim)
+                value = table.value.placed(table.positions, channels_first=second)
             except Unsupported as error:
                 self._refuse(node, str(error), table.layer)
                 return
-        if isinstance(value, Value) and not (value.is_vector or value.is_apart):
-            with suppress(Unsupported):
-                value = value.replaced(channels_first=self._is_image(value.dims))
+        if isinstance(value, Value) and not value.is_vector:
+            second = self._has_channels_second(tensor, len(value.dims))
+            if not value.is_arranged(second):
+                with suppress(Unsupported):
+                    value = value.replaced(channels_first=second)
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
             found = "has no numbers" if isinstance(value, np.ndarray) and not value.size else found
@@ -326,15 +337,15 @@ class _Lowering:
         outputs.append(source)
         self.readouts[tensor] = value
 
-    def _is_image(self, dims: Shape) -> bool:
-        """Whether an output of these dimensions has its channels second, as the model's own images do."""
-        return len(dims) == 4 and any(given.layout == CHANNELS_FIRST for given in self.graph.inputs.values())
+    def _has_channels_second(self, tensor: str, rank: int) -> bool:
+        activations = {name for name, value in self.values.items() if isinstance(value, (Value, Regrouped))}
+        return not self.graph.channels_last and has_channels_second(self.graph, tensor, rank, activations)
 
     def _refuse_unless_known(self, tensor: str) -> None:
         if not self.refused:
             self.refused[Layer(tensor, "output", _LAST)] = "nothing in the model gives this output"
 
-    def _refuse_unbounded_rounding(self, sources: Iterable[Source]) -> None:
+    def _refuse_unfinished(self, sources: Iterable[Source]) -> None:
         for source in sources:
             if isinstance(source.neuron, Rounded):
                 self.refused.setdefault(source.layer, UNBOUNDED)
@@ -353,7 +364,7 @@ class _Lowering:
 
 def _stand_in_like(dims: Shape, given: Sequence[Value]) -> Value | None:
     """A stand-in of ONNX dimensions `dims`, laid out as what the node was given is, or else channels first."""
-    if len(dims) not in _LAYOUTS or dims[0] != 1:
+    if len(dims) not in _LAYOUTS or dims[0] != 1 or math.prod(dims) > LARGEST:
         return None
     layouts = [value.layout for value in given if value.dims == dims]
     plain = [

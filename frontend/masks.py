@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
+from ..ir import LeakyRelu, Relu
 from . import functions
 from .activations import clamp, leaky
 from .affine import Source, Value
-from .bounds import clamped, multiple, number
-from .call import Argument, Call, Mask, Result
+from .bounds import clamped, multiple, number, raised, stretched
+from .call import Activation, Argument, Call, Mask, Masked, Result
 from .support import JUMP, Unsupported
 
 
@@ -35,7 +37,7 @@ def negate(call: Call) -> Mask:
 
 
 def where(call: Call) -> Result:
-    """`where(x > bound, upper, lower)`, if that is a rectifier, a clip or a leaky rectifier of x."""
+    """`where(x > bound, upper, lower)`, if that is a rectifier, a clip, a leaky rectifier or a function of x."""
     mask, first, second = call.inputs
     if isinstance(mask, np.ndarray):
         return _selected(mask.astype(bool), first, second, call)
@@ -52,10 +54,33 @@ def where(call: Call) -> Result:
             if slope is not None:
                 return leaky(mask.value, np.array(slope), call)
     if isinstance(upper, (Value, np.ndarray)) and isinstance(lower, (Value, np.ndarray)):
-        found = functions.chosen(mask.value, mask.bound, upper, lower, call)
+        found = _bent(mask, upper, lower, call) or functions.chosen(mask.value, mask.bound, upper, lower, call)
         if found is not None:
             return found
-    raise Unsupported(JUMP)
+        match upper, lower:
+            case (Value() as x, np.ndarray() as bound) | (np.ndarray() as bound, Value() as x):
+                limits = functions.limited(mask.value, mask.bound, upper, lower)
+                if limits is not None:
+                    return clamp(x, call, **{limits: number(bound)})
+    raise Unsupported(JUMP, mask.layer)
+
+
+def _bent(mask: Mask, upper: Value | np.ndarray, lower: Value | np.ndarray, call: Call) -> Result | None:
+    """Two lines that meet at the bound."""
+    right, left = (functions.line(branch, mask.value) for branch in (upper, lower))
+    if right is None or left is None:
+        return None
+    (above, _), (below, _), over = right, left, raised(mask.value, -mask.bound, call.layers)
+    corner, other = (slope * mask.bound + offset for slope, offset in (right, left))
+    if not math.isclose(corner, other, rel_tol=1e-5, abs_tol=1e-6):
+        return None
+    if above == below:
+        return stretched(over, above, corner, call.layers)
+    if not above:
+        over = over.scaled(np.array(-1.0), call.layers)
+        return Activation(Relu(), over, lambda output: stretched(output, -below, corner, call.layers))
+    neuron = LeakyRelu(below / above) if below else Relu()
+    return Activation(neuron, over.settled(), lambda output: stretched(output, above, corner, call.layers))
 
 
 def never(call: Call) -> np.ndarray:
@@ -83,11 +108,34 @@ def _selected(mask: np.ndarray, first: Argument, second: Argument, call: Call) -
     return total.shifted(constants[0], call.layers) if constants else total
 
 
-def times(x: Value, mask: Mask, call: Call) -> Result:
-    """`x · (x > 0)`."""
-    if mask.bound == 0 and multiple(x, mask.value) == 1:
+def times(x: Value | np.ndarray, mask: Mask, call: Call) -> Result:
+    """`x · (x > 0)`; of other numbers, what is left of them where the mask says so."""
+    if isinstance(x, np.ndarray):
+        return Masked(x, mask) if x.any() else np.zeros(mask.value.dims, np.float32)
+    factor = multiple(x, mask.value) if mask.bound == 0 else None
+    if factor is None:
+        return Masked(x, mask)
+    if factor > 0:
         return clamp(x, call, low=0) if mask.above else clamp(x, call, high=0)
-    raise Unsupported(JUMP)
+    return clamp(x, call, high=0) if mask.above else clamp(x, call, low=0)
+
+
+def joined(half: Masked, call: Call) -> Result:
+    """The sum of two halves, as a choice: `x · mask + y · (1 − mask)`, where y may be 0."""
+    match call.inputs:
+        case (Masked(mask=mask), Masked(mask=other, kept=rest)) if _is_opposite(mask, other):
+            pass
+        case (Masked(), np.ndarray() as rest) | (np.ndarray() as rest, Masked()) if not rest.any():
+            pass
+        case _:
+            raise Unsupported(JUMP, half.mask.layer)
+    if call.node.op_type != "Add":
+        raise Unsupported(JUMP, half.mask.layer)
+    return where(replace(call, inputs=(half.mask, half.kept, rest)))
+
+
+def _is_opposite(mask: Mask, other: Mask) -> bool:
+    return mask.value is other.value and mask.bound == other.bound and mask.above != other.above
 
 
 def _is_clip_of(x: Value, mask: Mask) -> bool:

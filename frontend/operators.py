@@ -16,8 +16,8 @@ from ..ir import Conv2D, Dense, Function, Pad, Product, Scale
 from . import activations, functions, images, masks, matrices, normalisation, recurrent, resampling, rounding, whole
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
-from .call import Call, Mask, Quantized, Ranking, Regrouped, Result, Whole
-from .regrouping import MOVING, along, beside, gathered, is_too_deep, reduced, regrouped, scattered
+from .call import Call, Mask, Masked, Quantized, Ranking, Regrouped, Result, Whole
+from .regrouping import MOVING, along, beside, gathered, in_a_row, is_too_deep, reduced, regrouped, scattered
 from .support import JUMP, AcrossImages, Unsupported, operator_refusal
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
@@ -34,6 +34,8 @@ def apply(call: Call) -> Result:
             raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
         if isinstance(argument, Mask) and call.node.op_type not in _CHOOSING:
             raise Unsupported(JUMP, argument.layer)
+        if isinstance(argument, Masked):
+            return masks.joined(argument, call)
     if any(isinstance(argument, Whole) for argument in call.inputs):
         return whole.computed(call, apply)
     if any(isinstance(argument, Regrouped) for argument in call.inputs):
@@ -46,6 +48,8 @@ def apply(call: Call) -> Result:
                 return beside(call, apply)
             if call.node.op_type in _ALONG_AN_AXIS:
                 return along(call, apply)
+            if call.node.op_type == "Concat":
+                return in_a_row(call, call.attributes["axis"])
         if call.node.op_type in _REDUCING:
             return reduced(call, apply)
         takes_tables = {*_CASTS, *_RECURRENT, *(_OF_MATRICES if is_too_deep(call) else ())}
@@ -78,7 +82,12 @@ def _renamed(ranking: Ranking, call: Call) -> Ranking:
 # Elementwise arithmetic.
 
 
-def _add(call: Call) -> Value:
+def _add(call: Call) -> Result:
+    total = _sum(call)
+    return functions.total(total, call) or total
+
+
+def _sum(call: Call) -> Value:
     values = [call.value(i) for i, argument in enumerate(call.inputs) if isinstance(argument, Value)]
     total = values[0]
     for value in values[1:]:
@@ -120,7 +129,7 @@ def _share(first: np.ndarray, second: np.ndarray) -> float | None:
     return share if np.allclose(second, share * first, rtol=1e-6) else None
 
 
-def _subtract(call: Call) -> Value:
+def _subtract(call: Call) -> Result:
     first, second = call.inputs
     if isinstance(second, Value):
         return _add(replace(call, inputs=(first, second.scaled(np.array(-1.0), call.layers))))
@@ -132,13 +141,13 @@ def _negate(call: Call) -> Value:
 
 
 def _mean(call: Call) -> Value:
-    return _add(call).scaled(np.array(1 / len(call.inputs)), call.layers)
+    return _sum(call).scaled(np.array(1 / len(call.inputs)), call.layers)
 
 
 def _multiply(call: Call) -> Result:
     first, second = call.inputs
     match call.inputs:
-        case (Value() as x, Mask() as mask) | (Mask() as mask, Value() as x):
+        case (Value() | np.ndarray() as x, Mask() as mask) | (Mask() as mask, Value() | np.ndarray() as x):
             return masks.times(x, mask, call)
         case (Mask(layer=layer), _) | (_, Mask(layer=layer)):
             raise Unsupported(JUMP, layer)
@@ -215,11 +224,13 @@ def _times(x: Value, weight: np.ndarray, call: Call) -> Value | Regrouped:
 
 
 def _gemm(call: Call) -> Value:
-    if all(isinstance(argument, np.ndarray) for argument in call.inputs[:2]):
-        return _gemm_of_constants(call)
-    x = call.value().transposed((1, 0)) if call.attributes.get("transA", 0) else call.value()
-    weight = call.weight(1).T if call.attributes.get("transB", 0) else call.weight(1)
-    product = _times(x, weight, call)
+    first, second = (_turned(call, index, name) for index, name in enumerate(("transA", "transB")))
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):  # which add to activations
+        alpha, beta = (np.array(call.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
+        return call.value(2).scaled(beta, call.layers).shifted(alpha * (first @ second), call.layers)
+    product = _matmul(replace(call, inputs=(first, second)))
+    if isinstance(product, Regrouped):
+        product = product.value.placed(product.positions, call.layers)
     assert isinstance(product, Value)
     alpha, beta = (np.array(call.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
     if alpha != 1:
@@ -232,14 +243,13 @@ def _gemm(call: Call) -> Value:
     return product
 
 
-def _gemm_of_constants(call: Call) -> Value:
-    """What a product of constants adds to activations, as that of a state before the first step does."""
-    first, second = (
-        call.weight(index).T if call.attributes.get(name, 0) else call.weight(index)
-        for index, name in enumerate(("transA", "transB"))
-    )
-    alpha, beta = (np.array(call.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
-    return call.value(2).scaled(beta, call.layers).shifted(alpha * (first @ second), call.layers)
+def _turned(call: Call, index: int, name: str) -> Value | np.ndarray:
+    """An operand, transposed if an attribute says so."""
+    matrix = call.inputs[index]
+    assert isinstance(matrix, (Value, np.ndarray))
+    if not call.attributes.get(name, 0):
+        return matrix
+    return matrix.transposed((1, 0)) if isinstance(matrix, Value) else matrix.T
 
 
 def _pad(call: Call) -> Value:
@@ -282,16 +292,19 @@ def _triangle(call: Call) -> Value:
     return x.scaled(1 - kept if upper else kept, call.layers)
 
 
-def _concat(call: Call) -> Value:
+def _concat(call: Call) -> Value | Regrouped:
     """Constants among the operands are parts of the bias; empty ones are none."""
     kept = tuple(each for each in call.inputs if not isinstance(each, np.ndarray) or each.size)
-    like = next(argument for argument in kept if isinstance(argument, Value))
-    axis = call.attributes["axis"] % len(like.dims)
-    part = like.layout[axis]
-    if (axis and not part) or sum(like.shape[each] > 1 for each in part) > 1:  # a new axis; height and width as tokens
-        kept = tuple(each.replaced() if isinstance(each, Value) else each for each in kept)
-        like = like.replaced()
     call = replace(call, inputs=kept)
+    tensors = [argument for argument in call.inputs if isinstance(argument, Value)]
+    axis = call.attributes["axis"] % len(tensors[0].dims)
+    alike = len({(tensor.shape, tensor.layout) for tensor in tensors}) == 1 and tensors[0].layout[axis]
+    if axis and not alike and all(tensor.dims[axis] == 1 for tensor in tensors):  # a stack: the axis is its own
+        return in_a_row(call, axis)
+    like = tensors[0]
+    if sum(like.shape[each] > 1 for each in like.layout[axis]) > 1:  # as height and width are tokens
+        inputs = tuple(each.replaced() if isinstance(each, Value) else each for each in call.inputs)
+        return _concat(replace(call, inputs=inputs))
     values = [
         call.value(index) if isinstance(argument, Value) else like.constant(call.weight(index), axis)
         for index, argument in enumerate(call.inputs)
@@ -455,6 +468,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Erfc": functions.erfc,
     "Expand": _expand,
     "Expm1": functions.expm1,
+    "Log1p": functions.log1p,
     "Flatten": _flatten,
     "Floor": rounding.floor,
     "Gather": _gather,
@@ -552,7 +566,7 @@ _ELEMENTWISE = {
     "Max",
     "Mean",
 }
-_ELEMENTWISE |= {"Min", "Mul", "Neg", "Pow", "Relu", "Selu", "Shrink", "Sub", "Sum", "Swish", "Where"}
+_ELEMENTWISE |= {"Min", "Mul", "Neg", "Pow", "Relu", "Selu", "Shrink", "Sign", "Sub", "Sum", "Swish", "Where"}
 _ELEMENTWISE |= {*functions.OPERATORS}
 
 # What computes along one axis, or the last ones, each of the others by itself.

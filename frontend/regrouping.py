@@ -123,6 +123,22 @@ def along(call: Call, apply: Callable[[Call], Result]) -> Result:
     return _apart(apply(replace(inner, inputs=(first, *call.inputs[1:]), is_last=False)), own, call)
 
 
+def in_a_row(call: Call, axis: int) -> Regrouped:
+    """Tensors of any axes, one after the other along one of them: vectors in a row, and a table of their positions."""
+    parts, tables, start = [], [], 0
+    for argument in call.inputs:
+        if isinstance(argument, np.ndarray):
+            part = Value((), argument.reshape(-1).astype(np.float64), (argument.size,), FLAT)
+            table = np.arange(argument.size).reshape(argument.shape)
+        else:
+            assert isinstance(argument, (Value, Regrouped))
+            part, table = replace(whole(argument).flat(), layout=FLAT), places(argument)
+        parts.append(part)
+        tables.append(start + table)
+        start += part.shape[0]
+    return Regrouped(concatenated(parts, 1, call.layers), np.concatenate(tables, axis), call.layers[-1])
+
+
 def _apart(found: Result, positions: np.ndarray, call: Call) -> Result:
     """What an operator gave in two axes, as a table; of several outputs the first."""
     match found:

@@ -77,7 +77,7 @@ _LAYERS = {
     **dict.fromkeys(("AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "Equalization"), _ADJUSTED),
 }
 
-_ACTIVATIONS = {"sparse_plus", "sparse_sigmoid", "threshold"}
+_ACTIVATIONS = {"sparse_plus", "threshold"}
 
 # By ONNX operator.
 _OPERATORS = {

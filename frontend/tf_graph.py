@@ -82,10 +82,11 @@ def translated(trace: Trace) -> Graph:
         _mend(node)
     layers = _layers(graph, trace.layer)
     constants = {**trace.weights, **{tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}}
+    inputs = as_taken(trace.inputs, graph.node, constants, _OPSET)
     return Graph(
         trace.title,
         graph.node,
-        as_taken(trace.inputs, graph.node, constants, _OPSET),
+        inputs,
         trace.outputs,
         constants,
         _OPSET,
@@ -97,6 +98,7 @@ def translated(trace: Trace) -> Graph:
             for name, shape in trace.opaque.items()
             if None not in shape and shape_problem(shape) is None
         },
+        channels_last=inputs == trace.inputs,
     )
 
 

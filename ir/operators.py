@@ -6,14 +6,16 @@ biases live on populations. Shapes are channels-last, `(H, W, C)` or `(N,)`.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from .errors import ShapeError
-from .record import Record
+from .record import PLACES, Record
 from .windows import NO_PADDING, Padding, Pair, Shape, pool_counts, window_counts, windows
 
 
@@ -183,6 +185,10 @@ class Pad(Operator):
         return np.pad(x, ((0, 0), *self.amounts))
 
 
+# Tables that are in use: blocks of a network have the same ones, and memory holds each once.
+_TABLES: WeakValueDictionary[tuple[Shape, bytes], np.ndarray] = WeakValueDictionary()
+
+
 @dataclass(frozen=True, eq=False)
 class Pick(Operator):
     """Any number from any place: `y[…] = x[indices[…]]`, x flattened first (row-major, channels last).
@@ -190,7 +196,13 @@ class Pick(Operator):
     `indices` has the shape of y, (N,) or (H, W, C). So numbers are selected, permuted, repeated and folded.
     """
 
-    indices: np.ndarray
+    indices: np.ndarray = field(metadata=PLACES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.indices, np.ndarray):
+            key = self.indices.shape, hashlib.sha1(self.indices.tobytes()).digest()
+            object.__setattr__(self, "indices", _TABLES.setdefault(key, self.indices))
 
     def output_shape(self, shape: Shape) -> Shape:
         size = math.prod(shape)
@@ -214,7 +226,7 @@ class Resample(Operator):
     """
 
     axis: int
-    indices: np.ndarray
+    indices: np.ndarray = field(metadata=PLACES)
     weight: np.ndarray
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+PLACES = {"places": True}  # of a field whose arrays are of whole numbers
 LATER = {"later": True}  # of a field that not every record has had: files say it only where it is not at its default
 
 
@@ -14,14 +15,13 @@ LATER = {"later": True}  # of a field that not every record has had: files say i
 class Record:
     """A frozen dataclass with value equality that holds its arrays read-only.
 
-    Real numbers are kept in single precision, as every backend computes them: a Python float is
-    rounded to the nearest float32 and a floating-point array is viewed as (or converted to) a
-    contiguous float32 array. Integer arrays become int64.
+    Numbers are kept in single precision, as every backend computes them: a Python float is rounded to the nearest
+    float32 and an array is viewed as (or converted to) a contiguous float32 array. Arrays of places are int64.
     """
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            object.__setattr__(self, field.name, _normalise(getattr(self, field.name)))
+            object.__setattr__(self, field.name, _normalise(getattr(self, field.name), field.metadata == PLACES))
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -44,9 +44,9 @@ def is_default(value: Any, default: Any) -> bool:
     return default is not MISSING and not isinstance(value, np.ndarray) and bool(value == default)
 
 
-def _normalise(value: Any) -> Any:
+def _normalise(value: Any, are_places: bool) -> Any:
     if isinstance(value, np.ndarray) and value.ndim:
-        dtype = np.int64 if value.dtype.kind in "iub" else np.float32
+        dtype = np.int64 if are_places and value.dtype.kind in "iub" else np.float32
         frozen = np.ascontiguousarray(value, dtype).view()
         frozen.flags.writeable = False
         return frozen

@@ -347,6 +347,29 @@ def test_one_dimensional_networks(tmp_path):
     assert network.populations["x"].shape == (31, 1, 4)
 
 
+@pytest.mark.parametrize(("left", "right"), [(0, 1), (1, 0)])
+def test_a_product_of_two_activations_as_gemm(tmp_path, left, right):
+    nodes = [
+        ("Reshape", "x folded", "a"),
+        ("Tanh", "a", "b"),
+        ("Gemm", "a b c", "g", {"transA": left, "transB": right, "alpha": 0.7, "beta": 1.3}),
+        ("Reshape", "g flat", "y"),
+    ]
+    size = 4 if left else 3
+    constants = {"folded": np.array([3, 4]), "flat": np.array([1, -1]), "c": weight(size, size)}
+    path = save(tmp_path, nodes, (12,), **constants)
+    network = frontend.load(path)
+    x = np.random.default_rng(1).normal(size=(1, 12)).astype(np.float32)
+    (y,) = onnxruntime.InferenceSession(path, _quiet()).run(None, {"x": x})
+    found = analog(network, {"x": x})[network.outputs[0]]
+    np.testing.assert_allclose(found, y, rtol=0, atol=1e-5 * np.abs(y).max())
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.7, 1.4), (1.6732632, 1.050701)])
+def test_selu_with_factors_of_its_own(tmp_path, alpha, gamma):
+    assert_equal(save(tmp_path, [("Selu", "x", "y", {"alpha": alpha, "gamma": gamma})], (7,)), (7,), False)
+
+
 def test_series_that_are_made_images_of_height_one(tmp_path):
     """As tf2onnx writes Keras's Conv1D: an axis at the front, channels moved to the front, and both undone."""
     nodes = [

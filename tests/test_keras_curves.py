@@ -54,15 +54,6 @@ def test_activations_behind_a_scale_that_is_the_same_for_all(name):
     assert function.parameter == 1
 
 
-def test_a_multi_label_readout_is_a_neuron():
-    x = keras.Input((5,), name="x")
-    model = randomise(keras.Model(x, kl.Dense(4, "sigmoid", name="labels")(kl.Dense(9, "relu", name="hidden")(x))))
-    images = np.random.default_rng(1).normal(size=(50, 5)).astype(np.float32)
-    snn = snnc.convert(snnc.load(model), calibration=images, progress=False)
-    found = snnc.compile(snn).predict(images, progress=False)
-    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=0.02)
-
-
 def test_rate_codes_refuse_functions_by_name():
     x = keras.Input((5,), name="x")
     model = randomise(keras.Model(x, kl.Dense(2, name="top")(kl.Dense(9, "silu", name="hidden")(x))))

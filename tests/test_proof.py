@@ -220,3 +220,28 @@ def test_torch_modules_are_compared_with_pytorch():
     module[4].weight.data *= 1.1
     with pytest.raises(ir.MismatchError, match="its outputs differ"):
         proof.prove(reading)
+
+
+def chaotic() -> keras.Model:
+    """Each layer makes sixty times as much of a difference, so that rounding soon decides what comes out."""
+    x = keras.Input((8,), name="x")
+    y = kl.Dense(16, "tanh", name="first")(x)
+    for number in range(5):
+        y = keras.ops.sin(60.0 * kl.Dense(16, name=f"dense_{number}")(y))
+    return randomise(keras.Model(x, kl.Dense(3, name="top")(y), name="chaos"))
+
+
+def test_what_single_precision_does_not_determine_is_no_mistake():
+    said = r"cannot be compared closely.*single precision does not determine what it computes.*millionth"
+    with pytest.raises(ir.UncomparableError, match=said):
+        snnc.load(chaotic(), verify=True)
+    with pytest.warns(ir.ModelWarning, match="cannot be compared closely"):
+        assert snnc.load(chaotic(), verify=None).outputs == ("top",)
+
+
+@pytest.mark.parametrize(("nth", "layer"), [(1, "first"), (2, "dense_0")])
+def test_a_mistake_before_that_is_found_all_the_same(plant, nth, layer):
+    plant("Gemm", nth)
+    with pytest.raises(ir.MismatchError) as error:
+        snnc.load(chaotic(), verify=True)
+    assert error.value.layer == layer

@@ -55,10 +55,10 @@ def test_layers_and_models_of_any_name(tmp_path, name):
 def test_refusals_of_any_name(name):
     x = keras.Input((4,), name="x")
     with pytest.raises(ir.UnsupportedModelError) as error:
-        frontend.load(keras.Model(x, kl.Activation("sparse_sigmoid", name=name)(kl.Dense(3, name="fine")(x))))
+        frontend.load(keras.Model(x, kl.Activation("sparse_plus", name=name)(kl.Dense(3, name="fine")(x))))
     (refusal,) = error.value.problems
     assert isinstance(refusal, ir.Refusal)
-    assert (refusal.layer, refusal.kind) == (name, "Activation 'sparse_sigmoid'")
+    assert (refusal.layer, refusal.kind) == (name, "Activation 'sparse_plus'")
 
 
 def nested() -> keras.Model:

@@ -14,8 +14,8 @@ def bad() -> keras.Model:
     x = keras.Input((16, 16, 3), name="image")
     y = kl.Conv2D(8, 3, activation="sparse_plus", name="swishy")(x)
     y = kl.Activation("sparse_plus", name="act")(kl.Conv2D(8, 3, name="conv")(y))
-    y = kl.ReLU(threshold=0.5, name="late")(kl.UpSampling2D(name="up")(y))
-    y = kl.Activation("sparse_sigmoid", name="curve")(kl.MaxPooling2D(name="pool")(y))
+    y = kl.ReLU(threshold=0.5, name="late")(kl.AutoContrast(name="stretched")(y))
+    y = kl.Activation("sparsemax", name="curve")(kl.MaxPooling2D(name="pool")(y))
     return keras.Model(x, kl.Dense(3, activation="softmax", name="top")(kl.Flatten(name="flat")(y)), name="bad")
 
 
@@ -31,9 +31,9 @@ def test_refusals_are_grouped_by_what_there_is_to_say():
     found = report.check(bad())
     assert [(finding.kind, finding.layers) for finding in found.refused] == [
         ("Conv2D 'sparse_plus', Activation 'sparse_plus'", ("swishy", "act")),
-        ("UpSampling2D", ("up",)),
+        ("AutoContrast", ("stretched",)),
         ("ReLU", ("late",)),
-        ("Activation 'sparse_sigmoid'", ("curve",)),
+        ("Activation 'sparsemax'", ("curve",)),
     ]
     assert found.refused[0].advice == "use ReLU there and fine-tune"
     assert all(finding.why and finding.advice for finding in found.refused)

@@ -32,6 +32,8 @@ LARGEST_ERROR = 1e-4  # of the largest output: what single precision gives, with
 STRAYS = 0.01  # of the numbers of a layer that rounds, or two: they lie between two steps, and the last bit decides
 LARGEST_MODEL = 100_000_000  # parameters; the command line proves models up to here without being asked
 _SEED = 0
+_ROUNDING = 2.0**-20  # of each number of an image: what the sums of a few layers are rounded by, or little more
+_STEADY = 8  # times what a tensor moves by when the image does; more is no rounding
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -168,7 +170,24 @@ class _Difference:
 
     @property
     def matters(self) -> bool:
-        return not self.error <= self.limit
+        return self.exceeds(0.0)
+
+    def exceeds(self, unsteady: float) -> bool:
+        """Whether it is more than the limit, and more than rounding makes of it where that moves it so far."""
+        return not self.error <= max(self.limit, _STEADY * unsteady)
+
+
+def _unsteady(trial: _Trial, tensors: Sequence[str]) -> Mapping[str, float]:
+    """How far tensors of the model move, as a share of their largest number, when its image moves by a rounding."""
+    reading, rng = trial.reading, np.random.default_rng(_SEED)
+    whole = _whole(reading)
+    moved = {
+        name: array if name in whole else array * (1 + _ROUNDING * rng.uniform(-1, 1, array.shape))
+        for name, array in trial.image.items()
+    }
+    moved = {name: array.astype(np.float32) for name, array in moved.items()}
+    before, after = (_run(reading, image, tensors) for image in (trial.image, moved))
+    return {t: _Difference.of(before.arrays[t], after.arrays[t], before, False).error for t in tensors}
 
 
 def _images(reading: Reading) -> list[Arrays]:
@@ -180,8 +199,13 @@ def _images(reading: Reading) -> list[Arrays]:
     limits = {name: 128 if table is None else len(table) for name, table in tables.items()}
     noise = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     numbers = {name: rng.integers(0, limits[name], shape).astype(np.float32) for name, shape in shapes.items()}
-    whole = {name for name, entry in given.items() if entry.whole or tables[name] is not None}
-    return [{**noise, **{name: numbers[name] for name in whole}}, numbers]
+    return [{**noise, **{name: numbers[name] for name in _whole(reading)}}, numbers]
+
+
+def _whole(reading: Reading) -> set[str]:
+    """The inputs that take whole numbers."""
+    populations = reading.network.populations
+    return {name for name, entry in reading.inputs.items() if entry.whole or populations[name].table is not None}
 
 
 def _tractable(reading: Reading) -> list[Arrays]:
@@ -207,25 +231,28 @@ def _run(reading: Reading, image: Arrays, tensors: Sequence[str]) -> Computed:
         raise UncomparableError(f"{message}: {first_line(error)}") from None
 
 
-def _mismatch(trial: _Trial) -> MismatchError:
+def _mismatch(trial: _Trial) -> MismatchError | UncomparableError:
     """What to say of a network that differs, from where it differs first."""
     reading = trial.reading
     title = f"{reading.title}: the network that was read does not compute what the model does"
     report = "this is a mistake of snnc's: please report it, with the model"
     overflow = _overflow(reading, trial.image)
     within = trial.differences(list(reading.ends)) if reading.ends else {}
+    outputs = trial.differences(reading.outputs)
+    unsteady = _unsteady(trial, [*within, *(tensor for tensor in outputs if tensor not in within)])
     for position, (tensor, difference) in enumerate(within.items()):
         layer = reading.ends[tensor]
         if layer == overflow:
             break
-        if difference.matters:
+        if difference.exceeds(unsteady[tensor]):
             where = f"the first layer that differs is {layer.path} ({layer.kind}), {difference.said}"
             return MismatchError(f"{title}: {where}; {position} layer outputs before it agree; {report}", layer.path)
     if overflow is not None:
         where = f"{overflow.path} ({overflow.kind}) gives numbers that are not finite"
         return MismatchError(f"{title}: {where}", overflow.path)
-    outputs = trial.differences(reading.outputs)
-    wrong = next(difference for difference in outputs.values() if difference.matters)
+    wrong = next((difference for tensor, difference in outputs.items() if difference.exceeds(unsteady[tensor])), None)
+    if wrong is None:
+        return _undetermined(reading, {**within, **outputs}, unsteady)
     if not within:
         return MismatchError(f"{title}; only its outputs could be compared, and differ {wrong.said}; {report}")
     agree = f"{title}: its outputs differ {wrong.said}; all {len(within)} layers within agree"
@@ -234,6 +261,20 @@ def _mismatch(trial: _Trial) -> MismatchError:
         reason = f"with what {tool} computes of the ONNX model that the exporter of {wrong.tool} wrote"
         return MismatchError(f"{agree} {reason}: it is the exporter's mistake; export it in another way, and give that")
     return MismatchError(f"{agree}; {report}")
+
+
+def _undetermined(
+    reading: Reading, differences: Mapping[str, _Difference], unsteady: Mapping[str, float]
+) -> UncomparableError:
+    """What to say of a model that single precision does not determine, from the first tensor that it does not."""
+    tensor, difference = next((tensor, found) for tensor, found in differences.items() if found.matters)
+    layer = reading.ends.get(tensor)
+    where = f"from {layer.path} ({layer.kind}) on" if layer else "at its outputs"
+    return UncomparableError(
+        f"{reading.title} was read, but cannot be compared closely with the network: {where}, single precision does "
+        f"not determine what it computes: where its input moves by a millionth, this moves by {unsteady[tensor]:.1e} "
+        f"of its largest number, and {difference.tool} and the network differ by {difference.error:.1e}; is it trained?"
+    )
 
 
 def _overflow(reading: Reading, image: Arrays) -> Layer | None:
