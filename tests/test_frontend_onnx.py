@@ -668,6 +668,7 @@ def test_unused_nodes_do_no_harm(tmp_path):
         ([("Where", "hide x low", "s"), ("Softmax", "s", "p"), ("Relu", "p", "y")], "its mask hides all activations"),
         ([("Pow", "x uneven", "y")], "one exponent, the same for all"),
         ([("Concat", "x x", "y", {"axis": 0})], "outputs must be vectors"),
+        ([("Gather", "x far", "y", {"axis": 1})], "takes positions of an axis of 4 that do not exist"),
         ([("Softmax", "x", "y", {"axis": 0})], "across the images of a batch"),
         ([("Slice", "x far one axis", "y")], "it has no numbers"),
         ([("Dropout", "x half yes", "y")], "drops activations at random"),
@@ -693,6 +694,15 @@ def test_messages(tmp_path, nodes, expected):
     }
     (line,) = problems(save(tmp_path, nodes, (4,), **constants))
     assert expected in line
+
+
+def test_states_of_several_layers_are_not_taken_for_images(tmp_path):
+    path = save(tmp_path, [("Gather", "x second", "y", {"axis": 0})], (1, 5), second=np.array(1))
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(model, path)
+    (line,) = problems(path)
+    assert "it takes some images of a batch and not others" in line
 
 
 def test_input_shapes(tmp_path):
