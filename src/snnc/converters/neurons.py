@@ -189,7 +189,8 @@ def depth(population: Any) -> int:
 
 def window(begin: int, steps: float, dt: float) -> dict[str, float]:
     """The parameters of a window of so many steps, in GeNN's time: steps times dt, in single precision."""
-    return {name: float(np.float32(step) * np.float32(dt)) for name, step in (("Begin", begin), ("End", begin + steps))}
+    ends = {"Begin": begin, "End": begin + steps, "Open": begin, "Shut": begin + steps}
+    return {name: float(np.float32(step) * np.float32(dt)) for name, step in ends.items()}
 
 
 def reads_potential(neuron: Any) -> bool:
