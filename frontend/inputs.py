@@ -75,11 +75,11 @@ def inputs_of(
 
 
 def _sizes(entry: onnx.ValueInfoProto) -> Sizes:
-    """What the model says of the size of an input; exporters write 0 or −1 for what is open."""
+    """What the model says of the size of an input; exporters write 0, −1 or ? for what is open."""
     kind = entry.type.tensor_type
     if not kind.HasField("shape"):
         return None
-    return tuple(dim.dim_value if dim.dim_value > 0 else dim.dim_param or None for dim in kind.shape.dim)
+    return tuple(dim.dim_value if dim.dim_value > 0 else dim.dim_param.strip("?") or None for dim in kind.shape.dim)
 
 
 def as_taken(

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,12 @@ from .bounds import affine
 from .call import Activation, Argument, Call, Mask, Masked, Quantized, Ranking, Regrouped, Whole
 from .constants import evaluate, inferred
 from .graph import Graph
-from .operators import RENAMING
 from .outputs import has_channels_second
-from .regrouping import MOVING
 from .rounding import UNBOUNDED, Rounded
 from .support import Layer, Unsupported, first_line, module_refusal
 
-_ENDING = {*MOVING, *RENAMING, "ZipMap"}  # what may follow a softmax that is an output
+# What may follow a softmax that is an output: all of its numbers stay, and each once.
+_ENDING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "ZipMap"}
 _SUMS = {"Add", "Identity", "Sum"}  # Keras's layers end in an Identity
 _SEVERAL_TABLES = "its numbers are looked up in several tables, or used otherwise too; give the model an input for each"
 _LAST = 2**31  # the rank of readouts: after every layer
@@ -326,12 +325,17 @@ class _Lowering:
             self.refused.setdefault(Layer(path, "output", _LAST), reason)
             return
         value = value.settled()
+        layer = Layer(_last_layer(value), "output", _LAST + position)
         source = value.source
-        if source is None or source in outputs or source.neuron.is_input:
-            layer = Layer(_last_layer(value), "output", _LAST + position)
+        if len(value.terms) == 1 and value.terms[0].source.neuron.is_readout:
+            term = value.terms[0]
+            source = replace(term.source, layer=layer) if term.source in outputs else term.source
+            value = replace(value, terms=(replace(term, source=source),))  # whatever views follow
+        elif source is None or source in outputs or source.neuron.is_input:
             source = Source(Identity(), value.shape, value, layer)
+            value = source.value(value.layout)
         outputs.append(source)
-        self.readouts[tensor] = source.value(value.layout)
+        self.readouts[tensor] = value
 
     def _has_channels_second(self, tensor: str, rank: int) -> bool:
         activations = {name for name, value in self.values.items() if isinstance(value, (Value, Regrouped))}

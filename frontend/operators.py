@@ -50,8 +50,8 @@ def apply(call: Call) -> Result:
                 return along(call, apply)
             if call.node.op_type == "Concat":
                 return in_a_row(call, call.attributes["axis"])
-        if call.node.op_type in ("ReduceMean", "ReduceSum"):
-            return reduced(call)
+        if call.node.op_type in _REDUCING:
+            return reduced(call, apply)
         takes_tables = {*_CASTS, *_RECURRENT, *(_OF_MATRICES if is_too_deep(call) else ())}
         if call.node.op_type not in takes_tables:
             call = gathered(call)
@@ -348,7 +348,12 @@ def _gather(call: Call) -> Value:
     axis = call.attributes.get("axis", 0) % len(x.dims)
     if indices.ndim > 1:
         raise Unsupported(f"it gathers by a table of shape {indices.shape}; only lists of positions are supported")
-    taken = x.selected(axis, indices.reshape(-1) % x.dims[axis], call.layers)
+    size = x.dims[axis]
+    if not ((-size <= indices) & (indices < size)).all():
+        if axis == 0 and not x.layout[0]:  # a batch of several
+            raise AcrossImages("it takes some images of a batch and not others")
+        raise Unsupported(f"it takes positions of an axis of {size} that do not exist")
+    taken = x.selected(axis, indices.reshape(-1) % size, call.layers)
     return taken if indices.ndim else taken.viewed(taken.dims[:axis] + taken.dims[axis + 1 :], ())
 
 
@@ -571,6 +576,10 @@ _ELEMENTWISE |= {*functions.OPERATORS}
 
 # What computes along one axis, or the last ones, each of the others by itself.
 _ALONG_AN_AXIS = {"LayerNormalization", "LogSoftmax", "LpNormalization", "RMSNormalization", "Softmax"}
+
+# What computes one number of those along some axes.
+_REDUCING = {*("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin")}
+_REDUCING |= {*("ReduceProd", "ReduceSum", "ReduceSumSquare")}
 
 _CASTS = {"Cast", "CastLike"}
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import onnx
@@ -117,11 +118,9 @@ def along(call: Call, apply: Callable[[Call], Result]) -> Result:
         return apply(gathered(call))
     moved = np.moveaxis(table, axis, -1)
     own = np.moveaxis(np.arange(moved.size).reshape(moved.shape), -1, axis)
-    node = onnx.helper.make_node(call.node.op_type, call.node.input, call.node.output, call.node.name)
-    node.attribute.extend(attribute for attribute in call.node.attribute if attribute.name != "axis")
-    node.attribute.append(onnx.helper.make_attribute("axis", 1))
+    inner = _with_attributes(call, axis=1)
     first = whole(call.inputs[0]).placed(moved.reshape(-1, moved.shape[-1]))
-    return _apart(apply(replace(call, node=node, inputs=(first, *call.inputs[1:]), is_last=False)), own, call)
+    return _apart(apply(replace(inner, inputs=(first, *call.inputs[1:]), is_last=False)), own, call)
 
 
 def in_a_row(call: Call, axis: int) -> Regrouped:
@@ -150,22 +149,33 @@ def _apart(found: Result, positions: np.ndarray, call: Call) -> Result:
     raise Unsupported(f"{call.node.op_type} is supported of tensors with three axes at most")
 
 
-def reduced(call: Call) -> Result:
-    """The mean or the sum of a table over some axes."""
+def reduced(call: Call, apply: Callable[[Call], Result]) -> Result:
+    """What a reduction gives for a table: while it works, its axes are the last one, and all others the first."""
     table = call.inputs[0]
     assert isinstance(table, Regrouped)
-    rank = table.positions.ndim
-    axes = call.axes(1, rank) or ()
-    kept = tuple(axis for axis in range(rank) if axis not in axes)
-    rows = table.positions.transpose((*kept, *axes)).reshape(
-        math.prod(table.positions.shape[axis] for axis in kept), -1
-    )
-    value = table.value.placed_as(rows[:, None], (len(rows), 1, rows.shape[1]), ((0,), (1,), (2,)))
-    found = (value.total if call.node.op_type == "ReduceSum" else value.reduced)((2,), call.layers)
+    sizes = table.positions.shape
+    axes = call.axes(1, len(sizes))
+    if not axes:
+        return apply(gathered(call))
+    if 0 in axes and sizes[0] == 1:
+        raise AcrossImages("it combines the images of a batch")
+    kept = tuple(axis for axis in range(len(sizes)) if axis not in axes)
+    rows = table.positions.transpose((*kept, *axes)).reshape(math.prod(sizes[axis] for axis in kept), -1)
     stay = call.attributes.get("keepdims", 1)
-    dims = tuple(1 if axis in axes else size for axis, size in enumerate(table.positions.shape) if stay or axis in kept)
+    dims = tuple(1 if axis in axes else size for axis, size in enumerate(sizes) if stay or axis in kept)
+    inner = _with_attributes(call, axes=[1], keepdims=1)
+    found = apply(replace(inner, inputs=(table.value.placed(rows),), is_last=False))
     positions = np.arange(len(rows)).reshape(dims)
-    return _value(found, positions, call.layers) or Regrouped(found, positions, call.layers[-1])
+    value = _value(found, positions, call.layers) if isinstance(found, Value) else None
+    return value or _apart(found, positions, call)
+
+
+def _with_attributes(call: Call, **attributes: Any) -> Call:
+    """A call whose node has some attributes instead of its own."""
+    node = onnx.helper.make_node(call.node.op_type, call.node.input, call.node.output, call.node.name)
+    node.attribute.extend(attribute for attribute in call.node.attribute if attribute.name not in attributes)
+    node.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in attributes.items())
+    return replace(call, node=node)
 
 
 def _table(argument: Argument) -> np.ndarray | None:

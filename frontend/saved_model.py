@@ -26,8 +26,19 @@ _STORAGE = {
     *("StaticRegexFullMatch", "StringJoin", "VarHandleOp", "VarIsInitializedOp"),
 }
 _COMPUTING = {
-    *("Abs", "Add", "AddN", "AddV2", "All", "Any", "ArgMax", "ArgMin", "AvgPool", "BatchMatMul", "BatchMatMulV2"),
-    *("BatchToSpaceND", "BiasAdd", "BroadcastTo", "Cast", "Ceil", "ClipByValue", "Concat", "ConcatV2", "Const"),
+    *("Abs", "Add", "AddN", "AddV2", "All", "Any", "ArgMax", "ArgMin", "Assert", "AvgPool", "BatchMatMul"),
+    *(
+        "BatchMatMulV2",
+        "BatchToSpaceND",
+        "BiasAdd",
+        "BroadcastTo",
+        "Cast",
+        "Ceil",
+        "ClipByValue",
+        "Concat",
+        "ConcatV2",
+        "Const",
+    ),
     *("Conv2D", "Conv2DBackpropInput", "Conv3D", "Cos", "Cumsum", "DepthToSpace", "DepthwiseConv2dNative", "Div"),
     *("DivNoNan", "Einsum", "Elu", "Equal", "Erf", "Exp", "ExpandDims", "Expm1", "Fill", "Floor", "FloorDiv"),
     *("FloorMod", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "Gather", "GatherNd", "GatherV2"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from reference import analog
 
+import snnc
 from snnc import frontend, ir
 
 RNG = np.random.default_rng(0)
@@ -421,6 +422,13 @@ TURNED = {"perm": [0, 1, 3, 2]}
         [("Flatten", "x", "f"), ("Slice", "f two far one", "y")],
         [("ReduceSum", "x spatial", "y", {"keepdims": 0})],
         [("Max", "x other", "y")],
+        [
+            ("ReduceMean", "x rows_", "m", {"keepdims": 0}),
+            ("Unsqueeze", "m last", "u"),  # a new axis
+            ("Neg", "u", "n"),
+            ("Concat", "u n", "s", {"axis": 3}),
+            ("Conv", "s v4", "y"),
+        ],
         [("Neg", "x", "n"), ("Max", "x n", "a"), ("Min", "a half", "m"), ("Min", "m x", "y")],
         [("AveragePool", "x", "y", {"kernel_shape": [2, 2], "dilations": [2, 3], "pads": [1, 0, 1, 1]})],
         [
@@ -433,10 +441,58 @@ TURNED = {"perm": [0, 1, 3, 2]}
 def test_selections_and_views(tmp_path, nodes):
     constants = {"one": [1], "three": [3], "two": [2], "far": [2**40], "minus": [-1], "ones": [1, 1], "fives": [4, 5]}
     constants |= {"rows": [1, 2], "crop": [0, 0, -1, 2, 0, 0, 1, -3], "sizes": [1, 3, 4], "shuffled": [3, 0, 2, 2]}
-    constants |= {"spatial": [2, 3], "scalar": 2}
+    constants |= {"spatial": [2, 3], "scalar": 2, "rows_": [2], "last": [3]}
     arrays = {name: np.array(value, np.int64) for name, value in constants.items()}
-    arrays |= {"w": weight(3, 4, 2, 3), "v": weight(2, 2, 1, 1), "half": np.float32(0.5), "other": np.float32(0.1)}
+    arrays |= {
+        "w": weight(3, 4, 2, 3),
+        "v": weight(2, 2, 1, 1),
+        "v4": weight(2, 4, 3, 2),
+        "half": np.float32(0.5),
+        "other": np.float32(0.1),
+    }
     assert_equal(save(tmp_path, nodes, (4, 8, 9), opset=19, **arrays), (4, 8, 9))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "neuron"),
+    [
+        ([("Flatten", "s", "y")], "y", ir.Softmax),
+        ([("Reshape", "s rows", "r"), ("Transpose", "r", "y", {"perm": [0, 2, 1]})], "y", ir.Softmax),
+        ([("Flatten", "s", "y")], "y s", ir.Softmax),
+        ([("Slice", "s one three one", "y")], "y", None),
+        ([("Tile", "s twice", "y")], "y", None),
+    ],
+)
+def test_scores_that_are_moved_can_be_converted(tmp_path, nodes, outputs, neuron):
+    made = [("Conv", "x w", "c"), ("Softmax", "c", "s", {"axis": 1}), *nodes]
+    constants = {"one": [1], "three": [3], "rows": [0, 3, 10], "twice": [1, 2, 1, 1]}
+    arrays = {name: np.array(value, np.int64) for name, value in constants.items()}
+    path = save(tmp_path, made, (2, 4, 7), outputs=outputs.split(), w=weight(3, 2, 3, 3), **arrays)
+    network = frontend.load(path)
+    x = RNG.normal(size=(3, 2, 4, 7)).astype(np.float32)
+    wanted = onnxruntime.InferenceSession(path, _quiet()).run(None, {"x": x})
+    found = analog(network, {"x": channels_last(x)})
+    for name, y in zip(network.outputs, wanted, strict=True):
+        scores = channels_last(y.reshape(3, -1, 2, 5)) if y.ndim != 3 else y.reshape(3, 2, 5, 3)
+        np.testing.assert_allclose(found[name], scores, atol=1e-6)
+        assert neuron is None or isinstance(network.populations[name].neuron, neuron)
+    snn = snnc.convert(network, "few-spike{k=8}", calibration=channels_last(x), progress=False)
+    assert snn.outputs == network.outputs
+
+
+REDUCED = [(op, [3], 1) for op in ("L1", "L2", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")]
+
+
+@pytest.mark.parametrize(("kind", "axes", "stay"), [*REDUCED, ("L2", [1, 4], 0), ("Max", [5], 0), ("Mean", [2, 3], 1)])
+def test_reductions_where_axes_are_taken_apart(tmp_path, kind, axes, stay):
+    nodes = [
+        ("Reshape", "x parts", "r"),
+        ("Transpose", "r", "t", {"perm": [0, 2, 4, 3, 1, 5]}),
+        (f"Reduce{kind}", "t axes", "reduced", {"keepdims": stay}),
+        ("Flatten", "reduced", "y"),
+    ]
+    arrays = {"parts": np.array([0, 3, 2, 4, 2, 3]), "axes": np.array(axes)}
+    assert_equal(save(tmp_path, nodes, (6, 8, 3), **arrays), (6, 8, 3))
 
 
 def test_argmax_gives_the_scores(tmp_path):
@@ -612,6 +668,7 @@ def test_unused_nodes_do_no_harm(tmp_path):
         ([("Where", "hide x low", "s"), ("Softmax", "s", "p"), ("Relu", "p", "y")], "its mask hides all activations"),
         ([("Pow", "x uneven", "y")], "one exponent, the same for all"),
         ([("Concat", "x x", "y", {"axis": 0})], "outputs must be vectors"),
+        ([("Gather", "x far", "y", {"axis": 1})], "takes positions of an axis of 4 that do not exist"),
         ([("Softmax", "x", "y", {"axis": 0})], "across the images of a batch"),
         ([("Slice", "x far one axis", "y")], "it has no numbers"),
         ([("Dropout", "x half yes", "y")], "drops activations at random"),
@@ -637,6 +694,15 @@ def test_messages(tmp_path, nodes, expected):
     }
     (line,) = problems(save(tmp_path, nodes, (4,), **constants))
     assert expected in line
+
+
+def test_states_of_several_layers_are_not_taken_for_images(tmp_path):
+    path = save(tmp_path, [("Gather", "x second", "y", {"axis": 0})], (1, 5), second=np.array(1))
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    onnx.save(model, path)
+    (line,) = problems(path)
+    assert "it takes some images of a batch and not others" in line
 
 
 def test_input_shapes(tmp_path):

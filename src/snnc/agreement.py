@@ -10,7 +10,7 @@ import numpy as np
 
 from .backend import Backend, compile
 from .backend.compiled import by_output
-from .ir import DataError, Images, Network, Softmax, as_inputs
+from .ir import DataError, Images, Network, ProbabilityReadout, as_inputs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,8 +57,9 @@ def agreement(
     """How well `network` agrees with `reference` on the images `x`, (images, *input shape), for each of its outputs.
 
     Both are networks, spiking or analog; the reference is commonly the model's own, `snnc.load(model)`. Outputs
-    correspond by their order. A spiking network decodes what a softmax is applied to, so that it is applied here, too.
-    `backend` and `options` run `network`, and are those of `snnc.compile`; the reference runs on the embedded engine.
+    correspond by their order. A spiking network decodes what a softmax or sigmoid is applied to, so that it is applied
+    here, too. `backend` and `options` run `network`, and are those of `snnc.compile`; the reference runs on the
+    embedded engine.
     Raises DataError for data that does not fit either, and for networks of other inputs or outputs.
     """
     inputs = as_inputs(network, x)
@@ -73,7 +74,7 @@ def agreement(
         values, wanted, neuron = found[name], expected[other], reference.populations[other].neuron
         if values.shape != wanted.shape:
             raise DataError(f"output {name!r} has shape {values.shape[1:]}, but the reference's {wanted.shape[1:]}")
-        if isinstance(neuron, Softmax) and network.is_spiking:
+        if isinstance(neuron, ProbabilityReadout) and network.is_spiking:
             values = neuron.apply(values)
         result[name] = Agreement.of(values, wanted)
     return result
