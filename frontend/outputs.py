@@ -20,16 +20,18 @@ def has_channels_second(graph: Graph, tensor: str, rank: int, activations: Colle
     reshaped on the way is taken to keep its channels where they are.
     """
     makers = {name: node for node in graph.nodes for name in node.output}
-    is_moved = False
+    is_moved, by_matrix = False, None  # what a matrix says counts where nothing else knows: it may be of positions
     while tensor in makers and tensor not in graph.inputs:
         node = makers[tensor]
         given = [name for name in node.input if name in activations]
         if node.op_type in _ON_CHANNELS_SECOND:
             return not is_moved
-        if node.op_type in _ON_CHANNELS_LAST and len(given) == 1:
-            return is_moved
+        if node.op_type in _ON_CHANNELS_LAST and len(given) == 1 and by_matrix is None:
+            by_matrix = is_moved
         is_moved ^= _moves_channels(node)
         tensor = next(iter(given), "")
+    if by_matrix is not None:
+        return by_matrix
     layout = graph.inputs[tensor].layout if tensor in graph.inputs else FLAT
     is_second = rank == 4 if layout == FLAT else layout in (CHANNELS_FIRST, SERIES_FIRST)
     return is_second != is_moved

@@ -87,7 +87,7 @@ def test_every_one(convolution, ends, size):
     with torch.no_grad():
         outputs = module(x)
     for end, name, y in zip(ends, network.outputs, outputs, strict=True):
-        expected = np.moveaxis(y.numpy(), 1, -1) if y.ndim == x.ndim else y.numpy()
+        expected = np.moveaxis(y.numpy(), 1, -1) if y.ndim > 2 else y.numpy()
         found = values[name].reshape(expected.shape)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=end)
 

@@ -11,7 +11,7 @@ import snnc
 from snnc import ir
 
 IMAGES = weights(100, 40, 8, 8, 2)
-RATE = [name for name, build in dyadic.NETWORKS.items() if not build().is_phased]
+RATE = [name for name, build in dyadic.NETWORKS.items() if not build().is_phased and build().lag == 1]
 
 
 def shown_for(predictions: np.ndarray, wait: int) -> np.ndarray:
