@@ -12,7 +12,7 @@ from . import normalisation, rounding
 from .affine import Value, per_channel
 from .bounds import below, clamped, lowest, number, raised
 from .call import Activation, Call, Ranking, Result
-from .support import JUMP, Unsupported
+from .support import JUMP, AcrossImages, Unsupported
 
 
 def relu(call: Call) -> Result:
@@ -147,7 +147,8 @@ def _is_last_of(x: Value, axis: int) -> bool:
 def _scores(call: Call) -> tuple[Value, int]:
     x = call.value()
     axis = call.attributes.get("axis", -1 if call.opset >= 13 else 1) % len(x.dims)
-    x.within((axis,))
+    if not x.within((axis,)) and x.layout[0]:  # the batch is moved, and may be there
+        raise AcrossImages(f"it works along axis {axis} of {x.dims}, across the images of a batch")
     if call.opset < 13 and len(x.dims) != axis + 1:  # which is over all axes from there on
         large = [place for place in range(axis, len(x.dims)) if x.dims[place] > 1]
         if len(large) > 1:

@@ -160,7 +160,7 @@ def assert_read_exactly(model, seed):
         for each, given in ((in_double_precision(model), x.astype(np.float64)), (model, x))
     )
     reading = frontend.read(model)
-    network, (layout,) = reading.network, reading.layouts.values()
+    network, (layout,) = reading.network, [entry.layout for entry in reading.inputs.values()]
     (name,) = network.inputs
     images = np.moveaxis(x, 1, -1) if layout in (CHANNELS_FIRST, SERIES_FIRST) else x  # what begins by turning round
     images = images.reshape(len(x), *network.populations[name].shape)

@@ -239,8 +239,8 @@ def assert_read_exactly(module, shape, seed):
     own = computed(module, torch.from_numpy(x))
     exact = computed(copy.deepcopy(module).double(), torch.from_numpy(x).double())
     reading = frontend.read(module, torch.zeros(1, *shape))
-    network, ((name, layout),) = reading.network, reading.layouts.items()
-    images = np.moveaxis(x, 1, -1) if layout in (CHANNELS_FIRST, SERIES_FIRST) else x
+    network, ((name, entry),) = reading.network, reading.inputs.items()
+    images = np.moveaxis(x, 1, -1) if entry.layout in (CHANNELS_FIRST, SERIES_FIRST) else x
     images = images.reshape(1, *network.populations[name].shape)
     (by_engine,) = snnc.compile(network).activations({name: images}, progress=False)
     by_numpy = analog(network, {name: images.astype(np.float64)})

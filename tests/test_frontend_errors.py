@@ -227,7 +227,7 @@ def _on_image(*layers: kl.Layer) -> keras.Model:
         ([kl.Resizing(4, 4, interpolation="area", name="area")], "area (Resizing): it resizes images by areas"),
         (
             [kl.Softmax(axis=0, name="wrong")],
-            "wrong (Softmax): it works along axis 3 of (3, 8, 8, 1), which is no axis of the image",
+            "wrong (Softmax): it works along axis 3 of (3, 8, 8, 1), across the images of a batch",
         ),
         ([kl.Reshape((4, 2, 8, 3), name="deep")], "deep (Reshape): it arranges numbers in 4 axes"),
         ([kl.Conv2D(2, 3, data_format="channels_first", name="cf")], "cf (Conv2D): channels_first"),
