@@ -130,7 +130,7 @@ def measure(model: Model, cache: Path, examples: int | None) -> None:
     try:
         network = snnc.load(source.model, inputs=source.inputs)
     except snnc.SnncError as refusal:
-        say(failed=str(refusal))
+        say(failed=str(refusal).replace(f"{cache}/", ""))
         return
     say(parameters=parameters(network), populations=len(network.populations), seconds=time.perf_counter() - started)
     expected = source.run(x)
