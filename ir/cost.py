@@ -71,8 +71,12 @@ def _crossed(connection: Connection, counts: np.ndarray) -> int:
 def _paths(operator: Operator, x: np.ndarray) -> np.ndarray:
     """The operator with a 1 for each weight that is not zero, applied to `x`, (1, *shape)."""
     match operator:
-        case Conv2D(weight) | ConvTranspose2D(weight) | Dense(weight) | Resample(weight=weight):
+        case Conv2D(weight) | ConvTranspose2D(weight) | Dense(weight):
             return replace(operator, weight=weight != 0).apply(x)
+        case Resample(axis, indices, weight):
+            matrix = np.zeros((x.shape[1 + axis], indices.shape[1]))
+            np.add.at(matrix, (indices, np.arange(indices.shape[1])), weight)  # taps at one place are one synapse
+            return np.moveaxis(np.moveaxis(x, 1 + axis, -1) @ (matrix != 0), -1, 1 + axis)
         case Scale(factor):
             return x * (factor != 0)
         case AveragePool2D(pool_size, strides, padding):

@@ -130,7 +130,7 @@ class Branching(nn.Module):
 class Unsupported(nn.Module):
     def __init__(self):
         super().__init__()
-        self.blocks = nn.ModuleList([nn.Threshold(0.5, 0.0), nn.Threshold(-1.0, 2.0), nn.ReLU()])
+        self.blocks = nn.ModuleList([nn.Threshold(0.5, 0.0), nn.RReLU(), nn.ReLU()])
 
     def forward(self, x):
         return [block(x) for block in self.blocks]
@@ -152,7 +152,7 @@ def test_messages():
         frontend.load(Branching(), np.zeros((1, 4)))
     with pytest.raises(ir.UnsupportedModelError) as error:
         frontend.load(Unsupported(), np.zeros((1, 4)))
-    assert [line.split(":")[0] for line in error.value.problems] == ["blocks.0 (Threshold)", "blocks.1 (Threshold)"]
+    assert [line.split(":")[0] for line in error.value.problems] == ["blocks.0 (Threshold)", "blocks.1 (RReLU)"]
 
 
 class Subtracted(torch.nn.Module):
