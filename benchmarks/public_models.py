@@ -27,7 +27,7 @@ import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import machine
@@ -66,13 +66,13 @@ class Model:
     """A model of a package.
 
     `opened` gives it from where the wheel is unpacked; `drawn` gives so many examples of what it takes, for
-    calibration or for the test. `classes` is the output that has classes, in its last axis, if there is one.
+    "calibration" or for the "test". `classes` is the output that has classes, in its last axis, if there is one.
     """
 
     release: str
     name: str
     opened: Callable[[Path], Source]
-    drawn: Callable[[int, Literal["calibration", "test"]], Inputs]
+    drawn: Callable[[int, str], Inputs]
     examples: int = 64
     classes: int | None = None
 
@@ -130,22 +130,17 @@ def measure(model: Model, cache: Path, examples: int | None) -> None:
     try:
         network = snnc.load(source.model, inputs=source.inputs)
     except snnc.SnncError as refusal:
-        say(failed=str(refusal))
+        say(failed=str(refusal).replace(f"{cache}/", ""))
         return
     say(parameters=parameters(network), populations=len(network.populations), seconds=time.perf_counter() - started)
     expected = source.run(x)
     found = predicted(network, network, x)
     say(error=max(difference(a, b) for a, b in aligned(found, expected)))
+    calibration = dict(zip(network.inputs, model.drawn(count, "calibration"), strict=True))
     for name, pipeline in PIPELINES.items():
+        steps = f"{snnc.LOWERING},{pipeline}"
         try:
-            calibration = dict(zip(network.inputs, model.drawn(count, "calibration"), strict=True))
-            snn = snnc.convert(
-                network,
-                f"{snnc.LOWERING},{pipeline}",
-                calibration=calibration,
-                timesteps=TIMESTEPS,
-                progress=False,
-            )
+            snn = snnc.convert(network, steps, calibration=calibration, timesteps=TIMESTEPS, progress=False)
             pairs = aligned(predicted(snn, network, x), expected)
         except snnc.SnncError as refusal:
             say(**{name: {"failed": str(refusal)}})
@@ -346,9 +341,9 @@ def fer(place: Path) -> Source:
 
 def mtcnn(network: str, size: int) -> Callable[[Path], Source]:
     def opened(place: Path) -> Source:
-        needed = place.parent / "joblib"
+        needed = place.parent / "lz4"  # for joblib to read the weights, which scikit-learn brings
         if not needed.exists():
-            wheels.pip("install", "--no-deps", "--target", needed, "joblib==1.5.2", "lz4==4.4.5")
+            wheels.pip("install", "--no-deps", "--target", needed, "lz4==4.4.5")
         sys.path.append(str(needed))
         package("mtcnn", place)
         import joblib

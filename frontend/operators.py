@@ -17,12 +17,22 @@ from . import activations, functions, images, masks, matrices, normalisation, re
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
 from .call import Call, Mask, Masked, Quantized, Ranking, Regrouped, Result, Whole
-from .regrouping import MOVING, along, beside, gathered, in_a_row, is_too_deep, reduced, regrouped, scattered
+from .regrouping import (
+    MOVING,
+    TO_THE_END,
+    along,
+    beside,
+    gathered,
+    in_a_row,
+    is_too_deep,
+    reduced,
+    regrouped,
+    scattered,
+)
 from .support import JUMP, AcrossImages, Unsupported, operator_refusal
 
 _FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 _TO_INTEGERS = "it turns activations into integers, or into numbers of fewer than 16 bits"
-_TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
 
 
 def apply(call: Call) -> Result:
@@ -319,7 +329,7 @@ def _slice(call: Call) -> Value:
     steps = call.constant(4)
     steps = np.ones_like(starts) if steps is None else steps
     for axis, start, end, step in zip(axes, starts.tolist(), ends.tolist(), steps.tolist(), strict=True):
-        if (start, step) == (0, 1) and end >= _TO_THE_END:
+        if (start, step) == (0, 1) and end >= TO_THE_END:
             continue
         x = x.selected(axis, np.arange(x.dims[axis])[start:end:step], call.layers)
     return x

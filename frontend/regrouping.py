@@ -21,6 +21,8 @@ from .call import Activation, Argument, Call, Regrouped, Result, places, whole
 from .constants import evaluate
 from .support import AcrossImages, Unsupported
 
+TO_THE_END = 2**31 - 1  # what exporters write for a slice without an end
+
 MOVING = frozenset(
     {"Compress", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"}
     | {"ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
@@ -198,7 +200,10 @@ def _takes_images(call: Call, positions: np.ndarray) -> bool:
         case "ReverseSequence":
             axes = (call.attributes.get("time_axis", 0),)
         case "Slice":
-            axes = call.axes(3, positions.ndim) or tuple(range(positions.ndim))
+            starts, ends = call.weight(1), call.weight(2)
+            sliced = call.axes(3, positions.ndim) or range(positions.ndim)
+            taken = zip(sliced, starts.tolist(), ends.tolist(), strict=False)
+            axes = tuple(axis for axis, start, end in taken if start or end < TO_THE_END)
         case _:
             axes = ()
     return 0 in axes and len(positions) == 1

@@ -495,6 +495,14 @@ def test_reductions_where_axes_are_taken_apart(tmp_path, kind, axes, stay):
     assert_equal(save(tmp_path, nodes, (6, 8, 3), **arrays), (6, 8, 3))
 
 
+def test_slices_of_all_axes_where_axes_are_taken_apart(tmp_path):
+    """As TensorFlow's strided slices come: along the batch, everything."""
+    nodes = [("Reshape", "x parts", "r"), ("Slice", "r starts ends", "s"), ("Flatten", "s", "y")]
+    arrays = {"parts": [0, 3, 2, 4, 2, 3], "starts": [0, 1, 0, 1, 0, 0], "ends": [2**31 - 1, 3, 1, 4, 2, 2]}
+    arrays = {name: np.array(numbers) for name, numbers in arrays.items()}
+    assert_equal(save(tmp_path, nodes, (6, 8, 3), **arrays), (6, 8, 3))
+
+
 def test_argmax_gives_the_scores(tmp_path):
     nodes = [("MatMul", "x m", "scores"), ("ArgMax", "scores", "label", {"axis": 1, "keepdims": 0})]
     path = save(tmp_path, nodes, (6,), outputs=("label",), m=weight(6, 4))
