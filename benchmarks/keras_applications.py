@@ -177,22 +177,8 @@ def row(facts: dict[str, Any]) -> str:
 
 def page(figures: list[dict[str, Any]]) -> str:
     """The whole document."""
-    documented = (__doc__ or "").split("\n\n")
-    where = ", ".join(f"{key} {value}" for key, value in machine.describe().items())
     table = [HEAD, "|" + " --- |" * HEAD.count(" | ") + " --- |", *map(row, figures)]
-    intro = " ".join(documented[2].split())
-    return "\n".join(
-        [
-            "# The models of keras.applications",
-            "",
-            f"{documented[0]} {intro} This page is made by `benchmarks/keras_applications.py`.",
-            "",
-            f"Machine: {where}.",
-            "",
-            *table,
-            "",
-        ]
-    )
+    return machine.page("The models of keras.applications", __doc__, "keras_applications.py", table)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,14 @@ def describe() -> dict[str, str]:
     return facts
 
 
+def page(heading: str, documentation: str | None, script: str, table: list[str]) -> str:
+    """A document that a script makes: what its documentation says but how it is called, the machine, and a table."""
+    title, _, text, *_ = (documentation or "").split("\n\n")
+    where = ", ".join(f"{key} {value}" for key, value in describe().items())
+    intro = f"{title} {' '.join(text.split())} This page is made by `benchmarks/{script}`."
+    return "\n".join([f"# {heading}", "", intro, "", f"Machine: {where}.", "", *table, ""])
+
+
 def peak_from_here() -> int:
     """Forget the peak of memory so far, and say what is held now, in bytes. Linux only."""
     Path("/proc/self/clear_refs").write_text("5")

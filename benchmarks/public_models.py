@@ -97,7 +97,7 @@ def main() -> None:
         rows.append(row(MODELS[name], elsewhere(options, name)))
         print(rows[-1], flush=True)
     if options.markdown:
-        options.markdown.write_text(page(rows))
+        options.markdown.write_text(machine.page("Models of public packages", __doc__, "public_models.py", rows))
 
 
 def elsewhere(options: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -494,15 +494,6 @@ def reason(facts: dict[str, Any]) -> str:
     more = f"; {len(problems) - 3} more" if len(problems) > 3 else ""
     listed = "; ".join(problem.strip(" -") for problem in problems[:3])
     return f"no: {head.rpartition(': ')[2]}: {listed}{more}".replace("|", "/") if problems else f"no: {head}"
-
-
-def page(rows: list[str]) -> str:
-    """The whole document."""
-    title, _, text = (__doc__ or "").split("\n\n")
-    where = ", ".join(f"{key} {value}" for key, value in machine.describe().items())
-    made = "This page is made by `benchmarks/public_models.py`."
-    head = f"# Models of public packages\n\n{title} {' '.join(text.split())} {made}\n\nMachine: {where}.\n\n"
-    return head + "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":

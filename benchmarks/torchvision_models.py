@@ -62,7 +62,7 @@ def main() -> None:
         rows.append(row(elsewhere(options.cache, name)))
         print(rows[-1], flush=True)
     if options.markdown:
-        options.markdown.write_text(page(rows))
+        options.markdown.write_text(machine.page("The models of torchvision", __doc__, "torchvision_models.py", rows))
 
 
 def torchvision(cache: Path) -> Any:
@@ -170,15 +170,6 @@ def row(facts: dict[str, Any]) -> str:
     own = f" (PyTorch's own: {facts['own_error']:.0e})" if "own_error" in facts else ""
     size = f"{facts['populations']} | {facts['connections']}"
     return f"{start} yes | {facts['error']:.0e}{own} | {facts['seconds']:.1f} | {size} |"
-
-
-def page(rows: list[str]) -> str:
-    """The whole document."""
-    title, _, text = (__doc__ or "").split("\n\n")
-    where = ", ".join(f"{key} {value}" for key, value in machine.describe().items())
-    made = "This page is made by `benchmarks/torchvision_models.py`."
-    head = f"# The models of torchvision\n\n{title} {' '.join(text.split())} {made}\n\nMachine: {where}.\n\n"
-    return head + "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":

@@ -362,10 +362,10 @@ class Value:
         x = self.settled()
         where = x.axis(axis)
         bounded((*x.shape[:where], *indices.shape, *x.shape[where + 1 :]))
+        resample = Resample(where, indices, weight)
         if x.is_image and where < 2:
-            return x.then(Resample(where, indices, weight), layers=layers)
-        matrix = np.zeros((x.shape[where], indices.shape[1]), np.float32)
-        np.add.at(matrix, (indices, np.arange(indices.shape[1])), weight)
+            return x.then(resample, layers=layers)
+        matrix = resample.matrix(x.shape[where])
         return x.then(Conv2D(matrix[None, None]) if x.is_image else Dense(matrix), layers=layers)
 
     def axis(self, axis: int) -> int:

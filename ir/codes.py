@@ -22,3 +22,8 @@ def staircase(x: Any, largest: Any, levels: int, offset: Any, lowest: int = 0, s
 def by_magnitude(code: Callable[[np.ndarray], np.ndarray], x: np.ndarray, signed: bool) -> np.ndarray:
     """What a code of numbers ≥ 0 says of x: the sign is kept or, without signs, what is negative counts as 0."""
     return np.sign(x) * code(np.abs(x)) if signed else code(np.maximum(x, 0))
+
+
+def rounded_off(quantum: np.ndarray, v_init: Any) -> float:
+    """How far a staircase of whole quanta, `v_init` before the next, is from a number within its reach at most."""
+    return float(np.maximum(v_init, quantum - v_init).max())

@@ -73,10 +73,9 @@ def _paths(operator: Operator, x: np.ndarray) -> np.ndarray:
     match operator:
         case Conv2D(weight) | ConvTranspose2D(weight) | Dense(weight):
             return replace(operator, weight=weight != 0).apply(x)
-        case Resample(axis, indices, weight):
-            matrix = np.zeros((x.shape[1 + axis], indices.shape[1]))
-            np.add.at(matrix, (indices, np.arange(indices.shape[1])), weight)  # taps at one place are one synapse
-            return np.moveaxis(np.moveaxis(x, 1 + axis, -1) @ (matrix != 0), -1, 1 + axis)
+        case Resample(axis):
+            synapses = operator.matrix(x.shape[1 + axis]) != 0
+            return np.moveaxis(np.moveaxis(x, 1 + axis, -1) @ synapses, -1, 1 + axis)
         case Scale(factor):
             return x * (factor != 0)
         case AveragePool2D(pool_size, strides, padding):

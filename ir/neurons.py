@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from .codes import by_magnitude, staircase
+from .codes import by_magnitude, rounded_off, staircase
 from .errors import ShapeError
 from .functions import FUNCTIONS
 from .record import LATER, Record
@@ -363,6 +363,15 @@ class SpikingNeuron(Neuron):
         """What is decoded at best of activations x, (…, C), in double precision: if x is the same in every step."""
         return x
 
+    def rounds_off(self, timesteps: int) -> float:
+        """How far what `says` gives is from an activation within reach at most; 0 for what says numbers themselves."""
+        return 0.0
+
+    @property
+    def sends_signs(self) -> bool:
+        """Whether magnitudes are coded, and every spike has the sign, by a field `signed`."""
+        return bool(getattr(self, "signed", False))
+
     @property
     def pooling(self) -> MaxPool2D | None:
         """The max pooling that a neuron with a field `pool` applies to its input, in every step."""
@@ -451,6 +460,9 @@ class IntegrateFireInput(SpikeEncoding):
     def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
         return by_magnitude(lambda magnitude: _integrated(self, magnitude, timesteps), x, self.signed)
 
+    def rounds_off(self, timesteps: int) -> float:
+        return rounded_off(np.asarray(self.v_thresh) / timesteps, self.v_init / timesteps)
+
 
 @dataclass(frozen=True, eq=False)
 class PoissonInput(SpikeEncoding):
@@ -514,6 +526,9 @@ class IntegrateFire(SpikingNeuron):
     def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
         return _integrated(self, np.maximum(x, 0), timesteps)
 
+    def rounds_off(self, timesteps: int) -> float:
+        return rounded_off(np.asarray(self.v_thresh) / timesteps, self.v_init / timesteps)
+
 
 def _integrated(neuron: IntegrateFire | IntegrateFireInput, x: np.ndarray, timesteps: int) -> np.ndarray:
     """The staircase of x ≥ 0. That of the soft reset is the ideal of the hard one, too, which only loses charge."""
@@ -563,6 +578,9 @@ class Tracking(SpikingNeuron):
     def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
         v_thresh, levels = np.asarray(self.v_thresh, np.float64), self.levels * timesteps
         return np.asarray(staircase(x, self.levels * v_thresh, levels, self.v_init / v_thresh, lowest=-levels))
+
+    def rounds_off(self, timesteps: int) -> float:
+        return rounded_off(np.asarray(self.v_thresh) / timesteps, self.v_init / timesteps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -638,11 +656,6 @@ class FewSpikeNeuron(PhasedNeuron):
         return 2**self.k - 1
 
     @property
-    def sends_signs(self) -> bool:
-        """Whether magnitudes are coded, and every spike has the sign."""
-        return getattr(self, "signed", False)
-
-    @property
     def _largest(self) -> np.ndarray:
         return np.asarray(self.alpha, np.float64) * (self.levels / 2**self.k)
 
@@ -652,6 +665,9 @@ class FewSpikeNeuron(PhasedNeuron):
     def says(self, x: np.ndarray, timesteps: int) -> np.ndarray:
         offset = self.v_init * self.levels / self._largest
         return by_magnitude(lambda y: np.asarray(staircase(y, self._largest, self.levels, offset)), x, self.sends_signs)
+
+    def rounds_off(self, timesteps: int) -> float:
+        return rounded_off(np.asarray(self.alpha) * 2.0**-self.k, self.v_init)
 
 
 @dataclass(frozen=True, eq=False)

@@ -238,6 +238,12 @@ class Resample(Operator):
             raise ShapeError(f"Resample reaches outside an axis of {shape[self.axis]} positions")
         return (*shape[: self.axis], self.indices.shape[1], *shape[self.axis + 1 :])
 
+    def matrix(self, size: int) -> np.ndarray:
+        """The same along an axis of so many positions, (size, new size): taps at one place are one weight."""
+        matrix = np.zeros((size, self.indices.shape[1]))
+        np.add.at(matrix, (self.indices, np.arange(self.indices.shape[1])), self.weight)
+        return matrix
+
     def apply(self, x: np.ndarray) -> np.ndarray:
         weight = self.weight.astype(x.dtype).reshape(*self.weight.shape, *(1,) * (2 - self.axis))
         first, *others = (x.take(places, 1 + self.axis) * w for places, w in zip(self.indices, weight, strict=True))

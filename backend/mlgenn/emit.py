@@ -26,10 +26,9 @@ def emit(
     with emitted:
         for number, (name, population) in enumerate(network.populations.items()):
             readout = "var" if name in network.outputs else None
-            begin = (
-                0 if network.is_phased else network.depth[name] * network.lag
-            )  # every phase starts GeNN's time again
-            ahead = 0 if network.is_phased else network.ahead(name)
+            begin, ahead = network.depth[name] * network.pace, network.ahead(name)
+            if network.is_phased:  # every phase starts GeNN's time again
+                begin, ahead = 0, 0
             holds = {edge.port for edge in network.incoming(name) if is_constant(network, edge)}
             spiking = neuron(population, begin, network.timesteps, readout, holds, ahead)
             populations[name] = ml_genn.Population(

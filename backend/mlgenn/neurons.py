@@ -185,14 +185,14 @@ def _code(name: str, neuron: SpikingNeuron) -> Code:
 def _rate(neuron: SpikingNeuron, start: str = "", collect: str = "", condition: str = "", spike: str = "") -> Code:
     """Counts spikes, which are 1 or, of a signed input, have its sign."""
     start, spike = f"{start} Count = 0;", f"{spike} Count++;"
-    if _is_signed(neuron):
+    if neuron.sends_signs:
         start, spike = f"{start} Sum = 0.0; Value = {SIGN};", f"{spike} Sum += Value;"
     return Code(start, collect, condition=condition, spike=spike)
 
 
 def _few_spike(neuron: ir.FewSpikeNeuron) -> Code:
     """A spike counts as 2^−k in step k. What arrives up to the first step of the window is for this window."""
-    sign = SIGN if _is_signed(neuron) else "1.0"
+    sign = SIGN if neuron.sends_signs else "1.0"
     start = "fmin(Arrived + Bias + VInit, Largest)" if getattr(neuron, "limit", 0) else "Arrived + Bias + VInit"
     return Code(
         f"V = {start}; Arrived = 0.0; Count = 0; Sum = 0.0; Value = {sign};",
@@ -295,11 +295,7 @@ def _drive(neuron: SpikingNeuron) -> str:
     """What adds to the potential: an input's magnitude, or the current."""
     if not neuron.is_input:
         return "Isyn + Bias"
-    return "fabs(Input)" if _is_signed(neuron) else "fmax(Input, 0.0)"
-
-
-def _is_signed(neuron: SpikingNeuron) -> bool:
-    return bool(getattr(neuron, "signed", False))
+    return "fabs(Input)" if neuron.sends_signs else "fmax(Input, 0.0)"
 
 
 def _per_neuron(value: Value, shape: Shape) -> Value:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from .ir import FewSpikeNeuron, Function, MatMul, Network, Neuron, Product, SpikingNeuron, Tracking
+from .ir import Function, MatMul, Network, Neuron, Product, SpikingNeuron
 from .ir.cost import function_evaluations
 from .ir.functions import at_most
 
@@ -50,7 +48,7 @@ def computations(network: Network) -> tuple[Computation, ...]:
         name, neuron, origin = population.name, population.neuron, population.origin
         if name in evaluations:
             assert isinstance(neuron, SpikingNeuron)
-            error = _rounded_off(neuron, network.timesteps or 1)
+            error = neuron.rounds_off(network.timesteps or 1)
             found.append(Computation(name, origin.layers, called(neuron.soma), "soma", error, evaluations[name]))
         elif origin.function:
             found.append(Computation(name, origin.layers, origin.function, "expanded", origin.error, 0))
@@ -69,16 +67,6 @@ def called(neuron: Neuron | None) -> str:
         case MatMul():
             return "product of matrices"
     return type(neuron).__name__
-
-
-def _rounded_off(neuron: SpikingNeuron, timesteps: int) -> float:
-    """How far what is decoded is from a result at most: a code of whole quanta, `v_init` before the next."""
-    if isinstance(neuron, FewSpikeNeuron):
-        quantum, v_init = np.asarray(neuron.alpha) * 2.0**-neuron.k, neuron.v_init
-    else:
-        assert isinstance(neuron, Tracking)  # no other neuron has a soma
-        quantum, v_init = np.asarray(neuron.v_thresh) / timesteps, neuron.v_init / timesteps
-    return float(np.maximum(v_init, quantum - v_init).max())
 
 
 def to_table(found: Sequence[Computation]) -> Table:
