@@ -59,6 +59,20 @@ METHODS: Mapping[str, tuple[str, ...]] = {
         for option in ("", ",per-channel=true")
         for correction in CORRECTIONS
     ),
+    **{
+        f"{method}, weights refitted": tuple(f"{conversion},weight-correction" for conversion in conversions)
+        for method, conversions in {
+            "rate": ("data-norm{threshold=mse,per-channel=true}",),
+            "rate, lag 2": ("data-norm{threshold=mse,per-channel=true,lag=2}",),
+            "rate, lag 3": ("data-norm{threshold=mse,per-channel=true,lag=3}",),
+            "tracking": ("tracking",),
+            "few-spike": ("few-spike{k={k}}", "few-spike{k={k},per-channel=true}"),
+            "few-spike input": (
+                "few-spike{k={k},input=few-spike}",
+                "few-spike{k={k},input=few-spike,per-channel=true}",
+            ),
+        }.items()
+    },
     "largest activation, reset to zero": ("data-norm{reset=zero,v-init=0.0}",),
     "the same, Poisson input": ("data-norm{reset=zero,v-init=0.0,input=poisson}",),
     "few-spike, largest, truncating": ("few-spike{k={k},alpha=max,rounding=false,input=few-spike}",),

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..ir import Network, PipelineError, Population, SomaNeuron, SpikingNeuron, Stage, shown
+from ..ir import Network, Neuron, PipelineError, SomaNeuron, SpikingNeuron, Stage, shown
 from .manager import Context, Drive, Pass
 
 MOST_ROUNDS = 1000  # the first few say all that there is to say
@@ -42,23 +42,35 @@ class BiasCorrection(Pass):
         assert context.analog is not None  # the manager sees to it
         statistics = context.statistics(context.analog)
 
-        def correct(population: Population, drive: Drive) -> Population:
-            soma = population.neuron.soma if isinstance(population.neuron, SpikingNeuron) else None
-            if population.name not in statistics or isinstance(soma, SomaNeuron):
-                return population  # what a function makes of a shift is no shift
-            for _ in range(self.rounds):
-                error = (statistics[population.name].mean - _mean(drive, population)).astype(np.float32)
-                population = replace(population, bias=error if population.bias is None else population.bias + error)
-            return replace(population, origin=population.origin.by(self.name))
+        def correct(drive: Drive) -> Drive:
+            population = drive.population
+            if population.name not in statistics or not is_shiftable(population.neuron):
+                return drive
+            drive = corrected(drive, statistics[population.name].mean, self.rounds)
+            return drive.having(replace(drive.population, origin=population.origin.by(self.name)))
 
         return context.adjusted(network, correct)
 
 
-def _mean(drive: Drive, population: Population) -> np.ndarray:
+def is_shiftable(neuron: Neuron) -> bool:
+    """Whether a bias shifts what a spiking neuron decodes to: what a function makes of a shift is no shift."""
+    return isinstance(neuron, SpikingNeuron) and not isinstance(neuron.soma, SomaNeuron)
+
+
+def corrected(drive: Drive, mean: np.ndarray, rounds: int) -> Drive:
+    """With a bias that brings the mean decoded activation of each channel to `mean`, (C,), or nearer each round."""
+    for _ in range(rounds):
+        population = drive.population
+        error = (mean - _mean(drive)).astype(np.float32)
+        drive = drive.having(replace(population, bias=error if population.bias is None else population.bias + error))
+    return drive
+
+
+def _mean(drive: Drive) -> np.ndarray:
     """The mean decoded activation of each channel, (C,)."""
-    total = np.zeros(population.shape[-1])
+    total = np.zeros(drive.population.shape[-1])
     count = 0
-    for decoded in drive.decoded(population):
+    for decoded in drive.decoded():
         rows = decoded.reshape(-1, decoded.shape[-1])
         total += rows.sum(0, dtype=np.float64)
         count += len(rows)

@@ -9,23 +9,62 @@ from typing import Any, ClassVar, Literal, Protocol, get_args, get_origin, get_t
 
 import numpy as np
 
-from ..ir import Images, Network, PipelineError, Population, Stage, VerificationError, as_tuple, is_whole, shown, verify
+from ..ir import (
+    Connection,
+    Images,
+    Network,
+    PipelineError,
+    Population,
+    Stage,
+    VerificationError,
+    as_tuple,
+    is_whole,
+    shown,
+    verify,
+)
 from .calibration import Statistics, calibrate, with_logits
 
-Activations = Callable[[Network, Images], Iterator[Mapping[str, np.ndarray]]]
+
+class Activations(Protocol):
+    """Runs an analog network: batch by batch the activation of every population, by name, or only `of` those."""
+
+    def __call__(
+        self, network: Network, images: Images, of: Sequence[str] | None = None
+    ) -> Iterator[Mapping[str, np.ndarray]]: ...
 
 
 class Drive(Protocol):
-    """What reaches one population of a spiking network from the calibration images, everything before it being run."""
+    """A population of a spiking network, and what reaches it from the calibration images, everything before it run."""
+
+    @property
+    def network(self) -> Network:
+        """The network as it is now."""
+
+    @property
+    def population(self) -> Population:
+        """The population as it is now."""
+
+    @property
+    def incoming(self) -> Sequence[Connection]:
+        """The connections that reach it."""
+
+    def having(self, population: Population, incoming: Sequence[Connection] = ()) -> Drive:
+        """The same place with another `population` and, where given, with others in place of the `incoming` edges."""
+
+    def only(self, images: np.ndarray) -> Drive:
+        """The same place, looked at on those images alone that are marked in (images,)."""
+
+    def received(self) -> Iterator[Mapping[str, np.ndarray]]:
+        """Batch by batch what each source has said after the whole run, by name: (images, *shape of the source)."""
 
     def currents(self) -> Iterator[np.ndarray]:
         """Batch by batch the summed input of every step, bias included: (steps · images, *shape)."""
 
-    def decoded(self, population: Population) -> Iterator[np.ndarray]:
-        """Batch by batch what `population` in this place decodes after the whole run: (images, *shape)."""
+    def decoded(self) -> Iterator[np.ndarray]:
+        """Batch by batch what the population decodes after the whole run: (images, *shape)."""
 
 
-Adjust = Callable[[Population, Drive], Population]
+Adjust = Callable[[Drive], Drive]
 Sweep = Callable[[Network, Images, Adjust], Network]
 
 
@@ -37,10 +76,10 @@ def _unheard(note: str) -> None:
 class Context:
     """What passes may ask for beyond the network.
 
-    `activations` runs the analog network: batch by batch the activation of every population, by name. `sweep` runs a
-    spiking network layer by layer, letting each population be adjusted before it is run. `calibration` are the images
-    to run them on, `timesteps` the T that the conversion is for, `analog` the network that was last converted.
-    `note` tells the user what a pass did, in a line; by default nobody.
+    `activations` runs the analog network. `sweep` runs a spiking network layer by layer, letting each population, and
+    what reaches it, be adjusted before it is run. `calibration` are the images to run them on, `timesteps` the T that
+    the conversion is for, `analog` the network that was last converted. `note` tells the user what a pass did, in a
+    line; by default nobody.
     """
 
     activations: Activations | None = None
@@ -66,7 +105,7 @@ class Context:
         return statistics
 
     def adjusted(self, network: Network, adjust: Adjust) -> Network:
-        """A spiking network in which, in graph order, each population is replaced by what `adjust` makes of it."""
+        """A spiking network that, in graph order, is at each population as `adjust` would have it."""
         if self.sweep is None or self.calibration is None:
             raise PipelineError(_NO_CALIBRATION)
         return self.sweep(network, self.calibration, adjust)

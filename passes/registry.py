@@ -31,6 +31,7 @@ from .manager import Pass
 from .spike_norm import SpikeNorm
 from .split_signs import SplitSigns
 from .tracking import TrackingConversion
+from .weight_correction import WeightCorrection
 
 GROUP = "snnc.passes"
 BUILT_IN: tuple[type[Pass], ...] = (
@@ -47,6 +48,7 @@ BUILT_IN: tuple[type[Pass], ...] = (
     SpikeNorm,
     SplitSigns,
     TrackingConversion,
+    WeightCorrection,
 )
 
 

@@ -50,18 +50,20 @@ class SpikeNorm(RateConversion):
         largest: dict[str, np.ndarray] = {}
         smallest: dict[str, float] = {}
 
-        def balance(population: Population, drive: Drive) -> Population:
+        def balance(drive: Drive) -> Drive:
+            population = drive.population
             if not isinstance(population.neuron, IntegrateFire):
-                return population
+                return drive
             name = population.name
-            statistics = _currents(population, drive, timesteps, self.percentile < 100)
+            statistics = _currents(drive, timesteps, self.percentile < 100)
             largest[name] = statistics.maximum
             if name in negative:
-                integrating = replace(population, neuron=Integrate())
-                smallest[name] = min(float(decoded.min()) for decoded in drive.decoded(integrating))
+                integrating = drive.having(replace(population, neuron=Integrate()))
+                smallest[name] = min(float(decoded.min()) for decoded in integrating.decoded())
             balanced = positive(self.of_distribution(statistics, name in whole), statistics.maximum)
             analog = network.populations[name].neuron
-            return replace(population, neuron=self.integrate_fire(np.float32(self.scale) * balanced, analog, timesteps))
+            neuron = self.integrate_fire(np.float32(self.scale) * balanced, analog, timesteps)
+            return drive.having(replace(population, neuron=neuron))
 
         balanced = context.adjusted(self.converted(network, timesteps, neuron, self.lag), balance)
         self.warn_of_silence(network, {name: largest[name] for name in hidden(network)})
@@ -69,15 +71,15 @@ class SpikeNorm(RateConversion):
         return balanced
 
 
-def _currents(population: Population, drive: Drive, timesteps: int, histogram: bool) -> Statistics:
+def _currents(drive: Drive, timesteps: int, histogram: bool) -> Statistics:
     """The distribution of the summed input of single steps."""
-    statistics, first = Statistics(population.shape[-1]), 0
+    statistics, first = Statistics(drive.population.shape[-1]), 0
     for currents in drive.currents():
         images = len(currents) // timesteps
         try:
             statistics.update(currents, histogram)
         except FloatingPointError:
             row = int(np.isfinite(currents.reshape(len(currents), -1)).all(1).argmin())
-            raise overflow(first + row % images, population) from None
+            raise overflow(first + row % images, drive.population) from None
         first += images
     return statistics

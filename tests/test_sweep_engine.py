@@ -1,5 +1,7 @@
 """The sweep over a spiking network, layer by layer, against the naive simulator: on dyadic networks, so exactly."""
 
+from dataclasses import replace
+
 import dyadic
 import naive
 import numpy as np
@@ -44,10 +46,10 @@ def looks(network, images):
     seen = {}
     steps = 1 if network.is_phased else network.timesteps
 
-    def look(population, drive):
+    def look(drive):
         batches = [part.reshape(steps, -1, *part.shape[1:]) for part in drive.currents()]
-        seen[population.name] = np.concatenate(batches, 1), np.concatenate(list(drive.decoded(population)))
-        return population
+        seen[drive.population.name] = np.concatenate(batches, 1), np.concatenate(list(drive.decoded()))
+        return drive
 
     assert sweep(network, images, look, progress=False) == network
     return seen
@@ -90,13 +92,12 @@ def test_an_adjusted_population_is_what_the_ones_after_it_hear():
     images = dyadic.images(network)
     seen = {}
 
-    def double(population, drive):
-        seen[population.name] = np.concatenate(list(drive.decoded(population)))
+    def double(drive):
+        seen[drive.population.name] = np.concatenate(list(drive.decoded()))
+        population = drive.population
         if not population.neuron.fires:
-            return population
-        return ir.Population(
-            population.name, population.shape, ir.IntegrateFire(2 * population.neuron.v_thresh), population.bias
-        )
+            return drive
+        return drive.having(replace(population, neuron=ir.IntegrateFire(2 * population.neuron.v_thresh)))
 
     doubled = sweep(network, images, double, progress=False)
     assert doubled.populations["block/add"].neuron == ir.IntegrateFire(2.0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import onnxruntime
 
@@ -48,10 +49,13 @@ class CompiledAnalog:
         found = {name: told(values[None], labels[name].ndim > 1, threshold=0.5)[0] for name, values in outputs.items()}
         return {name: float((found[name] == labels[name]).mean()) for name in found}
 
-    def activations(self, x: Images, *, progress: bool = True) -> Iterator[Mapping[str, np.ndarray]]:
-        """Batch by batch the activation of every population, inputs included: (images, *population shape)."""
+    def activations(
+        self, x: Images, of: Sequence[str] | None = None, *, progress: bool = True
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        """Batch by batch the activation of every population, inputs included, or `of` some: (images, *shape)."""
         inputs = as_inputs(self.network, x)
-        return self._batches(self._observing, tuple(self.network.populations), inputs, progress)
+        names = tuple(self.network.populations) if of is None else tuple(of)
+        return self._batches(_session(self.network, names), names, inputs, progress)
 
     def _batches(
         self,
@@ -60,12 +64,12 @@ class CompiledAnalog:
         inputs: dict[str, np.ndarray],
         progress: bool,
     ) -> Iterator[dict[str, np.ndarray]]:
-        images = len(next(iter(inputs.values())))
+        images, ports = len(next(iter(inputs.values()))), [port.name for port in session.get_inputs()]
         neurons = sum(population.size for population in self.network.populations.values())
         batch = int(np.clip(BATCH_BYTES // (4 * neurons), 1, LARGEST_BATCH))
         with track(f"running the analog network on {images} images", images, progress) as advance:
             for start in range(0, images, batch):
-                feed = {f"in:{name}": array[start : start + batch] for name, array in inputs.items()}
+                feed = {port: inputs[port.removeprefix("in:")][start : start + batch] for port in ports}
                 values = session.run([f"out:{name}" for name in names], feed)
                 yield dict(zip(names, values, strict=True))
                 advance(len(values[0]))
@@ -74,15 +78,13 @@ class CompiledAnalog:
     def _predicting(self) -> onnxruntime.InferenceSession:
         return _session(self.network, self.network.outputs)
 
-    @cached_property
-    def _observing(self) -> onnxruntime.InferenceSession:
-        return _session(self.network, tuple(self.network.populations))
-
 
 def _session(network: Network, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
+    """Computes these populations, and what they need."""
     graph = GraphBuilder()
     values: dict[str, str] = {}
-    for name in network.order:
+    needed = set(outputs).union(*(nx.ancestors(network.graph, name) for name in outputs))
+    for name in (name for name in network.order if name in needed):
         population = network.populations[name]
         if population.neuron.is_input:
             values[name] = CHANNELS_LAST.entering(graph, f"in:{name}", population.shape).value

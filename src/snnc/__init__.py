@@ -138,8 +138,11 @@ def _context(calibration: Images | None, timesteps: int | None, progress: bool) 
     from . import passes
     from .backend import onnxruntime
 
-    def activations(analog: Network, images: Images) -> Iterator[Mapping[str, np.ndarray]]:
-        return onnxruntime.CompiledAnalog(analog).activations(images, progress=progress)
+    def activations(
+        network: Network, images: Images, of: Sequence[str] | None = None
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        shown = progress and of is None  # a look at some is part of a sweep, which shows its own progress
+        return onnxruntime.CompiledAnalog(network).activations(images, of, progress=shown)
 
     def sweep(spiking: Network, images: Images, adjust: Adjust) -> Network:
         return onnxruntime.sweep(spiking, images, adjust, progress=progress)
