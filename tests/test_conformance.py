@@ -131,7 +131,10 @@ def test_padded_pooling_of_signed_numbers_as_rectifiers(backend):
 
 
 @needs_genn
-@pytest.mark.parametrize("conversion", ["data-norm{percentile=99}", "data-norm{reset=zero}", "few-spike{k=6}"])
+@pytest.mark.parametrize(
+    "conversion",
+    ["data-norm{percentile=99}", "data-norm{reset=zero}", "data-norm,weight-correction", "few-spike{k=6}"],
+)
 def test_ordinary_weights_round_apart_in_few_places(conversion):
     """In sums of floats the last bit depends on their order, and a potential may so cross its threshold or not.
 
