@@ -99,7 +99,7 @@ class Term:
         """Whether what is chosen behind a padding is nothing but padding, as another step of a series is."""
         pads = [place for place, operator in enumerate(self.operators) if isinstance(operator, Pad)]
         behind = self.operators[pads[-1] + 1 :] if pads else ()
-        if not behind or not all(map(_only_chooses, behind)):
+        if not behind or not all(map(subtracts_nothing, behind)):
             return False
         shape = output_shape(self.operators[: pads[-1]], self.source.shape)
         return not apply(self.operators[pads[-1] :], np.ones((1, *shape), np.float32)).any()
@@ -492,12 +492,12 @@ def _is_opposite(term: Term, other: Term) -> bool:
     return same and isinstance(last, Scale) and bool((last.factor == -1).all())
 
 
-def _only_chooses(operator: Operator) -> bool:
-    """Whether an operator subtracts nothing, so that it makes nothing of ones only where it makes nothing of all."""
+def subtracts_nothing(operator: Operator) -> bool:
+    """Whether no weight is negative, so that an operator makes nothing of ones only where it makes nothing of all."""
     match operator:
-        case Conv2D(weight) | Resample(weight=weight):
+        case Conv2D(weight) | Dense(weight) | Resample(weight=weight) | Scale(weight):
             return bool(weight.min() >= 0)
-    return isinstance(operator, (Flatten, Pick))
+    return isinstance(operator, (AveragePool2D, Flatten, Pad, Pick))
 
 
 def _with_padding_last(before: tuple[Operator, ...], operator: Operator) -> tuple[Operator, ...]:

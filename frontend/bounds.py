@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir import FUNCTIONS, Clip, Flatten, Function, Operator, Pick, Relu, Scale
+from ..ir import FUNCTIONS, Clip, Function, Operator, Pick, Relu, Scale
 from .affine import Source, Term, Value, merge
 from .support import Unsupported
 
@@ -118,12 +118,15 @@ def _is_turned(term: Term) -> bool:
     return False
 
 
-def multiple(x: Value, of: Value) -> float | None:
-    """The factor that one value is of another, as far as the structure tells."""
+def multiple(x: Value, of: Value, depth: int = 3) -> float | None:
+    """The factor that one value is of another, as far as the structure tells.
+
+    What is computed twice of one thing is the same, for as many populations one behind the other as `depth` says.
+    """
     if x.shape != of.shape or x.dims != of.dims or len(x.terms) != len(of.terms):
         return None
     pairs = [(stripped(term), stripped(other)) for term, other in zip(x.terms, of.terms, strict=True)]
-    if not all(_is_same(term, other) for (term, _), (other, _) in pairs):
+    if not all(_is_same(term, other, depth) for (term, _), (other, _) in pairs):
         return None
     factors = [factor / other for (_, factor), (_, other) in pairs]
     biases = [np.zeros(x.shape) if value.bias is None else value.bias for value in (x, of)]
@@ -142,18 +145,22 @@ def stripped(term: Term) -> tuple[Term, float]:
     return Term(term.source, tuple(operators)), factor
 
 
-def _is_same(term: Term, other: Term) -> bool:
+def _is_same(term: Term, other: Term, depth: int) -> bool:
     return (
-        term.source is other.source
+        (term.source is other.source or _compute_the_same(term.source, other.source, depth - 1))
         and len(term.operators) == len(other.operators)
         and all(map(_do_the_same, term.operators, other.operators))
     )
 
 
+def _compute_the_same(source: Source, other: Source, depth: int) -> bool:
+    if depth < 0 or source.neuron.is_input or source.neuron != other.neuron or len(source.given) != len(other.given):
+        return False
+    return all(multiple(x, y, depth) == 1 for x, y in zip(source.given, other.given, strict=True))
+
+
 def _do_the_same(first: Operator, second: Operator) -> bool:
-    """Whether two operators are one, or have nothing to differ in, or pick by one table, which equal tables are."""
-    if isinstance(first, Flatten) and isinstance(second, Flatten):
-        return True
+    """Whether two operators are one, or equal; only of equal tables Pick takes one."""
     if isinstance(first, Pick) and isinstance(second, Pick):
         return first.indices is second.indices
-    return first is second
+    return first is second or first == second

@@ -20,10 +20,14 @@ from .support import Unsupported, operator_refusal
 _SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
 _LOOPS = {"Loop", "Scan"}
 _CODE = {"If", "SequenceMap"}  # which hold graphs
-_FURTHER: Mapping[str, Callable[[Any], Any]] = {  # operators of TensorFlow's that ONNX does not have
+_FURTHER: Mapping[str, Callable[..., Any]] = {  # operators of TensorFlow's that ONNX does not have
     "Erfc": lambda x: 1 - CALLS["erf"](x),
     "Expm1": np.expm1,
     "Log1p": np.log1p,
+    "MulNoNan": lambda x, y: np.where(y == 0, 0, x * y),
+    "Xdivy": lambda x, y: np.where(x == 0, 0, x / np.where(x == 0, 1, y)),
+    "Xlog1py": lambda x, y: np.where(x == 0, 0, x * np.log1p(np.where(x == 0, 1, y))),
+    "Xlogy": lambda x, y: np.where(x == 0, 0, x * np.log(np.where(x == 0, 1, y))),
 }
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
@@ -36,7 +40,7 @@ def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: i
     if node.op_type in _LOOPS:
         raise Unsupported(operator_refusal(node.op_type))
     if node.op_type in _FURTHER:
-        return [_FURTHER[node.op_type](np.asarray(inputs[0]))]
+        return [np.asarray(_FURTHER[node.op_type](*map(np.asarray, inputs)), np.asarray(inputs[0]).dtype)]
     if node.domain not in ("", "ai.onnx") or node.op_type in _CODE | _RANDOM:
         raise Unsupported(f"{node.op_type} on constants cannot be evaluated")
     if node.op_type == "Cast" and node.attribute[0].i in HALVES:  # networks keep the precision that weights came in

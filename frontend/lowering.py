@@ -45,12 +45,12 @@ from .affine import (
     per_channel,
 )
 from .bounds import affine
-from .call import Activation, Argument, Call, Mask, Masked, Quantized, Ranking, Regrouped, Whole
+from .call import Activation, Argument, Call, Mask, Masked, Patched, Point, Quantized, Ranking, Regrouped, Whole
 from .constants import evaluate, inferred
 from .graph import Graph
 from .outputs import has_channels_second
 from .rounding import UNBOUNDED, Rounded
-from .support import Layer, Unsupported, first_line, module_refusal
+from .support import JUMP, Layer, Unsupported, first_line, module_refusal
 
 # What may follow a softmax that is an output: all of its numbers stay, and each once.
 _ENDING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "ZipMap"}
@@ -228,12 +228,12 @@ class _Lowering:
     def _given_by(self, name: str) -> Argument:
         """What a tensor is, or was before it was masked."""
         value = self.values.get(name)
-        return value.kept if isinstance(value, Masked) else value
+        return value.kept if isinstance(value, (Masked, Patched)) else value
 
     def _known(self, name: str) -> np.ndarray | Shape | None:
         """What shape inference is told of a tensor: a constant, or the shape of activations."""
         value = self._given_by(name)
-        value = value.value if isinstance(value, (Mask, Whole)) else value
+        value = value.value if isinstance(value, (Mask, Point, Whole)) else value
         if isinstance(value, np.ndarray):
             return value
         if isinstance(value, Regrouped):
@@ -292,6 +292,9 @@ class _Lowering:
         """Add the population that gives an output of the model: the tensor's own if there is one, else a readout."""
         if value is None:
             self._refuse_unless_known(tensor)
+            return
+        if isinstance(value, (Mask, Masked, Patched, Point)):
+            self._refuse(next(node for node in self.graph.nodes if tensor in node.output), JUMP, _compared_by(value))
             return
         if isinstance(value, Whole) and not (value.offset or value.rounded):
             value = value.value
@@ -403,6 +406,15 @@ def _inner(graph: Graph) -> set[str]:
         if node.op_type not in _ENDING or inner.intersection(node.output):
             inner.update(node.input)
     return inner
+
+
+def _compared_by(choice: Mask | Masked | Patched | Point) -> str:
+    """The layer that compares."""
+    match choice:
+        case Masked(mask=by) | Patched(point=by):
+            return by.layer
+        case Mask(layer=layer) | Point(layer=layer):
+            return layer
 
 
 def _last_layer(value: Value) -> str:
