@@ -270,6 +270,16 @@ class Value:
         """The same tensor, its last axis being that of the channels, or its second."""
         return self.placed(self.places, channels_first=channels_first)
 
+    def with_batch_first(self) -> Value:
+        """The same tensor with an axis of size one first, where only another can be the batch's, as of states."""
+        places = [axis for axis, size in enumerate(self.dims) if size == 1]
+        if not places or self.dims[0] == 1:
+            return self
+        order = (places[0], *(axis for axis in range(len(self.dims)) if axis != places[0]))
+        moved = self.transposed(order)
+        first = moved.layout[0]
+        return moved if not first else replace(moved, layout=((), (*first, *moved.layout[1]), *moved.layout[2:]))
+
     def apart(self) -> Value:
         """The same tensor with a first axis of its own, as steps of a series have, and not that of the batch."""
         if len(self.dims) not in (2, 3):

@@ -309,13 +309,15 @@ class _Lowering:
             node = next(node for node in self.graph.nodes if tensor in node.output)
             table = value
             try:
-                second = self._has_channels_second(tensor, table.positions.ndim)
+                second = self._has_channels_second(tensor, table.positions.shape)
                 value = table.value.placed(table.positions, channels_first=second)
             except Unsupported as error:
                 self._refuse(node, str(error), table.layer)
                 return
+        second = isinstance(value, Value) and self._has_channels_second(tensor, value.dims)
+        if isinstance(value, Value):
+            value = value.with_batch_first()
         if isinstance(value, Value) and not value.is_vector:
-            second = self._has_channels_second(tensor, len(value.dims))
             if not value.is_arranged(second):
                 with suppress(Unsupported):
                     value = value.replaced(channels_first=second)
@@ -340,9 +342,12 @@ class _Lowering:
         outputs.append(source)
         self.readouts[tensor] = value
 
-    def _has_channels_second(self, tensor: str, rank: int) -> bool:
+    def _has_channels_second(self, tensor: str, dims: Shape) -> bool:
+        """Where the batch is not first, as of states, all other axes stay in their order."""
+        if self.graph.channels_last or dims[0] != 1:
+            return False
         activations = {name for name, value in self.values.items() if isinstance(value, (Value, Regrouped))}
-        return not self.graph.channels_last and has_channels_second(self.graph, tensor, rank, activations)
+        return has_channels_second(self.graph, tensor, len(dims), activations)
 
     def _refuse_unless_known(self, tensor: str) -> None:
         if not self.refused:

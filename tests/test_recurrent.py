@@ -164,8 +164,13 @@ def test_series_whose_first_axis_is_time():
     model = of("RNN")
     layer(model).input[0] = "x"
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (STEPS, 1, INPUTS)))
-    with pytest.raises(ir.UnsupportedModelError, match="its steps lie along axis 0, which is that of the batch"):
-        frontend.load(model)
+    network = frontend.load(model)
+    assert network.populations["x"].shape == (STEPS, 1, INPUTS)
+    x = RNG.normal(size=(STEPS, 1, INPUTS)).astype(np.float32)
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    found = analog(network, {"x": x[None]})
+    for name, y in zip(network.outputs, expected, strict=True):
+        np.testing.assert_allclose(found[name].reshape(y.shape), y, rtol=0, atol=1e-5)
 
 
 def test_what_does_not_fit(monkeypatch):
@@ -276,8 +281,43 @@ def test_pytorch_layers(kind, options, last):
 
 def test_pytorch_layers_with_time_first():
     torch = pytest.importorskip("torch")
-    with pytest.raises(ir.UnsupportedModelError, match="batch_first=True"):
-        frontend.load(torch.nn.LSTM(INPUTS, 4), (STEPS, 1, INPUTS))
+    module = torch.nn.LSTM(INPUTS, 4, bidirectional=True).eval()
+    network = snnc.load(module, inputs=(STEPS, 1, INPUTS), verify=True)
+    x = RNG.normal(size=(3, STEPS, INPUTS)).astype(np.float32)
+    y, (h, c) = module(torch.from_numpy(x.transpose(1, 0, 2)))
+    found = list(snnc.compile(network).predict(x).values())
+    for mine, theirs in zip(found, (y, h, c), strict=True):
+        theirs = theirs.detach().numpy().transpose(1, 0, 2)
+        np.testing.assert_allclose(mine.reshape(theirs.shape), theirs, rtol=0, atol=1e-5)
+
+
+def test_pytorch_layers_that_take_and_give_states():
+    torch = pytest.importorskip("torch")
+    for module, shape in (
+        (torch.nn.LSTM(INPUTS, 4, num_layers=2), (STEPS, 2, INPUTS)),
+        (torch.nn.LSTM(INPUTS, 4, bidirectional=True, batch_first=True), (2, STEPS, INPUTS)),
+    ):
+
+        class Stepping(torch.nn.Module):
+            def __init__(self, cell):
+                super().__init__()
+                self.cell = cell
+
+            def forward(self, x, h, c):
+                return self.cell(x, (h, c))
+
+        x, h, c = (torch.randn(sizes) for sizes in (shape, (2, 2, 4), (2, 2, 4)))
+        stepping = Stepping(module.eval())
+        network = snnc.load(stepping, inputs=(x, h, c), verify=True)
+        assert [network.populations[name].shape for name in network.inputs] == [(STEPS, 1, INPUTS), *[(2, 1, 4)] * 2]
+        y, (h_, c_) = (t for t in stepping(x, h, c))
+        first = (lambda t: t) if module.batch_first else (lambda t: t.transpose(0, 1))
+        given = [t.detach().numpy() for t in (first(x), h.transpose(0, 1), c.transpose(0, 1))]
+        found = snnc.compile(network).predict(dict(zip(network.inputs, given, strict=True)))
+        for mine, theirs in zip(found.values(), (first(y), h_.transpose(0, 1), c_.transpose(0, 1)), strict=True):
+            theirs = theirs.detach().numpy()
+            assert mine.size == theirs.size
+            np.testing.assert_allclose(mine.reshape(theirs.shape), theirs, rtol=0, atol=1e-5)
 
 
 # In spikes.
