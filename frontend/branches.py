@@ -97,7 +97,7 @@ def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
 def _deciding(
     nodes: Sequence[onnx.NodeProto], shapes: Mapping[str, Shape], constants: dict[str, np.ndarray], opset: int
 ) -> dict[str, np.ndarray]:
-    """What is constant of small tensors, if there are branches to choose: constants, sizes, and what follows of them."""
+    """What is constant of small tensors, where there are branches: constants, sizes, and what follows of them."""
     if all(node.op_type != "If" for node in nodes):
         return {}
     found = {name: array for name, array in constants.items() if array.size <= SMALL}
@@ -107,7 +107,9 @@ def _deciding(
         for node in nodes:
             if node.op_type != "If" and not found.keys() & set(node.output):
                 found.update(_values(node, found, sizes, opset))
-        sizes = _sizes([node for node in nodes if not found.keys() & set(node.output)], shapes, constants | found, opset)
+        sizes = _sizes(
+            [node for node in nodes if not found.keys() & set(node.output)], shapes, constants | found, opset
+        )
     return found
 
 

@@ -58,7 +58,7 @@ def fixed(
     UnsupportedModelError with every input that is open still, and DataError for what is given and does not fit.
     """
     given = _by_name(shapes_of(inputs), list(sizes), title)
-    places = {name: 0 for name in sizes} | dict(axes or {})
+    places = dict.fromkeys(sizes, 0) | dict(axes or {})
     known: dict[str, int] = {}
     for name, shape in given.items():
         known |= _named(name, sizes[name], shape, known, title, places[name])
@@ -90,7 +90,7 @@ def settings(sizes: Mapping[str, Sizes], inputs: Any, title: str) -> tuple[dict[
     said = inputs if isinstance(inputs, Mapping) else {}
     problems = [
         Layer(name, "input", -1).problem(
-            f"it is one number for all examples; say it, as in inputs={{{name!r}: 16000}}, or --input-shape {name}=16000"
+            f"it is one number for all examples; say it, as in inputs={{{name!r}: 1}}, or --input-shape {name}=1"
         )
         for name in names
         if name not in said
@@ -126,9 +126,7 @@ def _by_name(given: Shapes, names: Sequence[str], title: str) -> Mapping[str, Sh
     return dict(zip(names, given, strict=False))
 
 
-def _named(
-    name: str, said: Sizes, shape: Shape, known: Mapping[str, int], title: str, batch: int
-) -> dict[str, int]:
+def _named(name: str, said: Sizes, shape: Shape, known: Mapping[str, int], title: str, batch: int) -> dict[str, int]:
     """The sizes that a given shape says, by their names; raises DataError where it does not fit what the model says."""
     if said is None:
         return {}

@@ -44,9 +44,9 @@ class Graph:
     has the layer of each node, by node name. A tensor that is neither an input, nor a constant, nor made by a node is
     the output of a layer that has already been refused; `refused` says why, `probes` are the tensors that such layers
     read, and `stand_ins` says what shapes they give. `absorbed` has, by node name, the layer that an exporter merged
-    into the node's own. `shapes` are those of tensors within, batch first, as far as a file says them. `settings` are inputs of
-    one number, which `constants` holds too. `channels_last`
-    says that the model's outputs have their channels last, and not second.
+    into the node's own. `shapes` are those of tensors within, batch first, as far as a file says them. `settings` are
+    inputs of one number, which `constants` holds too. `channels_last` says that the model's outputs have their channels
+    last, and not second.
     """
 
     title: str

@@ -60,12 +60,10 @@ class Taken:
     settings: Mapping[str, np.ndarray]
 
 
-def taken_by(
-    graph: onnx.GraphProto, constants: Mapping[str, np.ndarray], opset: int, title: str, inputs: Any
-) -> Taken:
+def taken_by(graph: onnx.GraphProto, constants: Mapping[str, np.ndarray], opset: int, title: str, inputs: Any) -> Taken:
     """What the model takes, where `inputs` says what the model does not.
 
-    Raises UnsupportedModelError for what is not of numbers, for sizes that are open, and where the batch cannot be told.
+    Raises UnsupportedModelError for what is no tensor, for sizes that are open, and where the batch cannot be told.
     """
     entries = {entry.name: entry for entry in graph.input if entry.name not in constants}
     others = [name for name, entry in entries.items() if not entry.type.HasField("tensor_type")]
@@ -140,7 +138,7 @@ def batch_axes(
     names = [{size for size in own or () if isinstance(size, str)} for own in sizes.values()]
     shared = set.intersection(*names) if len(names) > 1 else set()
     if len(shared) == 1:
-        found |= {name: own.index(*shared) for name, own in sizes.items() if own and name not in found}
+        found |= {name: own.index(next(iter(shared))) for name, own in sizes.items() if own and name not in found}
     lead = next((known[name][axis] for name, axis in found.items()), None)
     lead = next((shape[0] for shape in known.values() if shape), None) if lead is None else lead
     axes = {name: found[name] if name in found else _matching(shape, lead) for name, shape in known.items()}
@@ -170,14 +168,12 @@ def _which(name: str, shape: Sequence[int | str | None], lead: int | str | None)
     example = (*(size if isinstance(size, int) else 1 for size in shape),)
     return (
         f"its shape is ({text}), and other inputs have a batch of {lead or 'any size'} first: which of its axes is the "
-        f"batch's is not told; give that axis the size 1, as in inputs={{{name!r}: {example}}}, or make it a constant of "
-        "the model if it is the same for all examples"
+        f"batch's is not told; give that axis the size 1, as in inputs={{{name!r}: {example}}}, or make it a constant "
+        "of the model if it is the same for all examples"
     )
 
 
-def _batch_of(
-    nodes: Sequence[onnx.NodeProto], name: str, rank: int, constants: Mapping[str, np.ndarray]
-) -> int | None:
+def _batch_of(nodes: Sequence[onnx.NodeProto], name: str, rank: int, constants: Mapping[str, np.ndarray]) -> int | None:
     """The axis of an input that a recurrent operator takes for the batch; None where none is reached by views."""
     dims = (2,) * rank  # no axis is dropped as one of size one
     views: dict[str, tuple[int, ...]] = {name: tuple(range(rank))}

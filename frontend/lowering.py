@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from ..ir import (
+    FUNCTIONS,
     Connection,
     Conv2D,
     Dense,
@@ -26,6 +27,8 @@ from ..ir import (
     QuantizedRelu,
     Shape,
     ShapeError,
+    Sigmoid,
+    Softmax,
     UnsupportedModelError,
     apply,
     fold,
@@ -82,6 +85,23 @@ class Lowered:
         for term in value.terms:
             total = total + apply(term.operators, activations[self.names[term.source]])
         return as_tensor(total, value.layout)
+
+    def reach(self, name: str) -> float:
+        """The largest number that a tensor may hold, if it is given by a function with bounds; 0 otherwise.
+
+        Functions with bounds are computed as exactly as these are told, so that tiny values have few digits.
+        """
+        value = self.values.get(name)
+        found = affine(value) if isinstance(value, Value) else None
+        if found is None:
+            return 0.0
+        neuron = found.source.neuron
+        if isinstance(neuron, (Sigmoid, Softmax)):
+            return 1.0
+        definition = FUNCTIONS[neuron.function] if isinstance(neuron, Function) else None
+        bounds = (definition.low, definition.high) if definition else (math.inf, math.inf)
+        largest = abs(found.factor) * max(map(abs, bounds))
+        return largest if math.isfinite(largest) else 0.0
 
     def rounded(self, tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
         """Those of the graph's tensors that are what a population rounds: its name, and its activation, (1, *shape)."""
@@ -317,10 +337,9 @@ class _Lowering:
         second = isinstance(value, Value) and self._has_channels_second(tensor, value.dims)
         if isinstance(value, Value):
             value = value.with_batch_first()
-        if isinstance(value, Value) and not value.is_vector:
-            if not value.is_arranged(second):
-                with suppress(Unsupported):
-                    value = value.replaced(channels_first=second)
+        if isinstance(value, Value) and not value.is_vector and not value.is_arranged(second):
+            with suppress(Unsupported):
+                value = value.replaced(channels_first=second)
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
             found = "has no numbers" if isinstance(value, np.ndarray) and not value.size else found
