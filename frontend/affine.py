@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -58,9 +58,9 @@ class Source:
 
     neuron: AnalogNeuron
     shape: Shape
-    summed: Value | None
+    summed: Value | None = field(repr=False)  # else a text of it would have everything before it
     layer: Layer
-    second: Value | None = None
+    second: Value | None = field(default=None, repr=False)
     part: str = ""
     whole: bool = False
     table: np.ndarray | None = None

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir import FUNCTIONS, Clip, Function, Operator, Pick, Relu, Scale
+from ..ir import (
+    FUNCTIONS,
+    AveragePool2D,
+    Clip,
+    Conv2D,
+    ConvTranspose2D,
+    Dense,
+    Flatten,
+    Function,
+    Operator,
+    Pad,
+    Pick,
+    Product,
+    Relu,
+    Resample,
+    Scale,
+    Sigmoid,
+    Softmax,
+)
 from .affine import Source, Term, Value, merge
 from .support import Unsupported
 
@@ -78,6 +97,43 @@ def lowest(x: Value) -> float:
     if definition.name == "reciprocal" and found.factor > 0 and summed is not None and lowest(summed) >= 0:
         bound = 0.0
     return found.factor * bound + found.offset
+
+
+def magnitude(x: Value, seen: Callable[[Source], float]) -> float:
+    """How large the numbers are that a value is computed of, as they count in it; infinite where that is open.
+
+    `seen` is the largest activation of a population that there was. Of functions with bounds their bounds count, and of
+    sums the length of their weights: so large are the parts of which all of it is rounded.
+    """
+    offset = 0.0 if x.bias is None else float(np.abs(x.bias).max())
+    parts = [math.prod(map(_gain, term.operators)) * _largest(term.source, seen) for term in x.terms]
+    return max(parts, default=0.0) + offset
+
+
+def _gain(operator: Operator) -> float:
+    """What an operator makes of numbers of size one and of either sign."""
+    match operator:
+        case Scale(factor):
+            return float(np.abs(factor).max())
+        case Conv2D(weight) | ConvTranspose2D(weight) | Dense(weight) | Resample(weight=weight):
+            return math.sqrt(float(np.square(weight).sum(tuple(range(weight.ndim - 1))).max()))
+        case AveragePool2D() | Flatten() | Pad() | Pick():
+            return 1.0
+    return math.inf
+
+
+def _largest(source: Source, seen: Callable[[Source], float]) -> float:
+    """What a population's activations do not exceed."""
+    match source.neuron:
+        case Sigmoid() | Softmax():
+            largest = 1.0
+        case Function(function):
+            largest = max(abs(FUNCTIONS[function].low), abs(FUNCTIONS[function].high))
+        case Product("identity"):
+            largest = math.prod(magnitude(value, seen) for value in source.given)
+        case _:
+            largest = math.inf
+    return largest if math.isfinite(largest) else seen(source)
 
 
 def raised(x: Value, by: float, layers: tuple[str, ...]) -> Value:

@@ -139,6 +139,7 @@ def batch_axes(
     shared = set.intersection(*names) if len(names) > 1 else set()
     if len(shared) == 1:
         found |= {name: own.index(next(iter(shared))) for name, own in sizes.items() if own and name not in found}
+    found |= {name: axis for name, shape in known.items() if (axis := _marked(sizes[name], shape)) is not None}
     lead = next((known[name][axis] for name, axis in found.items()), None)
     lead = next((shape[0] for shape in known.values() if shape), None) if lead is None else lead
     axes = {name: found[name] if name in found else _matching(shape, lead) for name, shape in known.items()}
@@ -148,6 +149,15 @@ def batch_axes(
     if problems:
         raise UnsupportedModelError(f"{title} has inputs of which the batch cannot be told", problems)
     return {name: axis or 0 for name, axis in axes.items()}
+
+
+def _marked(own: Sizes, given: Sequence[int | str | None]) -> int | None:
+    """The axis that is given as 1 in place of a size that the model says, which only a batch may be."""
+    places = [
+        axis for axis, (size, said) in enumerate(zip(given, own or (), strict=False)) if size == 1 != said and said
+    ]
+    fixed_ones = [axis for axis in places if isinstance((own or ())[axis], int)]
+    return fixed_ones[0] if len(fixed_ones) == 1 else None
 
 
 def _matching(shape: Sequence[int | str | None], lead: int | str | None) -> int | None:
@@ -165,11 +175,12 @@ def _matching(shape: Sequence[int | str | None], lead: int | str | None) -> int 
 
 def _which(name: str, shape: Sequence[int | str | None], lead: int | str | None) -> str:
     text = ", ".join(str(size or "?") for size in shape)
-    example = (*(size if isinstance(size, int) else 1 for size in shape),)
+    example = [size if isinstance(size, int) else 1 for size in shape]
+    example[1:2] = [1] if 1 not in example else example[1:2]
     return (
         f"its shape is ({text}), and other inputs have a batch of {lead or 'any size'} first: which of its axes is the "
-        f"batch's is not told; give that axis the size 1, as in inputs={{{name!r}: {example}}}, or make it a constant "
-        "of the model if it is the same for all examples"
+        f"batch's is not told; give that axis the size 1, as in inputs={{{name!r}: {tuple(example)}}}, or make it a "
+        "constant of the model if it is the same for all examples"
     )
 
 

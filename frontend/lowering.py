@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 
 from ..ir import (
-    FUNCTIONS,
     Connection,
     Conv2D,
     Dense,
@@ -27,8 +26,6 @@ from ..ir import (
     QuantizedRelu,
     Shape,
     ShapeError,
-    Sigmoid,
-    Softmax,
     UnsupportedModelError,
     apply,
     fold,
@@ -47,7 +44,7 @@ from .affine import (
     merge,
     per_channel,
 )
-from .bounds import affine
+from .bounds import affine, magnitude
 from .call import Activation, Argument, Call, Mask, Masked, Patched, Point, Quantized, Ranking, Regrouped, Whole
 from .constants import evaluate, inferred
 from .graph import Graph
@@ -86,21 +83,17 @@ class Lowered:
             total = total + apply(term.operators, activations[self.names[term.source]])
         return as_tensor(total, value.layout)
 
-    def reach(self, name: str) -> float:
-        """The largest number that a tensor may hold, if it is given by a function with bounds; 0 otherwise.
-
-        Functions with bounds are computed as exactly as these are told, so that tiny values have few digits.
-        """
+    def reach(self, name: str, activations: Mapping[str, np.ndarray]) -> float:
+        """How large the numbers are that a tensor is computed of, as they count in it; 0 where that is open."""
         value = self.values.get(name)
-        found = affine(value) if isinstance(value, Value) else None
-        if found is None:
+        if not isinstance(value, Value) or any(term.source not in self.names for term in value.terms):
             return 0.0
-        neuron = found.source.neuron
-        if isinstance(neuron, (Sigmoid, Softmax)):
-            return 1.0
-        definition = FUNCTIONS[neuron.function] if isinstance(neuron, Function) else None
-        bounds = (definition.low, definition.high) if definition else (math.inf, math.inf)
-        largest = abs(found.factor) * max(map(abs, bounds))
+
+        def seen(source: Source) -> float:
+            known = activations.get(self.names.get(source, ""))
+            return math.inf if known is None else float(np.abs(known).max())
+
+        largest = magnitude(value, seen)
         return largest if math.isfinite(largest) else 0.0
 
     def rounded(self, tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
@@ -417,8 +410,8 @@ def _needed(graph: Graph) -> list[onnx.NodeProto]:
     """The nodes that the outputs, or layers already refused, depend on, in the graph's order."""
     wanted, nodes = {*graph.outputs, *graph.probes}, []
     for node in reversed(graph.nodes):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
+        if wanted.intersection(filter(None, node.output)):
+            wanted.update(filter(None, node.input))
             nodes.append(node)
     return nodes[::-1]
 
@@ -428,7 +421,7 @@ def _inner(graph: Graph) -> set[str]:
     inner: set[str] = set()
     for node in reversed(graph.nodes):
         if node.op_type not in _ENDING or inner.intersection(node.output):
-            inner.update(node.input)
+            inner.update(filter(None, node.input))
     return inner
 
 

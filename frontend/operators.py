@@ -624,7 +624,7 @@ _OF_MATRICES = {"Einsum", "MatMul"}
 _SCATTERING = {"Scatter", "ScatterElements", "ScatterND"}
 
 # What may follow a comparison.
-_CHOOSING = {"And", "Cast", "CastLike", "Identity", "Mul", "Not", "Or", "Where"}
+_CHOOSING = {"And", "Cast", "CastLike", "Identity", "If", "Mul", "Not", "Or", "Where"}
 
 # What may follow ArgMax: the class is looked up or cast, and stays the class of the largest score.
 RENAMING = {"ArrayFeatureExtractor", "Cast", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"}

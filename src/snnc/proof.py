@@ -73,8 +73,8 @@ def prove(reading: Reading) -> float:
 
     Where activations are rounded, the last bit of a sum can move a number by a whole step: there, every layer is given
     what the model has before it, and up to a hundredth of its numbers are left out. An error may be as large as
-    LARGEST_ERROR, or as what the model's own precision allows: a function that has bounds is rounded in parts of
-    these, and what moves when the image does by a rounding, as what is left of large numbers, may differ by as much.
+    LARGEST_ERROR, or as what the model's own precision allows: it is rounded in parts of what it is computed of, as of
+    the bounds of a function; and what moves when the image does by a rounding may differ by as much.
     Raises MismatchError with the first layer that differs by far more, and UncomparableError where that does not tell,
     or where the model cannot be run.
     """
@@ -126,7 +126,7 @@ class _Trial:
         found = {tensor: self.tensor(tensor) for tensor in tensors}
         return {
             tensor: _Difference.of(
-                computed.arrays[tensor], array, computed, bool(self.known), self.reading.reach(tensor)
+                computed.arrays[tensor], array, computed, bool(self.known), self.reading.reach(tensor, self.activations)
             )
             for tensor, array in found.items()
             if array is not None
@@ -154,7 +154,7 @@ def _stand_in(name: str) -> str:
 class _Difference:
     """How far apart a tensor is in model and network: `error` of its largest number, and above `limit` too far.
 
-    The limit is LARGEST_ERROR, or what the number format makes of the largest number that there could be.
+    The limit is LARGEST_ERROR, or what the number format makes of the largest number that it is computed of.
     """
 
     error: float
@@ -164,7 +164,7 @@ class _Difference:
 
     @classmethod
     def of(cls, expected: np.ndarray, found: np.ndarray, by: Computed, rounds: bool, reach: float = 0.0) -> _Difference:
-        """`reach` is how large the numbers can be, in parts of which they are rounded."""
+        """`reach` is how large the numbers are that the tensor is computed of: in parts of these it is rounded."""
         largest = max(float(np.abs(expected).max()), _SMALLEST)
         limit = max(LARGEST_ERROR, 16 * by.eps * max(1.0, reach / largest))
         if found.size != expected.size:
