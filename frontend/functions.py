@@ -228,7 +228,8 @@ def _function(x: Value, name: str, call: Call, parameter: float = 1.0) -> Activa
 
 
 def _plain(x: Value, name: str, parameter: float) -> Activation:
-    return Activation(Function(name, float(parameter)), x.settled())
+    neuron = Relu() if name == "elu" and not parameter else Function(name, float(parameter))
+    return Activation(neuron, x.settled())
 
 
 def _bases(*values: Value) -> list[Value]:

@@ -22,6 +22,7 @@ from . import (
     normalisation,
     points,
     recurrent,
+    reductions,
     resampling,
     rounding,
     whole,
@@ -210,7 +211,7 @@ def _scaler(call: Call) -> Value:
 
 
 def _reduce_log_sum(call: Call) -> Value:
-    return call.population(Function("log"), images.reduce_sum(call), "log")
+    return call.population(Function("log"), reductions.reduce_sum(call), "log")
 
 
 # Matrices.
@@ -549,11 +550,11 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "ReduceL2": normalisation.length,
     "ReduceLogSum": _reduce_log_sum,
     "ReduceLogSumExp": normalisation.log_sum_exp,
-    "ReduceMax": images.reduce_max,
-    "ReduceMin": images.reduce_min,
-    "ReduceProd": images.reduce_prod,
-    "ReduceMean": images.reduce_mean,
-    "ReduceSum": images.reduce_sum,
+    "ReduceMax": reductions.reduce_max,
+    "ReduceMin": reductions.reduce_min,
+    "ReduceProd": reductions.reduce_prod,
+    "ReduceMean": reductions.reduce_mean,
+    "ReduceSum": reductions.reduce_sum,
     "ReduceSumSquare": normalisation.sum_of_squares,
     "Relu": activations.relu,
     "Reshape": _reshape,
