@@ -4,7 +4,7 @@
 
 Small models of each format are damaged (`mutations.py`) and read by `snnc.load`, in worker processes that are replaced
 when they die. A violation is: any other exception, a crash, more than 10 seconds of computing (of the worker and its
-children; or a minute of the clock, on a machine that others use too), more than 2 GB more memory than before the try
+children; or ten minutes of the clock, on a machine that others use too), more than 2 GB more memory than before the try
 (of the worker or a child of its), code of a file that is run, a file outside the model's folder that is
 opened, and a hostile file that is read. Files that made violations are kept in --keep. Exits with 1 if there are any.
 
@@ -38,7 +38,7 @@ import mutations
 FORMATS = tuple(mutations.SUFFIXES)
 SHARES = {"keras": 15, "h5": 13, "onnx": 50, "snn": 20, "savedmodel": 2}  # of a hundred; TensorFlow is slow
 SECONDS = 10.0
-CLOCK = 60.0
+CLOCK = 600.0
 MEMORY = 2 * 10**9
 LIFE = 500  # tries of one worker: TensorFlow forgets little of what it reads
 OUTSIDE = ("/etc/passwd", "outside.bin", "/dev/zero")

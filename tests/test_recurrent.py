@@ -248,6 +248,58 @@ def test_keras_layers_that_do_not_fit(monkeypatch):
     assert "it takes 5 steps, and at most 4 are unrolled" in error.value.problems[0]
 
 
+# Keras 2.
+
+
+def old_series(*layers: object, shape: tuple[int, ...] = (STEPS, INPUTS)) -> object:
+    """A Keras 2 model, every weight of which is random."""
+    tf_keras = pytest.importorskip("tf_keras")
+    first = tf_keras.layers.Input(shape, name="x")
+    model = tf_keras.Sequential([first, *layers, tf_keras.layers.Dense(3, name="head")])
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.normal(size=weight.shape) / 2 for weight in model.get_weights()])
+    return model
+
+
+KERAS2 = {
+    "lstm": lambda kl: old_series(kl.LSTM(4, name="memory")),
+    "gru": lambda kl: old_series(kl.GRU(4, reset_after=False)),
+    "gru, reset after": lambda kl: old_series(kl.GRU(4)),
+    "rnn": lambda kl: old_series(kl.SimpleRNN(4)),
+    "every step": lambda kl: old_series(kl.LSTM(4, **ALL), kl.GRU(3, go_backwards=True, **ALL)),
+    "both ways": lambda kl: old_series(kl.Bidirectional(kl.LSTM(4, **ALL)), kl.Bidirectional(kl.GRU(3))),
+    "sums": lambda kl: old_series(kl.Bidirectional(kl.SimpleRNN(4, **ALL), merge_mode="sum"), kl.Flatten()),
+    "activations": lambda kl: old_series(kl.LSTM(4, "relu", "hard_sigmoid", use_bias=False)),
+    "unrolled": lambda kl: old_series(kl.GRU(4, unroll=True)),
+    "cells": lambda kl: old_series(kl.RNN([kl.LSTMCell(4), kl.GRUCell(3)], name="two")),
+    "convolutions": lambda kl: old_series(kl.ConvLSTM1D(2, 3, padding="same"), kl.Flatten(), shape=(3, 5, 2)),
+    "behind a convolution": lambda kl: old_series(kl.Conv1D(4, 2, activation="relu"), kl.MaxPooling1D(), kl.LSTM(4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KERAS2)
+def test_keras_2_layers(name):
+    assert_equals_keras(KERAS2[name](pytest.importorskip("tf_keras").layers))
+
+
+def test_keras_2_layers_keep_their_names_and_settings():
+    layers = pytest.importorskip("tf_keras").layers
+    model = old_series(layers.Bidirectional(layers.LSTM(4, name="memory"), name="both"))
+    reading = frontend.read(model)
+    assert proof.prove(reading) < 1e-5
+    names = {path for p in reading.network.populations.values() for path in p.origin.layers}
+    assert names <= {"x", "both", "both/forward_memory", "both/backward_memory", "head"}
+    assert model.layers[0].forward_layer.unroll is False
+
+
+def test_keras_2_layers_that_do_not_fit(monkeypatch):
+    monkeypatch.setattr(support, "MOST_STEPS", STEPS - 1)
+    with pytest.raises(ir.UnsupportedModelError) as error:
+        frontend.load(old_series(pytest.importorskip("tf_keras").layers.LSTM(4, name="memory")))
+    assert [problem.layer for problem in error.value.problems] == ["memory"]
+    assert "it takes 5 steps, and at most 4 are unrolled" in error.value.problems[0]
+
+
 # PyTorch.
 
 
