@@ -47,7 +47,7 @@ def read(model: Any, inputs: Any = None) -> Reading:
 @contextmanager
 def _unrolled() -> Iterator[None]:
     """Within this context, steps are written out also by the layers that have no such setting, as ConvLSTM2D."""
-    backend = sys.modules["tf_keras.src.backend"]
+    backend: Any = sys.modules["tf_keras.src.backend"]
     rnn = backend.rnn
     backend.rnn = functools.partial(rnn, unroll=True)
     try:
