@@ -3,8 +3,9 @@
     python benchmarks/fuzz.py [--tries 10000] [--seed 0] [--formats keras h5 onnx snn savedmodel] [--json FILE]
 
 Small models of each format are damaged (`mutations.py`) and read by `snnc.load`, in worker processes that are replaced
-when they die. A violation is: any other exception, a crash, more than 10 seconds, more than 2 GB more memory than
-before the try (of the worker or a child of its), code of a file that is run, a file outside the model's folder that is
+when they die. A violation is: any other exception, a crash, more than 10 seconds of computing (of the worker and its
+children; or ten minutes of the clock, on a machine that others use too), more than 2 GB more memory than before the try
+(of the worker or a child of its), code of a file that is run, a file outside the model's folder that is
 opened, and a hostile file that is read. Files that made violations are kept in --keep. Exits with 1 if there are any.
 
 `--tries 5000 2000` gives a number for each format; one number is dealt out to them.
@@ -37,6 +38,7 @@ import mutations
 FORMATS = tuple(mutations.SUFFIXES)
 SHARES = {"keras": 15, "h5": 13, "onnx": 50, "snn": 20, "savedmodel": 2}  # of a hundred; TensorFlow is slow
 SECONDS = 10.0
+CLOCK = 600.0
 MEMORY = 2 * 10**9
 LIFE = 500  # tries of one worker: TensorFlow forgets little of what it reads
 OUTSIDE = ("/etc/passwd", "outside.bin", "/dev/zero")
@@ -167,16 +169,17 @@ class Worker:
         except EOFError:
             self.kill()
             return Try(format, number, "?", "died", "the worker died before it read", 0, 0)
-        before, began = resident(self.process.pid), time.monotonic()
+        before, spent, began = resident(self.process.pid), computed(self.process.pid), time.monotonic()
         died: str | None = None
         while not self.ours.poll(0.05):
+            seconds = computed(self.process.pid) - spent
             if resident(self.process.pid) - before > MEMORY:
                 died = "memory above 2 GB"
-            elif time.monotonic() - began > SECONDS:
+            elif seconds > SECONDS or time.monotonic() - began > CLOCK:
                 died = "hang of more than 10 s"
             if died:
                 self.kill()
-                return Try(format, number, mutation, "killed", died, time.monotonic() - began, MEMORY)
+                return Try(format, number, mutation, "killed", died, seconds, MEMORY)
         try:
             outcome, violation, seconds, growth = self.ours.recv()
         except EOFError:
@@ -185,6 +188,16 @@ class Worker:
             died = f"crash: {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
             return Try(format, number, mutation, "died", died, time.monotonic() - began, 0)
         return Try(format, number, mutation, outcome, violation, seconds, growth)
+
+
+def computed(process: int | None) -> float:
+    """Seconds that a process and its children have computed for; 0 if it is gone."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") + sum(computed(int(child)) for child in children)
 
 
 def resident(process: int | None) -> int:
@@ -223,9 +236,9 @@ def work(folder: Path, place: Path, seed: int, pipe: Connection) -> None:
         path, mutation = mutations.mutate(rng.choice(models), format, place / "try", rng)
         opened.clear()
         pipe.send(mutation.name)
-        before, began = peak(reset=True), time.monotonic()
+        before, began = peak(reset=True), computed(os.getpid())
         outcome, violation = read(path)
-        seconds, growth = time.monotonic() - began, peak() - before
+        seconds, growth = computed(os.getpid()) - began, peak() - before
         violation = violation or suspicious(folder, opened, outcome, mutation, seconds, growth)
         pipe.send((outcome, violation, seconds, growth))
 

@@ -99,10 +99,39 @@ def _keras_model() -> Any:
     return keras.Model(x, layers.Dense(5, activation="softmax", name="class")(y), name="small")
 
 
+def _gated() -> Any:
+    """What bends, gates, normalises and attends."""
+    import keras
+    from keras import layers
+
+    x = keras.Input((8, 8, 3), name="image")
+    y = layers.LayerNormalization(name="norm")(layers.Conv2D(4, 3, strides=2, activation="gelu", name="conv")(x))
+    gate = layers.Dense(4, "sigmoid", name="gate")(layers.GlobalAveragePooling2D(keepdims=True, name="mean")(y))
+    y = layers.Conv2DTranspose(4, 3, strides=2, activation="silu", name="up")(layers.Multiply(name="gated")([y, gate]))
+    y = layers.AveragePooling2D(2, name="pool")(layers.UpSampling2D(2, interpolation="bilinear", name="larger")(y))
+    tokens = layers.Reshape((-1, 4), name="tokens")(y)
+    y = layers.Add(name="add")([tokens, layers.MultiHeadAttention(2, 3, name="attention")(tokens, tokens)])
+    return keras.Model(x, layers.Dense(5, "softmax", name="class")(layers.Flatten(name="flat")(y)), name="gated")
+
+
+def _recurrent() -> Any:
+    """Tokens that are looked up, and layers that go step by step."""
+    import keras
+    from keras import layers
+
+    x = keras.Input((6,), dtype="int32", name="tokens")
+    y = layers.Embedding(10, 4, name="words")(x)
+    y = layers.Bidirectional(layers.LSTM(3, return_sequences=True), name="both")(y)
+    y = layers.SimpleRNN(3, go_backwards=True, name="last")(layers.GRU(4, return_sequences=True, name="gated")(y))
+    return keras.Model(x, layers.Dense(2, name="class")(y), name="recurrent")
+
+
 def _make_keras(folder: Path, suffix: str) -> None:
     import keras
 
     _keras_model().save(folder / f"a-cnn{suffix}")
+    _gated().save(folder / f"c-gated{suffix}")
+    _recurrent().save(folder / f"d-recurrent{suffix}")
     mlp = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(2)], name="mlp")
     mlp.compile("adam", "mse")
     mlp.save(folder / f"b-mlp{suffix}")
@@ -113,12 +142,13 @@ def _make_onnx(folder: Path, suffix: str) -> None:
 
     for path in EXPORTED.glob(f"*{suffix}"):
         shutil.copy(path, folder)
-    onnx.save(_decoder(), folder / f"decoder{suffix}")
+    for model in (_decoder(), _transformer(), _speech()):
+        onnx.save(model, folder / f"{model.graph.name}{suffix}")
 
 
 def _decoder() -> Any:
     """What makes images larger and smaller, moves and sums them, and an operator that is read by its definition."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper
 
     rng = np.random.default_rng(0)
     nodes = [
@@ -139,11 +169,93 @@ def _decoder() -> Any:
     known = {name: rng.normal(size=shape).astype(np.float32) for name, shape in drawn.items()}
     known |= {"scales": np.float32([1, 1, 1.5, 0.5]), "ends": np.array([0, 0, 1, 1, 0, 0, 2, 0]), "axis": np.array(3)}
     known |= {"rows": np.array([5, 0, 0, 3, 9, 1]), "places": np.full((1, 4, 3, 1), 2)}
-    constants = [numpy_helper.from_array(array, name) for name, array in known.items()]
-    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 2, 8, 8))
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 1, None, None))
-    graph = helper.make_graph(nodes, "decoder", [entry], [output], constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return _model("decoder", nodes, {"x": (1, 2, 8, 8)}, {"y": (1, 1, None, None)}, known)
+
+
+def _transformer() -> Any:
+    """Tokens that are looked up, normalised, and attend to one another; gates, and quotients that may be 0/0."""
+    from onnx import TensorProto, helper
+
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["a"]),
+        helper.make_node("LayerNormalization", ["a", "scale", "offset"], ["b"]),
+        helper.make_node("MatMul", ["b", "w1"], ["c"]),
+        helper.make_node("Split", ["c", "thirds"], ["q", "k", "v"], axis=2),
+        helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "kt"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["p"]),
+        helper.make_node("MatMul", ["p", "v"], ["d"]),
+        helper.make_node("Add", ["a", "d"], ["e"]),
+        helper.make_node("Gelu", ["e"], ["f"]),
+        helper.make_node("Sigmoid", ["e"], ["g"]),
+        helper.make_node("Mul", ["f", "g"], ["h"]),
+        helper.make_node("ReduceMean", ["h", "axes"], ["i"], keepdims=0),
+        helper.make_node("Equal", ["i", "zero"], ["at_zero"]),
+        helper.make_node("Where", ["at_zero", "one", "i"], ["below"]),
+        helper.make_node("ReduceMax", ["h", "axes"], ["most"], keepdims=0),
+        helper.make_node("Div", ["most", "below"], ["quotient"]),
+        helper.make_node("Where", ["at_zero", "zero", "quotient"], ["safe"]),
+        helper.make_node("Einsum", ["safe", "w2"], ["y"], equation="bi,ij->bj"),
+    ]
+    drawn = {"table": (9, 4), "scale": (4,), "offset": (4,), "w1": (4, 12), "w2": (4, 3)}
+    known = {name: rng.normal(size=shape).astype(np.float32) for name, shape in drawn.items()}
+    known |= {"thirds": np.array([4, 4, 4]), "axes": np.array([1]), "zero": np.float32(0), "one": np.float32(1)}
+    return _model("transformer", nodes, {"tokens": (1, 5)}, {"y": (1, 3)}, known, 20, TensorProto.INT64)
+
+
+def _speech() -> Any:
+    """Steps of a series with states that are handed on, in a branch that one of its constants chooses."""
+    from onnx import helper
+
+    rng = np.random.default_rng(2)
+    branches = [
+        helper.make_graph(
+            [helper.make_node("LSTM", ["c", "w", "r", "b", "", "h0", "c0"], ["steps", "h", "last"], hidden_size=3)],
+            "then",
+            [],
+            [helper.make_empty_tensor_value_info(name) for name in ("steps", "h", "last")],
+        ),
+        helper.make_graph(
+            [helper.make_node("Identity", [name], [f"{name}_"]) for name in ("c", "h0", "c0")],
+            "else",
+            [],
+            [helper.make_empty_tensor_value_info(f"{name}_") for name in ("c", "h0", "c0")],
+        ),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], strides=[2]),
+        helper.make_node("Relu", ["a"], ["b1"]),
+        helper.make_node("Transpose", ["b1"], ["c"], perm=[2, 0, 1]),
+        helper.make_node("Split", ["state", "halves"], ["h0", "c0"], axis=0),
+        helper.make_node(
+            "If", ["chosen"], ["s", "h1", "c1"], then_branch=branches[0], else_branch=branches[1], name="which"
+        ),
+        helper.make_node("Concat", ["h1", "c1"], ["state_out"], axis=0),
+        helper.make_node("GRU", ["c", "w3", "r3"], ["", "g"], hidden_size=2),
+        helper.make_node("Squeeze", ["g", "zeroth"], ["y"]),
+    ]
+    drawn = {"w1": (4, 2, 3), "w": (1, 12, 4), "r": (1, 12, 3), "b": (1, 24), "w3": (1, 6, 4), "r3": (1, 6, 2)}
+    known = {name: rng.normal(size=shape).astype(np.float32) for name, shape in drawn.items()}
+    known |= {"halves": np.array([1, 1]), "chosen": np.array([True]), "zeroth": np.array([0])}
+    inputs = {"x": (1, 2, 12), "state": (2, 1, 3)}
+    return _model("speech", nodes, inputs, {"y": (1, 2), "state_out": (2, 1, 3)}, known)
+
+
+def _model(
+    name: str, nodes: Any, inputs: Any, outputs: Any, known: dict[str, Any], opset: int = 18, kind: int = 1
+) -> Any:
+    """An ONNX model of float32 outputs and of inputs of one kind, by their names and shapes."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info(entry, kind, shape) for entry, shape in inputs.items()],
+        [helper.make_tensor_value_info(entry, TensorProto.FLOAT, shape) for entry, shape in outputs.items()],
+        [numpy_helper.from_array(np.asarray(array), entry) for entry, array in known.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
 def _make_snn(folder: Path, suffix: str) -> None:
@@ -167,6 +279,7 @@ def _make_tf(folder: Path, suffix: str) -> None:
     specs = [tf.TensorSpec((None, 6), tf.float32, name="x")]
     module.call = tf.function(lambda x: {"y": tf.nn.relu(x @ weight)}, input_signature=specs)
     tf.saved_model.save(module, folder / f"b-module{suffix}", signatures=module.call)
+    _gated().export(folder / f"c-gated{suffix}", verbose=False)
 
 
 # Damage to bytes.

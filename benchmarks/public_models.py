@@ -307,21 +307,31 @@ def torch_source(module: Any, inputs: tuple[int, ...]) -> Source:
     return Source(module.eval(), torch.zeros(inputs), run, "PyTorch")
 
 
-def onnx_source(file: Path, *shapes: tuple[int, ...]) -> Source:
-    """An ONNX file on onnxruntime, an example at a time; shapes are those of its inputs, for a batch of one."""
+def onnx_source(file: Path, *shapes: tuple[int, ...], **settings: int) -> Source:
+    """An ONNX file on onnxruntime, an example at a time; shapes are those of its inputs, for a batch of one.
+
+    `settings` are inputs of one number.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
+    names = [given.name for given in session.get_inputs() if given.name not in settings]
+    fixed = {name: np.array(number, np.int64) for name, number in settings.items()}
 
     def run(x: Inputs) -> list[np.ndarray]:
         batches = []
         for example in zip(*x, strict=True):
             pairs = zip(names, example, shapes, strict=True)
-            batches.append(session.run(None, {name: placed(array, shape) for name, array, shape in pairs}))
+            fed = {name: placed(array, shape) for name, array, shape in pairs}
+            batches.append([first(output) for output in session.run(None, fed | fixed)])
         return [np.concatenate(output) for output in zip(*batches, strict=True)]
 
-    return Source(file, dict(zip(names, shapes, strict=True)), run, "ONNX")
+    return Source(file, dict(zip(names, shapes, strict=True)) | settings, run, "ONNX")
+
+
+def first(output: np.ndarray) -> np.ndarray:
+    """An output with the axis of its batch first: of states it is the second."""
+    return output if len(output) == 1 else np.moveaxis(output, 1, 0)
 
 
 def placed(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -403,8 +413,8 @@ def basic_pitch(place: Path) -> Source:
     return Source(folder, (1, 43_844, 1), run, "SavedModel")
 
 
-def file(path: str, *shapes: tuple[int, ...]) -> Callable[[Path], Source]:
-    return lambda place: onnx_source(place / path, *shapes)
+def file(path: str, *shapes: tuple[int, ...], **settings: int) -> Callable[[Path], Source]:
+    return lambda place: onnx_source(place / path, *shapes, **settings)
 
 
 _OCR = "rapidocr_onnxruntime/models"
@@ -461,6 +471,24 @@ MODELS = {
         "one frame",
         file(f"{_SILERO}/silero_vad_openvino_16k.onnx", (1, 576), (2, 1, 128)),
         _SPEECH,
+    ),
+    "silero-vad-half": Model(
+        "silero-vad==6.2.3",
+        "one frame, half precision",
+        file(f"{_SILERO}/silero_vad_half.onnx", (1, 576), (2, 1, 128)),
+        _SPEECH,
+    ),
+    "silero-vad-16k": Model(
+        "silero-vad==6.2.3",
+        "one frame, of either rate: 16 kHz",
+        file(f"{_SILERO}/silero_vad.onnx", (1, 576), (2, 1, 128), sr=16_000),
+        _SPEECH,
+    ),
+    "silero-vad-8k": Model(
+        "silero-vad==6.2.3",
+        "one frame, of either rate: 8 kHz",
+        file(f"{_SILERO}/silero_vad.onnx", (1, 288), (2, 1, 128), sr=8_000),
+        sounds(288, 8_000, (2, 128)),
     ),
     "silero-vad-sequence": Model(
         "silero-vad==6.2.3",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -58,9 +58,9 @@ class Source:
 
     neuron: AnalogNeuron
     shape: Shape
-    summed: Value | None
+    summed: Value | None = field(repr=False)  # else a text of it would have everything before it
     layer: Layer
-    second: Value | None = None
+    second: Value | None = field(default=None, repr=False)
     part: str = ""
     whole: bool = False
     table: np.ndarray | None = None
@@ -99,7 +99,7 @@ class Term:
         """Whether what is chosen behind a padding is nothing but padding, as another step of a series is."""
         pads = [place for place, operator in enumerate(self.operators) if isinstance(operator, Pad)]
         behind = self.operators[pads[-1] + 1 :] if pads else ()
-        if not behind or not all(map(_only_chooses, behind)):
+        if not behind or not all(map(subtracts_nothing, behind)):
             return False
         shape = output_shape(self.operators[: pads[-1]], self.source.shape)
         return not apply(self.operators[pads[-1] :], np.ones((1, *shape), np.float32)).any()
@@ -269,6 +269,16 @@ class Value:
     def replaced(self, *, channels_first: bool = False) -> Value:
         """The same tensor, its last axis being that of the channels, or its second."""
         return self.placed(self.places, channels_first=channels_first)
+
+    def with_batch_first(self) -> Value:
+        """The same tensor with an axis of size one first, where only another can be the batch's, as of states."""
+        places = [axis for axis, size in enumerate(self.dims) if size == 1]
+        if not places or self.dims[0] == 1:
+            return self
+        order = (places[0], *(axis for axis in range(len(self.dims)) if axis != places[0]))
+        moved = self.transposed(order)
+        first = moved.layout[0]
+        return moved if not first else replace(moved, layout=((), (*first, *moved.layout[1]), *moved.layout[2:]))
 
     def apart(self) -> Value:
         """The same tensor with a first axis of its own, as steps of a series have, and not that of the batch."""
@@ -492,12 +502,12 @@ def _is_opposite(term: Term, other: Term) -> bool:
     return same and isinstance(last, Scale) and bool((last.factor == -1).all())
 
 
-def _only_chooses(operator: Operator) -> bool:
-    """Whether an operator subtracts nothing, so that it makes nothing of ones only where it makes nothing of all."""
+def subtracts_nothing(operator: Operator) -> bool:
+    """Whether no weight is negative, so that an operator makes nothing of ones only where it makes nothing of all."""
     match operator:
-        case Conv2D(weight) | Resample(weight=weight):
+        case Conv2D(weight) | Dense(weight) | Resample(weight=weight) | Scale(weight):
             return bool(weight.min() >= 0)
-    return isinstance(operator, (Flatten, Pick))
+    return isinstance(operator, (AveragePool2D, Flatten, Pad, Pick))
 
 
 def _with_padding_last(before: tuple[Operator, ...], operator: Operator) -> tuple[Operator, ...]:

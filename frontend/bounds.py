@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..ir import FUNCTIONS, Clip, Flatten, Function, Operator, Pick, Relu, Scale
+from ..ir import (
+    FUNCTIONS,
+    AveragePool2D,
+    Clip,
+    Conv2D,
+    ConvTranspose2D,
+    Dense,
+    Flatten,
+    Function,
+    Operator,
+    Pad,
+    Pick,
+    Product,
+    Relu,
+    Resample,
+    Scale,
+    Sigmoid,
+    Softmax,
+)
 from .affine import Source, Term, Value, merge
 from .support import Unsupported
 
@@ -80,6 +99,43 @@ def lowest(x: Value) -> float:
     return found.factor * bound + found.offset
 
 
+def magnitude(x: Value, seen: Callable[[Source], float]) -> float:
+    """How large the numbers are that a value is computed of, as they count in it; infinite where that is open.
+
+    `seen` is the largest activation of a population that there was. Of functions with bounds their bounds count, and of
+    sums the length of their weights: so large are the parts of which all of it is rounded.
+    """
+    offset = 0.0 if x.bias is None else float(np.abs(x.bias).max())
+    parts = [math.prod(map(_gain, term.operators)) * _largest(term.source, seen) for term in x.terms]
+    return max(parts, default=0.0) + offset
+
+
+def _gain(operator: Operator) -> float:
+    """What an operator makes of numbers of size one and of either sign."""
+    match operator:
+        case Scale(factor):
+            return float(np.abs(factor).max())
+        case Conv2D(weight) | ConvTranspose2D(weight) | Dense(weight) | Resample(weight=weight):
+            return math.sqrt(float(np.square(weight).sum(tuple(range(weight.ndim - 1))).max()))
+        case AveragePool2D() | Flatten() | Pad() | Pick():
+            return 1.0
+    return math.inf
+
+
+def _largest(source: Source, seen: Callable[[Source], float]) -> float:
+    """What a population's activations do not exceed."""
+    match source.neuron:
+        case Sigmoid() | Softmax():
+            largest = 1.0
+        case Function(function):
+            largest = max(abs(FUNCTIONS[function].low), abs(FUNCTIONS[function].high))
+        case Product("identity"):
+            largest = math.prod(magnitude(value, seen) for value in source.given)
+        case _:
+            largest = math.inf
+    return largest if math.isfinite(largest) else seen(source)
+
+
 def raised(x: Value, by: float, layers: tuple[str, ...]) -> Value:
     """`x + by`."""
     return x.shifted(np.array(by), layers) if by else x
@@ -118,12 +174,15 @@ def _is_turned(term: Term) -> bool:
     return False
 
 
-def multiple(x: Value, of: Value) -> float | None:
-    """The factor that one value is of another, as far as the structure tells."""
+def multiple(x: Value, of: Value, depth: int = 3) -> float | None:
+    """The factor that one value is of another, as far as the structure tells.
+
+    What is computed twice of one thing is the same, for as many populations one behind the other as `depth` says.
+    """
     if x.shape != of.shape or x.dims != of.dims or len(x.terms) != len(of.terms):
         return None
     pairs = [(stripped(term), stripped(other)) for term, other in zip(x.terms, of.terms, strict=True)]
-    if not all(_is_same(term, other) for (term, _), (other, _) in pairs):
+    if not all(_is_same(term, other, depth) for (term, _), (other, _) in pairs):
         return None
     factors = [factor / other for (_, factor), (_, other) in pairs]
     biases = [np.zeros(x.shape) if value.bias is None else value.bias for value in (x, of)]
@@ -142,18 +201,22 @@ def stripped(term: Term) -> tuple[Term, float]:
     return Term(term.source, tuple(operators)), factor
 
 
-def _is_same(term: Term, other: Term) -> bool:
+def _is_same(term: Term, other: Term, depth: int) -> bool:
     return (
-        term.source is other.source
+        (term.source is other.source or _compute_the_same(term.source, other.source, depth - 1))
         and len(term.operators) == len(other.operators)
         and all(map(_do_the_same, term.operators, other.operators))
     )
 
 
+def _compute_the_same(source: Source, other: Source, depth: int) -> bool:
+    if depth < 0 or source.neuron.is_input or source.neuron != other.neuron or len(source.given) != len(other.given):
+        return False
+    return all(multiple(x, y, depth) == 1 for x, y in zip(source.given, other.given, strict=True))
+
+
 def _do_the_same(first: Operator, second: Operator) -> bool:
-    """Whether two operators are one, or have nothing to differ in, or pick by one table, which equal tables are."""
-    if isinstance(first, Flatten) and isinstance(second, Flatten):
-        return True
+    """Whether two operators are one, or equal; only of equal tables Pick takes one."""
     if isinstance(first, Pick) and isinstance(second, Pick):
         return first.indices is second.indices
-    return first is second
+    return first is second or first == second

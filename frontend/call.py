@@ -42,6 +42,24 @@ class Mask:
 
 
 @dataclass(frozen=True, eq=False)
+class Point:
+    """What a comparison gives: where `value` is 0, or, `elsewhere`, where it is not; `layer` compares."""
+
+    value: Value
+    layer: str
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Patched:
+    """A tensor that is `kept` but at a point, until it is known what comes of that; `there` is what it is there."""
+
+    kept: Value | np.ndarray
+    point: Point
+    there: Value | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Masked:
     """What a comparison leaves of a tensor, 0 elsewhere: half of a choice, until the other half is added to it."""
 
@@ -73,7 +91,7 @@ class Whole:
     rounded: bool = False
 
 
-Argument = Value | np.ndarray | Ranking | Quantized | Mask | Masked | Regrouped | Whole | None
+Argument = Value | np.ndarray | Ranking | Quantized | Mask | Masked | Patched | Point | Regrouped | Whole | None
 
 
 def whole(argument: Argument) -> Value:
@@ -108,6 +126,8 @@ Result = (
     | Quantized
     | Mask
     | Masked
+    | Patched
+    | Point
     | Regrouped
     | Whole
     | Activation
@@ -135,7 +155,7 @@ def _of_pole(x: Value) -> tuple[Value, Product, np.ndarray | None] | None:
 
 
 MASKED = 1e4  # what is so much lower than another score has no exponential in any precision
-_POLES = {"power", "reciprocal", "rsqrt"}
+_POLES = {"power", "reciprocal", "reciprocal_no_nan", "rsqrt"}
 
 
 @dataclass(frozen=True)

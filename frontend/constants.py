@@ -17,13 +17,17 @@ from .affine import LARGEST
 from .precision import HALVES
 from .support import Unsupported, operator_refusal
 
-_SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
+SMALL = 1000  # constants up to this size are shown to shape inference, as they may be shapes
 _LOOPS = {"Loop", "Scan"}
-_CODE = {"If", "SequenceMap"}  # which hold graphs
-_FURTHER: Mapping[str, Callable[[Any], Any]] = {  # operators of TensorFlow's that ONNX does not have
+_CODE = {"SequenceMap"}  # which holds a graph
+_FURTHER: Mapping[str, Callable[..., Any]] = {  # operators of TensorFlow's that ONNX does not have
     "Erfc": lambda x: 1 - CALLS["erf"](x),
     "Expm1": np.expm1,
     "Log1p": np.log1p,
+    "MulNoNan": lambda x, y: np.where(y == 0, 0, x * y),
+    "Xdivy": lambda x, y: np.where(x == 0, 0, x / np.where(x == 0, 1, y)),
+    "Xlog1py": lambda x, y: np.where(x == 0, 0, x * np.log1p(np.where(x == 0, 1, y))),
+    "Xlogy": lambda x, y: np.where(x == 0, 0, x * np.log(np.where(x == 0, 1, y))),
 }
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 
@@ -33,10 +37,10 @@ def evaluate(node: onnx.NodeProto, inputs: Sequence[np.ndarray | None], opset: i
 
     Bounded: no control flow, and sizes are inferred before anything is computed.
     """
-    if node.op_type in _LOOPS:
+    if node.op_type in {*_LOOPS, "If"}:
         raise Unsupported(operator_refusal(node.op_type))
     if node.op_type in _FURTHER:
-        return [_FURTHER[node.op_type](np.asarray(inputs[0]))]
+        return [np.asarray(_FURTHER[node.op_type](*map(np.asarray, inputs)), np.asarray(inputs[0]).dtype)]
     if node.domain not in ("", "ai.onnx") or node.op_type in _CODE | _RANDOM:
         raise Unsupported(f"{node.op_type} on constants cannot be evaluated")
     if node.op_type == "Cast" and node.attribute[0].i in HALVES:  # networks keep the precision that weights came in
@@ -66,8 +70,8 @@ def inferred(node: onnx.NodeProto, known: Mapping[str, tuple[int, ...] | np.ndar
     arrays = {name: given for name, given in known.items() if isinstance(given, np.ndarray)}
     inputs = [make(name, onnx.TensorProto.FLOAT, given) for name, given in known.items() if isinstance(given, tuple)]
     outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-    held = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items() if array.size <= _SMALL]
-    inputs += [make(name, _type(array), array.shape) for name, array in arrays.items() if array.size > _SMALL]
+    held = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items() if array.size <= SMALL]
+    inputs += [make(name, _type(array), array.shape) for name, array in arrays.items() if array.size > SMALL]
     graph = onnx.helper.make_graph([node], "refused", inputs, outputs, held)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     try:
@@ -109,7 +113,7 @@ def _model(node: onnx.NodeProto, arrays: dict[str, np.ndarray], opset: int) -> o
 def _check_sizes(node: onnx.NodeProto, model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> None:
     seen = onnx.ModelProto()
     seen.CopyFrom(model)
-    shown = [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items() if a.size <= _SMALL]
+    shown = [onnx.numpy_helper.from_array(a, name) for name, a in arrays.items() if a.size <= SMALL]
     seen.graph.initializer.extend(shown)
     try:
         inferred = onnx.shape_inference.infer_shapes(seen, data_prop=True)

@@ -83,6 +83,17 @@ def log1p(call: Call) -> Activation:
     return _function(call.value().shifted(np.array(1.0), call.layers), "log", call)
 
 
+def xlogy(call: Call) -> Value:
+    """`x · log(y)`, which is 0 where x is: the logarithm of 0 is a number here."""
+    return call.product(call.value(), call.population(Function("log"), call.value(1), "log"))
+
+
+def xlog1py(call: Call) -> Value:
+    """`x · log(1 + y)`."""
+    below = call.value(1).shifted(np.array(1.0), call.layers)
+    return call.product(call.value(), call.population(Function("log"), below, "log"))
+
+
 def elu(call: Call) -> Activation:
     return _function(call.value(), "elu", call, call.attributes.get("alpha", 1.0))
 
@@ -170,6 +181,13 @@ def limited(x: Value, bound: float, upper: Value | np.ndarray, lower: Value | np
     return None
 
 
+def is_at_least(x: Value, bound: float) -> bool:
+    """Whether a value is a function, of whatever thing, that is nowhere below a bound."""
+    scales = np.concatenate([_GRID * scale for scale in (1e-3, 1.0, 1e3)])
+    with np.errstate(all="ignore"):
+        return any((own(scales) >= bound).all() for _, (own,) in _curves(x))
+
+
 def _combined(values: Sequence[Value | np.ndarray], curve: Callable[..., np.ndarray], call: Call) -> Activation | None:
     """The function that something made of several values is, all of them being functions of one thing."""
     for base, curves in _curves(*values):
@@ -188,7 +206,7 @@ def _curves(*values: Value | np.ndarray) -> Iterator[tuple[Value, list[Curve]]]:
     """What several values are all functions of, with these functions, wherever there is such a thing."""
     values = tuple(value.settled() if isinstance(value, Value) else value for value in values)
     for base in _bases(*(value for value in values if isinstance(value, Value))):
-        curves = [_curve(value, base) for value in values]
+        curves = [function_of(value, base) for value in values]
         found = [curve for curve in curves if curve is not None]
         if len(found) == len(values):
             yield base, found
@@ -210,7 +228,8 @@ def _function(x: Value, name: str, call: Call, parameter: float = 1.0) -> Activa
 
 
 def _plain(x: Value, name: str, parameter: float) -> Activation:
-    return Activation(Function(name, float(parameter)), x.settled())
+    neuron = Relu() if name == "elu" and not parameter else Function(name, float(parameter))
+    return Activation(neuron, x.settled())
 
 
 def _bases(*values: Value) -> list[Value]:
@@ -245,7 +264,7 @@ def _is_pointwise(neuron: AnalogNeuron) -> bool:
     return isinstance(neuron, _POINTWISE) and not isinstance(getattr(neuron, "slope", None), np.ndarray)
 
 
-def _curve(value: Value | np.ndarray, base: Value) -> Curve | None:
+def function_of(value: Value | np.ndarray, base: Value) -> Curve | None:
     """A value as a function of another, if it is one: a line, and functions of lines."""
     if isinstance(value, np.ndarray):
         number = value.flat[0]
@@ -264,7 +283,7 @@ def _bend(value: Value, term: Term, base: Value) -> Curve | None:
     found = affine(replace(value, terms=(term,), bias=None))
     if found is None or found.source.summed is None or not _is_pointwise(found.source.neuron):
         return None
-    inner = _curve(replace(found.source.summed, layout=value.layout), base)
+    inner = function_of(replace(found.source.summed, layout=value.layout), base)
     if inner is None:
         return None
     neuron, factor = found.source.neuron, found.factor
@@ -293,9 +312,10 @@ def _is_silent(term: Term) -> bool:
 def _recognised(curve: Curve) -> tuple[str, float, float] | None:
     """The function, its parameter and a factor that give a curve over the grid.
 
-    What has no value below 0, as a root, is one of those functions that have none there.
+    What has no value below 0, as a root, is one of those functions that have none there. What has a value at 0 has the
+    function's own there.
     """
-    wanted = curve(_GRID)
+    wanted, at_zero = curve(_GRID), float(_at(curve, 0)[0])
     above = _GRID > 0
     everywhere = bool(np.isfinite(wanted).all())
     if not everywhere and not np.isfinite(wanted[above]).all():
@@ -313,7 +333,10 @@ def _recognised(curve: Curve) -> tuple[str, float, float] | None:
             near_zero = _CLOSE * min(size, abs(scale), 1)  # near a pole others are large
             is_close = np.isclose(wanted, scale * own, rtol=_CLOSE, atol=near_zero)
             is_close |= np.minimum(np.abs(wanted), np.abs(scale * own)) > _BEYOND * size
-            if np.isfinite(own).all() and is_close.all():
+            is_same = not np.isfinite(at_zero) or np.isclose(
+                scale * FUNCTIONS[name].apply(np.zeros(1), parameter)[0], at_zero, rtol=_CLOSE, atol=near_zero
+            )
+            if np.isfinite(own).all() and is_close.all() and is_same:
                 near = round(scale)
                 return name, parameter, float(near) if math.isclose(scale, near, rel_tol=1e-5) else float(scale)
     return None
@@ -326,7 +349,7 @@ def _neat(parameter: float) -> float:
 
 
 def _at(curve: Curve, *points: float) -> np.ndarray:
-    return curve(np.array(points))
+    return curve(np.array(points, float))
 
 
 def _of_elu(curve: Curve) -> float:

@@ -49,25 +49,70 @@ def _shape(given: Any) -> Shape:
     return tuple(map(int, shape))
 
 
-def fixed(sizes: Mapping[str, Sizes], inputs: Any, title: str) -> dict[str, Shape]:
+def fixed(
+    sizes: Mapping[str, Sizes], inputs: Any, title: str, axes: Mapping[str, int] | None = None
+) -> dict[str, Shape]:
     """The shape of each of a model's inputs, for a batch of one: `inputs` says what the model leaves open.
 
-    Sizes of one name are one size. Raises UnsupportedModelError with every input that is open still, and DataError
-    for what is given and does not fit.
+    Sizes of one name are one size. `axes` has the axis of the batch for those inputs where it is not the first. Raises
+    UnsupportedModelError with every input that is open still, and DataError for what is given and does not fit.
     """
     given = _by_name(shapes_of(inputs), list(sizes), title)
+    places = dict.fromkeys(sizes, 0) | dict(axes or {})
     known: dict[str, int] = {}
     for name, shape in given.items():
-        known |= _named(name, sizes[name], shape, known, title)
-    shapes = {name: given.get(name) or _filled(said, known) for name, said in sizes.items()}
+        known |= _named(name, sizes[name], shape, known, title, places[name])
+    shapes = {name: given.get(name) or _filled(said, known, places[name]) for name, said in sizes.items()}
     problems = [
-        Layer(name, "input", -1).problem(_open(name, sizes[name], known))
+        Layer(name, "input", -1).problem(_open(name, sizes[name], known, places[name]))
         for name, shape in shapes.items()
         if shape is None
     ]
     if problems:
         raise UnsupportedModelError(f"{title} leaves sizes of its inputs open", problems)
-    return {name: (1, *shape[1:])[: len(shape)] for name, shape in shapes.items() if shape is not None}
+    return {name: _of_one(shape, places[name]) for name, shape in shapes.items() if shape is not None}
+
+
+def settings(sizes: Mapping[str, Sizes], inputs: Any, title: str) -> tuple[dict[str, np.ndarray], Any]:
+    """The inputs that are one number for all examples, as `inputs` says them, and what it says of the others.
+
+    Raises UnsupportedModelError with every such input that is not said, and DataError for what is no number.
+    """
+    names = [name for name, said in sizes.items() if said == ()]
+    if not names:
+        return {}, inputs
+    others = inputs
+    if isinstance(inputs, Mapping):
+        others = {name: each for name, each in inputs.items() if name not in names} or None
+    elif inputs is not None and len(in_order(inputs)) == len(sizes):
+        inputs = dict(zip(sizes, in_order(inputs), strict=True))
+        others = tuple(each for name, each in inputs.items() if name not in names) or None
+    said = inputs if isinstance(inputs, Mapping) else {}
+    problems = [
+        Layer(name, "input", -1).problem(
+            f"it is one number for all examples; say it, as in inputs={{{name!r}: 1}}, or --input-shape {name}=1"
+        )
+        for name in names
+        if name not in said
+    ]
+    if problems:
+        raise UnsupportedModelError(f"{title} leaves numbers of its inputs open", problems)
+    return {name: _number(name, said[name], title) for name in names}, others
+
+
+def _number(name: str, given: Any, title: str) -> np.ndarray:
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError):
+        array = np.array(None)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise DataError(f"{title}: {name} takes one number, not {shown(given)}")
+    return array.reshape(())
+
+
+def _of_one(shape: Shape, axis: int) -> Shape:
+    """A shape, for a batch of one."""
+    return (*shape[:axis], 1, *shape[axis + 1 :])[: len(shape)]
 
 
 def _by_name(given: Shapes, names: Sequence[str], title: str) -> Mapping[str, Shape]:
@@ -81,32 +126,35 @@ def _by_name(given: Shapes, names: Sequence[str], title: str) -> Mapping[str, Sh
     return dict(zip(names, given, strict=False))
 
 
-def _named(name: str, said: Sizes, shape: Shape, known: Mapping[str, int], title: str) -> dict[str, int]:
+def _named(name: str, said: Sizes, shape: Shape, known: Mapping[str, int], title: str, batch: int) -> dict[str, int]:
     """The sizes that a given shape says, by their names; raises DataError where it does not fit what the model says."""
     if said is None:
         return {}
     found = dict(known)
     fits = len(said) == len(shape)
-    for own, size in [*zip(said, shape, strict=False)][1:]:
+    for axis, (own, size) in enumerate(zip(said, shape, strict=False)):
+        if axis == batch:
+            continue
         fits &= own is None or size == (found.setdefault(own, size) if isinstance(own, str) else own)
     if not fits:
         raise DataError(f"{title}: {name} takes {_text(said, known)}, but is given the shape {shape}")
     return found
 
 
-def _filled(said: Sizes, known: Mapping[str, int]) -> Shape | None:
+def _filled(said: Sizes, known: Mapping[str, int], batch: int) -> Shape | None:
     """The shape of an input, if nothing of it is open any more but the batch."""
-    rest = [known.get(size) if isinstance(size, str) else size for size in (said or ())[1:]]
-    return None if said is None or None in rest else (1, *(size for size in rest if size))[: len(said)]
+    sizes = [1 if axis == batch else size for axis, size in enumerate(said or ())]
+    found = [known.get(size) if isinstance(size, str) else size for size in sizes]
+    return None if said is None or None in found else tuple(size for size in found if size)
 
 
-def _open(name: str, said: Sizes, known: Mapping[str, int]) -> str:
+def _open(name: str, said: Sizes, known: Mapping[str, int], batch: int) -> str:
     """What is open of an input, and how to say it."""
     if said is None:
         return f"its number of axes is open; say its shape, batch first, as in inputs={{{name!r}: (1, 3, 64, 64)}}"
-    sizes = [known.get(size) if isinstance(size, str) else size for size in said[1:]]
-    example = (1, *(size or _EXAMPLE for size in sizes))
-    names = dict.fromkeys(size for size in said[1:] if isinstance(size, str) and size not in known)
+    rest = [1 if axis == batch else size for axis, size in enumerate(said)]
+    example = tuple((known.get(size) if isinstance(size, str) else size) or _EXAMPLE for size in rest)
+    names = dict.fromkeys(size for size in rest if isinstance(size, str) and size not in known)
     which = f" in {' and '.join(names)}" if names else ""
     how = f"inputs={{{name!r}: {example}}}, or --input-shape {name}={'x'.join(map(str, example))}"
     return f"its shape {_text(said, known)} is open{which}; say the sizes, as in {how}"

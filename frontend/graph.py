@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 class GraphInput:
     """A network input: its population's name and shape, and how the ONNX tensor lays it out.
 
-    `whole` says that the model takes integers there.
+    `whole` says that the model takes integers there, `batch` which of the tensor's axes is that of the batch.
     """
 
     name: str
     shape: Shape
     layout: Layout
     whole: bool = False
+    batch: int = 0
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -43,8 +44,9 @@ class Graph:
     has the layer of each node, by node name. A tensor that is neither an input, nor a constant, nor made by a node is
     the output of a layer that has already been refused; `refused` says why, `probes` are the tensors that such layers
     read, and `stand_ins` says what shapes they give. `absorbed` has, by node name, the layer that an exporter merged
-    into the node's own. `shapes` are those of tensors within, batch first, as far as a file says them. `channels_last`
-    says that the model's outputs have their channels last, and not second.
+    into the node's own. `shapes` are those of tensors within, batch first, as far as a file says them. `settings` are
+    inputs of one number, which `constants` holds too. `channels_last` says that the model's outputs have their channels
+    last, and not second.
     """
 
     title: str
@@ -59,6 +61,7 @@ class Graph:
     stand_ins: Mapping[str, GraphInput] = field(default_factory=dict)
     absorbed: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, Shape] = field(default_factory=dict)
+    settings: Mapping[str, np.ndarray] = field(default_factory=dict)
     channels_last: bool = False
 
     def layer_paths(self) -> list[str]:

@@ -1,10 +1,10 @@
-"""Operators whose windows slide over images and series: convolutions, pooling, reduction over space."""
+"""Operators whose windows slide over images and series: convolutions and pooling."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..ir import (
     Resample,
     Scale,
 )
+from . import reductions
 from .affine import Image, Value, bounded, per_channel
 from .call import Activation, Call
 from .support import Unsupported
@@ -214,101 +215,9 @@ def global_average_pool(call: Call) -> Value:
     return x.then(AveragePool2D((height, width), (height, width)), layers=call.layers)
 
 
-def global_max_pool(call: Call) -> Activation:
+def global_max_pool(call: Call) -> Activation | Value:
     x = call.value().image(call.node.op_type).value
-    height, width, _ = x.shape
-    return Activation(MaxPool2D(x.shape, (height, width), (height, width)), x)
-
-
-def reduce_mean(call: Call) -> Value:
-    x, axes = call.value(), reduced_axes(call)
-    return without(x.reduced(axes, call.layers), axes, call)
-
-
-def reduce_sum(call: Call) -> Value:
-    x, axes = call.value(), reduced_axes(call)
-    return without(x.total(axes, call.layers), axes, call)
-
-
-def reduce_prod(call: Call) -> Value:
-    """Product by product: the numbers of one half with those of the other, until one is left."""
-    x, axes = call.value(), reduced_axes(call)
-    x.within(axes)
-    rows, dims = _rows(x, axes)
-    product, left = x.placed(rows), []
-    while (count := product.dims[1]) > 1:
-        half, own = count // 2, product.places
-        left += [product.placed(own[:, -1:])] if count % 2 else []
-        product = call.product(product.placed(own[:, :half]), product.placed(own[:, half : 2 * half]), "product")
-    for single in left:
-        product = call.product(product, single, "product")
-    return without(product.placed(product.places.reshape(dims)), axes, call)
-
-
-def reduced_axes(call: Call) -> tuple[int, ...]:
-    """The axes that a node works along. Raises Unsupported for all of them, where those of a batch are among them."""
-    x = call.value()
-    axes = call.axes(1, len(x.dims))
-    if axes or call.attributes.get("noop_with_empty_axes", 0):
-        return axes or ()
-    if not x.layout[0]:
-        raise Unsupported(f"{call.node.op_type} works along all axes, those of a batch included; name the others")
-    return tuple(range(len(x.dims)))
-
-
-def without(x: Value, axes: tuple[int, ...], call: Call) -> Value:
-    """A reduced tensor without the axes that are reduced, unless they are to stay."""
-    if call.attributes.get("keepdims", 1):
-        return x
-    return x.viewed(tuple(dim for axis, dim in enumerate(x.dims) if axis not in axes), ())
-
-
-def reduce_max(call: Call) -> Activation | Value:
-    return _reduce_max(call.value(), call)
-
-
-def reduce_min(call: Call) -> Activation | Value:
-    """`−max(−x)`."""
-
-    def negated(x: Value) -> Value:
-        return x.scaled(np.array(-1.0), call.layers)
-
-    found = _reduce_max(negated(call.value()), call)
-    if isinstance(found, Value):
-        return negated(found)
-    first = found.finish
-    return replace(found, finish=lambda output: negated(first(output)))
-
-
-def _reduce_max(x: Value, call: Call) -> Activation | Value:
-    axes = reduced_axes(call)
-    over = x.within(axes)
-    if not over:
-        return without(x, axes, call)
-    if not x.is_image or (2 in over and x.shape[2] > 1):
-        return _largest_of(x, axes, call)
-    height, width = (x.shape[axis] if axis in over else 1 for axis in (0, 1))
-    size = (height, width)
-    return Activation(MaxPool2D(x.shape, size, size), x, lambda output: without(output, axes, call))
-
-
-def _largest_of(x: Value, axes: tuple[int, ...], call: Call) -> Activation:
-    """The largest number along any axes: these become one axis of space, and all others another."""
-    rows, dims = _rows(x, axes)
-    table = x.placed_as(rows[:, :, None], (*rows.shape, 1), ((0,), (1,), (2,)))
-    window = (1, rows.shape[1])
-
-    def finish(output: Value) -> Value:
-        return without(output.placed(np.arange(len(rows)).reshape(dims)), axes, call)
-
-    return Activation(MaxPool2D(table.shape, window, window), table, finish)
-
-
-def _rows(x: Value, axes: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The positions along ONNX axes, a row for each of the others; and the dimensions with those axes of size 1."""
-    kept = tuple(axis for axis in range(len(x.dims)) if axis not in axes)
-    dims = tuple(1 if axis in axes else dim for axis, dim in enumerate(x.dims))
-    return x.places.transpose((*kept, *axes)).reshape(math.prod(dims), -1), dims
+    return reductions.largest(x, tuple(range(2, len(x.dims))), call)
 
 
 def _pool(call: Call) -> tuple[Image, _Window]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import onnx
 from ..ir import Shape, UnsupportedModelError
 from .affine import CHANNELS_FIRST, CHANNELS_LAST, FLAT, LARGEST, SERIES_FIRST, SERIES_LAST, Layout
 from .constants import evaluate
-from .given import Sizes, fixed
+from .given import Sizes, fixed, settings, shapes_of
 from .graph import GraphInput
-from .support import Unsupported
+from .support import Layer, Unsupported
 
 _ELEMENTWISE = {
     *(
@@ -39,39 +40,166 @@ _ON_CHANNELS_SECOND = {
     *("AveragePool", "BatchNormalization", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"),
 }
 _SCORES = {"ArgMax", "ArgMin", "LogSoftmax", "Softmax"}
-_ON_CHANNELS_LAST = {"GRU", "LSTM", "MatMul", "RNN", *_SCORES}
+_RECURRENT = {"GRU", "LSTM", "RNN"}
+_ON_CHANNELS_LAST = {"MatMul", *_RECURRENT, *_SCORES}
 _OVER_SPACE = {"ReduceMax", "ReduceMean"}
 _ON_AXES = {"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 _NEW = -1  # an axis that the model adds
 _ROOM = "networks take images, series and vectors"
 
 
-def inputs_of(
-    graph: onnx.GraphProto, constants: Mapping[str, np.ndarray], opset: int, title: str, inputs: Any
-) -> dict[str, GraphInput]:
-    """The model's inputs by name, of the sizes that `inputs` says where the model does not.
+@dataclass(frozen=True)
+class Taken:
+    """What a model takes: the shape of each input for a batch of one, where its batch is, and settings.
 
-    Raises UnsupportedModelError for what is no image, series or vector of numbers.
+    Settings are inputs of one number for all examples, and are constants here.
     """
-    known = {**constants, **_axes(graph.node, constants, opset)}
+
+    shapes: Mapping[str, Shape]
+    batch: Mapping[str, int]
+    settings: Mapping[str, np.ndarray]
+
+
+def taken_by(graph: onnx.GraphProto, constants: Mapping[str, np.ndarray], opset: int, title: str, inputs: Any) -> Taken:
+    """What the model takes, where `inputs` says what the model does not.
+
+    Raises UnsupportedModelError for what is no tensor, for sizes that are open, and where the batch cannot be told.
+    """
     entries = {entry.name: entry for entry in graph.input if entry.name not in constants}
     others = [name for name, entry in entries.items() if not entry.type.HasField("tensor_type")]
-    problems = [f"{name} (input): it is no tensor; {_ROOM}" for name in others]
-    if problems:
+    if others:
+        problems = [f"{name} (input): it is no tensor; {_ROOM}" for name in others]
         raise UnsupportedModelError(f"{title} has inputs of unsupported kinds", problems)
-    found = {}
-    for name, dims in fixed({name: _sizes(entry) for name, entry in entries.items()}, inputs, title).items():
+    numbers, rest = settings({name: _sizes(entry) for name, entry in entries.items()}, inputs, title)
+    typed = {name: array.astype(_dtype(entries[name])) for name, array in numbers.items()}
+    sizes = {name: _sizes(entry) for name, entry in entries.items() if name not in numbers}
+    batch = batch_axes(sizes, rest, graph.node, {**constants, **_axes(graph.node, constants, opset)}, title)
+    return Taken(fixed(sizes, rest, title, batch), batch, typed)
+
+
+def inputs_of(
+    graph: onnx.GraphProto,
+    nodes: Sequence[onnx.NodeProto],
+    constants: Mapping[str, np.ndarray],
+    opset: int,
+    title: str,
+    taken: Taken,
+) -> dict[str, GraphInput]:
+    """The model's inputs by name; raises UnsupportedModelError for what is no image, series or vector of numbers."""
+    known = {**constants, **_axes(nodes, constants, opset)}
+    entries = {entry.name: entry for entry in graph.input}
+    found, problems = {}, []
+    for name, dims in taken.shapes.items():
         if len(dims) not in (2, 3, 4):
             problems.append(f"{name} (input): shape {dims}; {_ROOM}")
-        elif math.prod(dims[1:]) > LARGEST:
+        elif math.prod(dims) > LARGEST:
             problems.append(f"{name} (input): shape {dims}; at most {LARGEST} numbers for an image are supported")
         else:
-            shape, layout = _arranged(dims[1:], _channels(graph.node, name, dims, known))
-            whole = onnx.helper.tensor_dtype_to_np_dtype(entries[name].type.tensor_type.elem_type).kind in "iu"
-            found[name] = GraphInput(name, shape, layout, whole)
+            batch = taken.batch[name]
+            arranged = _around(dims, batch) if batch else _arranged(dims[1:], _channels(nodes, name, dims, known))
+            found[name] = GraphInput(name, *arranged, _dtype(entries[name]).kind in "iu", batch)
     if problems:
         raise UnsupportedModelError(f"{title} has inputs of unsupported shape", problems)
     return found
+
+
+def _dtype(entry: onnx.ValueInfoProto) -> np.dtype:
+    return onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
+
+
+def _around(dims: Shape, batch: int) -> tuple[Shape, Layout]:
+    """The shape and layout of an input whose batch is not its first axis: what is left keeps its order."""
+    rest = [axis for axis in range(len(dims)) if axis != batch]
+    roles = {1: (0,), 2: (0, 2), 3: (0, 1, 2)}[len(rest)]
+    shape = [1] * (1 if len(rest) == 1 else 3)
+    layout: list[tuple[int, ...]] = [()] * len(dims)
+    for axis, role in zip(rest, roles, strict=True):
+        shape[role], layout[axis] = dims[axis], (role,)
+    layout[batch] = (1,) if len(rest) == 2 else ()
+    return tuple(shape), tuple(layout)
+
+
+def batch_axes(
+    sizes: Mapping[str, Sizes],
+    inputs: Any,
+    nodes: Sequence[onnx.NodeProto],
+    constants: Mapping[str, np.ndarray],
+    title: str,
+) -> dict[str, int]:
+    """Which axis of each input is that of the batch: the first, unless the model or its other inputs tell otherwise.
+
+    A recurrent operator has it second; sizes of one name are one; where the first axis has a fixed size that is not
+    the batch's, it is the axis that has. Raises UnsupportedModelError for inputs of which it cannot be told.
+    """
+    given = shapes_of(inputs)
+    said = given if isinstance(given, dict) else dict(zip(sizes, given, strict=False))
+    known = {name: tuple(said.get(name) or own or ()) for name, own in sizes.items()}
+    found = {name: axis for name, shape in known.items() if (axis := _batch_of(nodes, name, len(shape), constants))}
+    names = [{size for size in own or () if isinstance(size, str)} for own in sizes.values()]
+    shared = set.intersection(*names) if len(names) > 1 else set()
+    if len(shared) == 1:
+        found |= {name: own.index(next(iter(shared))) for name, own in sizes.items() if own and name not in found}
+    found |= {name: axis for name, shape in known.items() if (axis := _marked(sizes[name], shape)) is not None}
+    lead = next((known[name][axis] for name, axis in found.items()), None)
+    lead = next((shape[0] for shape in known.values() if shape), None) if lead is None else lead
+    axes = {name: found[name] if name in found else _matching(shape, lead) for name, shape in known.items()}
+    problems = [
+        Layer(name, "input", -1).problem(_which(name, known[name], lead)) for name, axis in axes.items() if axis is None
+    ]
+    if problems:
+        raise UnsupportedModelError(f"{title} has inputs of which the batch cannot be told", problems)
+    return {name: axis or 0 for name, axis in axes.items()}
+
+
+def _marked(own: Sizes, given: Sequence[int | str | None]) -> int | None:
+    """The axis that is given as 1 in place of a size that the model says, which only a batch may be."""
+    places = [
+        axis for axis, (size, said) in enumerate(zip(given, own or (), strict=False)) if size == 1 != said and said
+    ]
+    fixed_ones = [axis for axis in places if isinstance((own or ())[axis], int)]
+    return fixed_ones[0] if len(fixed_ones) == 1 else None
+
+
+def _matching(shape: Sequence[int | str | None], lead: int | str | None) -> int | None:
+    """The axis that is as long as the batch is elsewhere, which is `lead`; None where it cannot be told."""
+    first = next(iter(shape), None)
+    if not isinstance(first, int) or first in (1, lead):
+        return 0
+    free = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+    alike = [axis for axis, size in enumerate(shape) if size == (lead if isinstance(lead, int) else 1)]
+    for places in (alike, free) if isinstance(lead, int) else (free, alike):
+        if len(places) == 1 or (places is alike and places and lead in (1, None)):
+            return places[0]
+    return None if free or alike or isinstance(lead, int) else 0
+
+
+def _which(name: str, shape: Sequence[int | str | None], lead: int | str | None) -> str:
+    text = ", ".join(str(size or "?") for size in shape)
+    example = [size if isinstance(size, int) else 1 for size in shape]
+    example[1:2] = [1] if 1 not in example else example[1:2]
+    return (
+        f"its shape is ({text}), and other inputs have a batch of {lead or 'any size'} first: which of its axes is the "
+        f"batch's is not told; give that axis the size 1, as in inputs={{{name!r}: {tuple(example)}}}, or make it a "
+        "constant of the model if it is the same for all examples"
+    )
+
+
+def _batch_of(nodes: Sequence[onnx.NodeProto], name: str, rank: int, constants: Mapping[str, np.ndarray]) -> int | None:
+    """The axis of an input that a recurrent operator takes for the batch; None where none is reached by views."""
+    dims = (2,) * rank  # no axis is dropped as one of size one
+    views: dict[str, tuple[int, ...]] = {name: tuple(range(rank))}
+    for node in nodes:
+        for place, tensor in enumerate(node.input):
+            axes = views.get(tensor)
+            if axes is None or place not in (0, 5, 6) or node.op_type not in _RECURRENT or len(axes) != 3:
+                continue
+            found = axes[0 if any(a.name == "layout" and a.i for a in node.attribute) else 1]
+            return found if found >= 0 else None
+        axes = next((views[tensor] for tensor in node.input if tensor in views), None)
+        moved = None if axes is None or node.op_type == "Slice" else _moved(node, axes, dims, constants)
+        if moved is not None:
+            views.update(dict.fromkeys(node.output, moved))
+    return None
 
 
 def _sizes(entry: onnx.ValueInfoProto) -> Sizes:

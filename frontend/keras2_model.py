@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..ir import UnsupportedModelError
@@ -31,7 +33,7 @@ def read(model: Any, inputs: Any = None) -> Reading:
     calls = Calls(list(model._flatten_layers(include_self=False)), tf_function.empty)
     called = functools.partial(_called, model)
     try:
-        with calls.recorded():
+        with calls.recorded(), _unrolled():
             concrete = tf.function(lambda *tensors: called(tensors), autograph=False).get_concrete_function(*specs)
         function = tf_function.frozen(concrete)
     except Exception as error:  # whatever the layers' own code raises
@@ -40,6 +42,18 @@ def read(model: Any, inputs: Any = None) -> Reading:
     graph = translated(trace)
     run = functools.partial(computed, called, calls, graph.inputs, graph.outputs, dtypes, coarsest(trace.graph))
     return reading.read(graph, run, calls.ends)
+
+
+@contextmanager
+def _unrolled() -> Iterator[None]:
+    """Within this context, steps are written out also by the layers that have no such setting, as ConvLSTM2D."""
+    backend: Any = sys.modules["tf_keras.src.backend"]
+    rnn = backend.rnn
+    backend.rnn = functools.partial(rnn, unroll=True)
+    try:
+        yield
+    finally:
+        backend.rnn = rnn
 
 
 def _called(model: Any, tensors: Sequence[Any]) -> list[Any]:

@@ -163,7 +163,10 @@ def _output_specs(operation: Any, args: Any, kwargs: Any) -> Any:
     """The shapes and types of what a layer returns, of Keras 3 or Keras 2."""
     tf, _ = packages()
     if not hasattr(operation, "compute_output_spec"):
-        return operation.compute_output_signature(*tf.nest.map_structure(tf.TensorSpec.from_tensor, args))
+        shapes = operation.compute_output_shape(tf.nest.map_structure(lambda tensor: tensor.shape, args[0]))
+        one = isinstance(shapes, (tuple, list)) and all(size is None or isinstance(size, int) for size in shapes)
+        shapes = tf.TensorShape(shapes) if one else shapes  # which recurrent layers give as a tuple
+        return tf.nest.map_structure(lambda shape: tf.TensorSpec(shape, operation.compute_dtype), shapes)
     import keras
 
     def symbolic(tensor: Any) -> Any:

@@ -44,13 +44,13 @@ from .affine import (
     merge,
     per_channel,
 )
-from .bounds import affine
-from .call import Activation, Argument, Call, Mask, Masked, Quantized, Ranking, Regrouped, Whole
+from .bounds import affine, magnitude
+from .call import Activation, Argument, Call, Mask, Masked, Patched, Point, Quantized, Ranking, Regrouped, Whole
 from .constants import evaluate, inferred
 from .graph import Graph
 from .outputs import has_channels_second
 from .rounding import UNBOUNDED, Rounded
-from .support import Layer, Unsupported, first_line, module_refusal
+from .support import JUMP, Layer, Unsupported, first_line, module_refusal
 
 # What may follow a softmax that is an output: all of its numbers stay, and each once.
 _ENDING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "ZipMap"}
@@ -82,6 +82,19 @@ class Lowered:
         for term in value.terms:
             total = total + apply(term.operators, activations[self.names[term.source]])
         return as_tensor(total, value.layout)
+
+    def reach(self, name: str, activations: Mapping[str, np.ndarray]) -> float:
+        """How large the numbers are that a tensor is computed of, as they count in it; 0 where that is open."""
+        value = self.values.get(name)
+        if not isinstance(value, Value) or any(term.source not in self.names for term in value.terms):
+            return 0.0
+
+        def seen(source: Source) -> float:
+            known = activations.get(self.names.get(source, ""))
+            return math.inf if known is None else float(np.abs(known).max())
+
+        largest = magnitude(value, seen)
+        return largest if math.isfinite(largest) else 0.0
 
     def rounded(self, tensors: Mapping[str, np.ndarray]) -> dict[str, tuple[str, np.ndarray]]:
         """Those of the graph's tensors that are what a population rounds: its name, and its activation, (1, *shape)."""
@@ -228,12 +241,12 @@ class _Lowering:
     def _given_by(self, name: str) -> Argument:
         """What a tensor is, or was before it was masked."""
         value = self.values.get(name)
-        return value.kept if isinstance(value, Masked) else value
+        return value.kept if isinstance(value, (Masked, Patched)) else value
 
     def _known(self, name: str) -> np.ndarray | Shape | None:
         """What shape inference is told of a tensor: a constant, or the shape of activations."""
         value = self._given_by(name)
-        value = value.value if isinstance(value, (Mask, Whole)) else value
+        value = value.value if isinstance(value, (Mask, Point, Whole)) else value
         if isinstance(value, np.ndarray):
             return value
         if isinstance(value, Regrouped):
@@ -293,6 +306,9 @@ class _Lowering:
         if value is None:
             self._refuse_unless_known(tensor)
             return
+        if isinstance(value, (Mask, Masked, Patched, Point)):
+            self._refuse(next(node for node in self.graph.nodes if tensor in node.output), JUMP, _compared_by(value))
+            return
         if isinstance(value, Whole) and not (value.offset or value.rounded):
             value = value.value
         if isinstance(value, np.ndarray) and self.constant:
@@ -306,16 +322,17 @@ class _Lowering:
             node = next(node for node in self.graph.nodes if tensor in node.output)
             table = value
             try:
-                second = self._has_channels_second(tensor, table.positions.ndim)
+                second = self._has_channels_second(tensor, table.positions.shape)
                 value = table.value.placed(table.positions, channels_first=second)
             except Unsupported as error:
                 self._refuse(node, str(error), table.layer)
                 return
-        if isinstance(value, Value) and not value.is_vector:
-            second = self._has_channels_second(tensor, len(value.dims))
-            if not value.is_arranged(second):
-                with suppress(Unsupported):
-                    value = value.replaced(channels_first=second)
+        second = isinstance(value, Value) and self._has_channels_second(tensor, value.dims)
+        if isinstance(value, Value):
+            value = value.with_batch_first()
+        if isinstance(value, Value) and not value.is_vector and not value.is_arranged(second):
+            with suppress(Unsupported):
+                value = value.replaced(channels_first=second)
         if not isinstance(value, Value) or not (value.is_vector or value.is_apart):
             found = f"has shape {value.dims[1:]}" if isinstance(value, Value) else "does not depend on the input"
             found = "has no numbers" if isinstance(value, np.ndarray) and not value.size else found
@@ -337,9 +354,12 @@ class _Lowering:
         outputs.append(source)
         self.readouts[tensor] = value
 
-    def _has_channels_second(self, tensor: str, rank: int) -> bool:
+    def _has_channels_second(self, tensor: str, dims: Shape) -> bool:
+        """Where the batch is not first, as of states, all other axes stay in their order."""
+        if self.graph.channels_last or dims[0] != 1:
+            return False
         activations = {name for name, value in self.values.items() if isinstance(value, (Value, Regrouped))}
-        return not self.graph.channels_last and has_channels_second(self.graph, tensor, rank, activations)
+        return has_channels_second(self.graph, tensor, len(dims), activations)
 
     def _refuse_unless_known(self, tensor: str) -> None:
         if not self.refused:
@@ -390,8 +410,8 @@ def _needed(graph: Graph) -> list[onnx.NodeProto]:
     """The nodes that the outputs, or layers already refused, depend on, in the graph's order."""
     wanted, nodes = {*graph.outputs, *graph.probes}, []
     for node in reversed(graph.nodes):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
+        if wanted.intersection(filter(None, node.output)):
+            wanted.update(filter(None, node.input))
             nodes.append(node)
     return nodes[::-1]
 
@@ -401,8 +421,17 @@ def _inner(graph: Graph) -> set[str]:
     inner: set[str] = set()
     for node in reversed(graph.nodes):
         if node.op_type not in _ENDING or inner.intersection(node.output):
-            inner.update(node.input)
+            inner.update(filter(None, node.input))
     return inner
+
+
+def _compared_by(choice: Mask | Masked | Patched | Point) -> str:
+    """The layer that compares."""
+    match choice:
+        case Masked(mask=by) | Patched(point=by):
+            return by.layer
+        case Mask(layer=layer) | Point(layer=layer):
+            return layer
 
 
 def _last_layer(value: Value) -> str:

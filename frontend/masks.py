@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir import LeakyRelu, Relu
-from . import functions
+from . import functions, points
 from .activations import clamp, leaky
 from .affine import Source, Value
 from .bounds import clamped, multiple, number, raised, stretched
-from .call import Activation, Argument, Call, Mask, Masked, Result
+from .call import Activation, Argument, Call, Mask, Masked, Point, Result
 from .support import JUMP, Unsupported
 
 
@@ -29,11 +29,37 @@ def compare(call: Call) -> Mask | np.ndarray:
     raise Unsupported(JUMP)
 
 
-def negate(call: Call) -> Mask:
-    mask = call.inputs[0]
-    if not isinstance(mask, Mask):
-        raise Unsupported(JUMP)
-    return replace(mask, above=not mask.above)
+def negate(call: Call) -> Mask | Point:
+    match call.inputs[0]:
+        case Mask() as mask:
+            return replace(mask, above=not mask.above)
+        case Point() as point:
+            return replace(point, elsewhere=not point.elsewhere)
+    raise Unsupported(JUMP)
+
+
+def both(call: Call) -> Result:
+    """And, of which one side is known."""
+    return _together(call, neutral=True)
+
+
+def either(call: Call) -> Result:
+    """Or, of which one side is known."""
+    return _together(call, neutral=False)
+
+
+def _together(call: Call, neutral: bool) -> Result:
+    for pair in (call.inputs, call.inputs[::-1]):
+        match pair:
+            case (Mask() | Point() as mask, np.ndarray() as known) if (known == neutral).all():
+                return mask
+            case (Mask() | Point(), np.ndarray() as known) if (known != neutral).all():
+                return known
+            case (Mask() as mask, Point(elsewhere=False) as point) if neutral:
+                holds = points.holds(mask, point)
+                if holds is not None:
+                    return point if holds else np.zeros(point.value.dims, bool)
+    raise Unsupported(JUMP)
 
 
 def where(call: Call) -> Result:
@@ -41,6 +67,8 @@ def where(call: Call) -> Result:
     mask, first, second = call.inputs
     if isinstance(mask, np.ndarray):
         return _selected(mask.astype(bool), first, second, call)
+    if isinstance(mask, Point):
+        return points.where(mask, first, second, call)
     if not isinstance(mask, Mask):
         raise Unsupported(JUMP)
     upper, lower = (first, second) if mask.above else (second, first)
@@ -62,7 +90,10 @@ def where(call: Call) -> Result:
                 limits = functions.limited(mask.value, mask.bound, upper, lower)
                 if limits is not None:
                     return clamp(x, call, **{limits: number(bound)})
-    raise Unsupported(JUMP, mask.layer)
+    point = points.as_point(mask)
+    if point is None:
+        raise Unsupported(JUMP, mask.layer)
+    return points.where(point, first, second, call)
 
 
 def _bent(mask: Mask, upper: Value | np.ndarray, lower: Value | np.ndarray, call: Call) -> Result | None:
@@ -81,11 +112,6 @@ def _bent(mask: Mask, upper: Value | np.ndarray, lower: Value | np.ndarray, call
         return Activation(Relu(), over, lambda output: stretched(output, -below, corner, call.layers))
     neuron = LeakyRelu(below / above) if below else Relu()
     return Activation(neuron, over.settled(), lambda output: stretched(output, above, corner, call.layers))
-
-
-def never(call: Call) -> np.ndarray:
-    """IsNaN and IsInf: every activation of a network is a finite number."""
-    return np.zeros(call.value().dims, bool)
 
 
 def _selected(mask: np.ndarray, first: Argument, second: Argument, call: Call) -> Value:

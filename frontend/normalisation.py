@@ -5,12 +5,10 @@ Each is exact. What is squared, and what is exponentiated, is centred first, so 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from ..ir import Conv2D, Function, Relu
-from . import images
+from ..ir import Conv2D, Function
+from . import reductions
 from .affine import Value, as_tensor
 from .call import MASKED, Call
 from .support import Unsupported
@@ -34,11 +32,11 @@ def log_softmax(x: Value, axis: int, call: Call) -> Value:
 
 def log_sum_exp(call: Call) -> Value:
     """ONNX's ReduceLogSumExp: axis by axis, as one of several is one of all."""
-    axes = images.reduced_axes(call)
+    axes = reductions.reduced_axes(call)
     x = call.resting(0)
     for axis in axes:
         x = _log_sum_exp(x, axis, call)
-    return images.without(x, axes, call)
+    return reductions.without(x, axes, call)
 
 
 def _log_sum_exp(x: Value, axis: int, call: Call) -> Value:
@@ -164,8 +162,8 @@ def sum_of_magnitudes(call: Call) -> Value:
 
 
 def _over_axes(function: str, call: Call) -> Value:
-    axes = images.reduced_axes(call)
-    return images.without(_sum_of(function, call.value(), axes, call), axes, call)
+    axes = reductions.reduced_axes(call)
+    return reductions.without(_sum_of(function, call.value(), axes, call), axes, call)
 
 
 def _sum_of(function: str, x: Value, axes: tuple[int, ...], call: Call) -> Value:
@@ -202,18 +200,5 @@ def _by_channel(values: np.ndarray, channels: int, groups: int, along: tuple[int
 
 
 def _largest(x: Value, axis: int, call: Call) -> Value:
-    """The largest number along an ONNX axis, which stays: one half is compared with the other, and so on."""
-    rows = np.moveaxis(x.places, axis, -1)
-    others = rows.shape[:-1]
-    largest = _rows(x, rows.reshape(-1, rows.shape[-1]))
-    while (count := largest.shape[1]) > 1:
-        half, own = -(-count // 2), largest.places.reshape(largest.shape[:2])  # of odd numbers one is in both
-        first, second = (_rows(largest, part) for part in (own[:, :half], own[:, -half:]))
-        largest = first.plus(call.population(Relu(), second.minus(first, call.layers), "larger"), call.layers)
-    said = call.population(Function("identity"), largest, "max")
-    return said.placed(np.expand_dims(np.arange(math.prod(others)).reshape(others), axis))
-
-
-def _rows(x: Value, positions: np.ndarray) -> Value:
-    """The numbers at positions (rows, columns), as an image of one channel."""
-    return x.placed_as(positions[..., None], (*positions.shape, 1), ((0,), (1,), (2,)))
+    """The largest number along an ONNX axis, which stays, in a population that says it."""
+    return call.population(Function("identity"), reductions.compared(x, (axis,), call), "max")

@@ -17,9 +17,10 @@ from onnx.reference import ReferenceEvaluator
 from ..ir import ModelFileError
 from . import reading
 from .affine import as_tensor
+from .branches import settled
 from .definitions import Definitions
 from .graph import Graph, GraphInput
-from .inputs import inputs_of
+from .inputs import Taken, inputs_of, taken_by
 from .precision import widened
 from .provenance import absorbed, layers
 from .reading import Arrays, Computed, Reading
@@ -61,7 +62,11 @@ def reading_of(model: onnx.ModelProto, title: str, run: Run, folder: Path | None
     graph = graph_of(model, title, folder, inputs)
     own = {tensor for node in model.graph.node for tensor in node.output if tensor}  # but of what is spelt out
     ends = {tensor: graph.layers[node.name] for node in graph.nodes for tensor in node.output if tensor in own}
-    return reading.read(graph, functools.partial(run, graph.inputs), ends)
+
+    def run_with_settings(images: Arrays, wanted: Sequence[str]) -> Computed:
+        return run(graph.inputs, {**images, **graph.settings}, wanted)
+
+    return reading.read(graph, run_with_settings, ends)
 
 
 def _computed(path: Path, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]) -> Computed:
@@ -74,7 +79,9 @@ def _computed(path: Path, given: Mapping[str, GraphInput], inputs: Arrays, wante
 def computed(
     model: onnx.ModelProto, given: Mapping[str, GraphInput], inputs: Arrays, wanted: Sequence[str]
 ) -> Computed:
-    """What onnxruntime computes for one image; where batches have a fixed size, for a batch that repeats it.
+    """What onnxruntime computes for one image, and for settings among the `inputs`.
+
+    Where batches have a fixed size, it is a batch that repeats the image.
 
     In single precision, also what the model computes in half. What onnxruntime has no kernel for, as for dilated
     convolutions of automatic padding, onnx's own evaluator computes.
@@ -85,19 +92,30 @@ def computed(
     known = {output.name for output in model.graph.output}
     seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
     kinds = _input_types(seen)
-    firsts = [entry.type.tensor_type.shape.dim[0] for entry in model.graph.input if entry.name in given]
-    batch = max([1, *(dim.dim_value for dim in firsts)])
+    batch = _batch(model.graph, {tensor: entry.batch for tensor, entry in given.items()})
     fed = {
-        tensor: np.repeat(as_tensor(inputs[entry.name], entry.layout), batch, axis=0).astype(kinds[tensor])
+        tensor: np.repeat(as_tensor(inputs[entry.name], entry.layout), batch, entry.batch).astype(kinds[tensor])
         for tensor, entry in given.items()
     }
+    images = {entry.name for entry in given.values()}
+    fed |= {name: array for name, array in inputs.items() if name not in images}
     try:
         arrays, tool = _by_onnxruntime(seen, fed, wanted), "onnxruntime"
     except Exception:  # of a dozen kinds, for whatever it cannot run
         arrays, tool = list(ReferenceEvaluator(seen).run(list(wanted), fed)), "onnx's reference evaluator"
     found = dict(zip(wanted, map(_as_array, arrays), strict=True))
-    single = {name: array[: len(array) // batch] if batch > 1 else array for name, array in found.items()}
+    moved = any(entry.batch for entry in given.values())
+    single = {name: _of_one(array, batch, moved) if batch > 1 else array for name, array in found.items()}
     return Computed(single, tool)
+
+
+def _of_one(array: np.ndarray, batch: int, moved: bool) -> np.ndarray:
+    """One example of a batch that repeats it; it may be along any axis where that of an input is not the first."""
+    for axis, size in enumerate(array.shape if moved else ()):
+        parts = np.split(array, batch, axis) if size % batch == 0 else []
+        if parts and all(np.array_equal(parts[0], part) for part in parts):
+            return parts[0]
+    return array[: len(array) // batch]
 
 
 def _by_onnxruntime(model: onnx.ModelProto, fed: Arrays, wanted: Sequence[str]) -> list[Any]:
@@ -128,24 +146,28 @@ def graph_of(model: onnx.ModelProto, title: str, folder: Path | None = None, inp
     graph = model.graph
     if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where it is not UTF-8
         raise ModelFileError(f"{title} is damaged: it holds names that are not text")
-    constants = constants_of(graph, title, folder)
-    nodes = _named([node for node in graph.node if not constants.keys() & set(node.output)])
-    _open_batch(graph, nodes, constants)
+    constants, opset = constants_of(graph, title, folder), _opset(model)
+    taken = taken_by(graph, constants, opset, title, inputs)
+    constants |= taken.settings
+    plain = settled(graph, taken.shapes, constants, opset, title, folder)
+    nodes = _named([node for node in plain if not constants.keys() & set(node.output)])
+    _open_batch(graph, nodes, constants, taken)
     if any(map(uses_external_data, in_nodes(nodes))):
         raise ModelFileError(f"{title} keeps values of attributes in files, where only weights may be kept")
-    opset, whole = _opset(model), layers(nodes, constants, model.producer_name)
+    whole = layers(nodes, constants, model.producer_name)
     definitions = Definitions(model)
     parts = {node.name: definitions.spelt_out(node) for node in nodes}
     return Graph(
         title,
         [part for node in nodes for part in parts[node.name]],
-        inputs_of(graph, constants, opset, title, inputs),
+        inputs_of(graph, nodes, constants, opset, title, taken),
         [output.name for output in graph.output],
         constants,
         opset,
         {part.name: whole[name] for name, spelt in parts.items() for part in spelt},
         absorbed=absorbed(nodes),
         shapes=_shapes(graph),
+        settings=taken.settings,
     )
 
 
@@ -156,14 +178,21 @@ def _shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
     return {name: (1, *sizes[1:]) for name, sizes in dims.items() if sizes and all(sizes[1:])}
 
 
-def _open_batch(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray]) -> None:
+def _open_batch(
+    graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto], constants: dict[str, np.ndarray], taken: Taken
+) -> None:
     """Where a model was exported for batches of a fixed size, let its reshapes give batches of one."""
-    shapes = [entry.type.tensor_type.shape.dim for entry in graph.input if entry.name not in constants]
-    batch = max((dims[0].dim_value for dims in shapes if dims), default=0)
+    batch = _batch(graph, taken.batch)
     for name in {node.input[1] for node in nodes if node.op_type == "Reshape" and len(node.input) > 1}:
         shape = constants.get(name)
         if batch > 1 and shape is not None and shape.ndim == 1 and shape.size and shape[0] == batch:
             constants[name] = np.array([1, *shape[1:]], np.int64)
+
+
+def _batch(graph: onnx.GraphProto, axes: Mapping[str, int]) -> int:
+    """The size of a batch that a model is fixed to; `axes` says where it is in each input."""
+    shapes = [(entry.type.tensor_type.shape.dim, axes[entry.name]) for entry in graph.input if entry.name in axes]
+    return max([1, *(dims[axis].dim_value for dims, axis in shapes if axis < len(dims))])
 
 
 def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:

@@ -13,10 +13,23 @@ import numpy as np
 import onnx
 
 from ..ir import Conv2D, Dense, Function, Pad, Product, Scale
-from . import activations, functions, images, masks, matrices, normalisation, recurrent, resampling, rounding, whole
+from . import (
+    activations,
+    functions,
+    images,
+    masks,
+    matrices,
+    normalisation,
+    points,
+    recurrent,
+    reductions,
+    resampling,
+    rounding,
+    whole,
+)
 from .affine import Source, Term, Value, concatenated, per_channel
 from .bounds import multiple
-from .call import Call, Mask, Masked, Quantized, Ranking, Regrouped, Result, Whole
+from .call import Call, Mask, Masked, Patched, Point, Quantized, Ranking, Regrouped, Result, Whole
 from .regrouping import (
     MOVING,
     TO_THE_END,
@@ -42,10 +55,14 @@ def apply(call: Call) -> Result:
             return _renamed(argument, call)
         if isinstance(argument, Quantized) and call.node.op_type != "DequantizeLinear":
             raise Unsupported("it computes with integers; keep each QuantizeLinear right before a DequantizeLinear")
-        if isinstance(argument, Mask) and call.node.op_type not in _CHOOSING:
+        if isinstance(argument, (Mask, Point)) and call.node.op_type not in _CHOOSING:
             raise Unsupported(JUMP, argument.layer)
         if isinstance(argument, Masked):
             return masks.joined(argument, call)
+        if isinstance(argument, Patched) and not any(isinstance(each, (Mask, Point)) for each in call.inputs):
+            if call.node.op_type not in _ELEMENTWISE | _CASTS | {"Identity"}:
+                raise Unsupported(JUMP, argument.point.layer)
+            return points.within(call, apply)
     if any(isinstance(argument, Whole) for argument in call.inputs):
         return whole.computed(call, apply)
     if any(isinstance(argument, Regrouped) for argument in call.inputs):
@@ -159,7 +176,9 @@ def _multiply(call: Call) -> Result:
     match call.inputs:
         case (Value() | np.ndarray() as x, Mask() as mask) | (Mask() as mask, Value() | np.ndarray() as x):
             return masks.times(x, mask, call)
-        case (Mask(layer=layer), _) | (_, Mask(layer=layer)):
+        case (x, Point() as point) | (Point() as point, x):
+            return points.where(point, x, np.zeros(1, np.float32), call)
+        case (Mask(layer=layer) | Point(layer=layer), _) | (_, Mask(layer=layer) | Point(layer=layer)):
             raise Unsupported(JUMP, layer)
     if isinstance(first, Value) and isinstance(second, Value):
         return functions.product(first, second, call) or call.product(first, second)
@@ -192,7 +211,7 @@ def _scaler(call: Call) -> Value:
 
 
 def _reduce_log_sum(call: Call) -> Value:
-    return call.population(Function("log"), images.reduce_sum(call), "log")
+    return call.population(Function("log"), reductions.reduce_sum(call), "log")
 
 
 # Matrices.
@@ -371,7 +390,7 @@ def _gather(call: Call) -> Value:
 
 
 def _same(call: Call) -> Result:
-    return call.inputs[0] if isinstance(call.inputs[0], Mask) else call.value()
+    return call.inputs[0] if isinstance(call.inputs[0], (Mask, Point)) else call.value()
 
 
 def _dropout(call: Call) -> Value:
@@ -389,7 +408,7 @@ def _expand(call: Call) -> Value:
 
 
 def _cast(call: Call) -> Result:
-    if isinstance(call.inputs[0], Mask):
+    if isinstance(call.inputs[0], (Mask, Point)):
         return call.inputs[0]
     if call.attributes["to"] not in _FLOATS:
         numbers = whole.cut(call.inputs[0]) if isinstance(call.inputs[0], Value) else None
@@ -403,7 +422,7 @@ def _cast_like(call: Call) -> Result:
     constant, like = call.inputs
     if isinstance(like, np.ndarray) and onnx.helper.np_dtype_to_tensor_dtype(like.dtype) not in _FLOATS:
         raise Unsupported(_TO_INTEGERS)
-    if isinstance(constant, (Mask, Regrouped)):
+    if isinstance(constant, (Mask, Point, Regrouped)):
         return constant
     return np.asarray(constant, np.float32) if isinstance(constant, np.ndarray) else call.value()
 
@@ -459,6 +478,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     **dict.fromkeys(_RECURRENT, recurrent.unrolled),
     "Abs": activations.absolute,
     "Add": _add,
+    "And": masks.both,
     "ArgMax": activations.arg_max,
     "ArgMin": activations.arg_min,
     "AveragePool": images.average_pool,
@@ -480,6 +500,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Dropout": _dropout,
     "Einsum": matrices.einsum,
     "Elu": functions.elu,
+    "Equal": points.compare,
     "Erfc": functions.erfc,
     "Expand": _expand,
     "Expm1": functions.expm1,
@@ -499,8 +520,8 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "GreaterOrEqual": masks.compare,
     "HardSigmoid": activations.hard_sigmoid,
     "Identity": _same,
-    "IsInf": masks.never,
-    "IsNaN": masks.never,
+    "IsInf": points.infinite,
+    "IsNaN": points.undefined,
     "InstanceNormalization": normalisation.instance,
     "LRN": normalisation.local_response,
     "LayerNormalization": normalisation.layer,
@@ -511,6 +532,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "LpNormalization": normalisation.lp,
     "LpPool": images.lp_pool,
     "MatMul": _matmul,
+    "MulNoNan": _multiply,
     "Max": activations.maximum,
     "MaxPool": images.max_pool,
     "Mean": _mean,
@@ -518,6 +540,7 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Mul": _multiply,
     "Neg": _negate,
     "Not": masks.negate,
+    "Or": masks.either,
     "PRelu": activations.prelu,
     "Pad": _pad,
     "Pow": functions.power,
@@ -527,11 +550,11 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "ReduceL2": normalisation.length,
     "ReduceLogSum": _reduce_log_sum,
     "ReduceLogSumExp": normalisation.log_sum_exp,
-    "ReduceMax": images.reduce_max,
-    "ReduceMin": images.reduce_min,
-    "ReduceProd": images.reduce_prod,
-    "ReduceMean": images.reduce_mean,
-    "ReduceSum": images.reduce_sum,
+    "ReduceMax": reductions.reduce_max,
+    "ReduceMin": reductions.reduce_min,
+    "ReduceProd": reductions.reduce_prod,
+    "ReduceMean": reductions.reduce_mean,
+    "ReduceSum": reductions.reduce_sum,
     "ReduceSumSquare": normalisation.sum_of_squares,
     "Relu": activations.relu,
     "Reshape": _reshape,
@@ -558,6 +581,9 @@ _HANDLERS: dict[str, Callable[[Call], Result]] = {
     "Unsqueeze": _unsqueeze,
     "Upsample": resampling.resize,
     "Where": masks.where,
+    "Xdivy": points.xdivy,
+    "Xlog1py": functions.xlog1py,
+    "Xlogy": functions.xlogy,
 }
 
 OPERATORS = frozenset(_HANDLERS)
@@ -599,7 +625,7 @@ _OF_MATRICES = {"Einsum", "MatMul"}
 _SCATTERING = {"Scatter", "ScatterElements", "ScatterND"}
 
 # What may follow a comparison.
-_CHOOSING = {"Cast", "CastLike", "Identity", "Mul", "Not", "Where"}
+_CHOOSING = {"And", "Cast", "CastLike", "Identity", "If", "Mul", "Not", "Or", "Where"}
 
 # What may follow ArgMax: the class is looked up or cast, and stays the class of the largest score.
 RENAMING = {"ArrayFeatureExtractor", "Cast", "Flatten", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze"}

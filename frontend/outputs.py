@@ -19,7 +19,7 @@ def has_channels_second(graph: Graph, tensor: str, rank: int, activations: Colle
     The graph is followed back, through `activations`, to a node that knows of channels, or to the input. What is
     reshaped on the way is taken to keep its channels where they are.
     """
-    makers = {name: node for node in graph.nodes for name in node.output}
+    makers = {name: node for node in graph.nodes for name in node.output if name}
     is_moved, by_matrix = False, None  # what a matrix says counts where nothing else knows: it may be of positions
     while tensor in makers and tensor not in graph.inputs:
         node = makers[tensor]

@@ -32,7 +32,8 @@ class Reading:
     input, (1, *shape). `outputs` are the tensors that the model gives. `ends` says which layer each tensor within the
     model comes out of, in the order in which they run; it is empty where only outputs can be seen. `inputs` are the
     model's, by the names of the network's. `layers` are the paths of all layers. `rounded` finds, among tensors of the
-    model, those that a population rounds: with its name, and its activation.
+    model, those that a population rounds: with its name, and its activation. `reach` says how large the numbers
+    are that a tensor is computed of, given all activations, or 0.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Reading:
     inputs: Mapping[str, GraphInput]
     ends: Mapping[str, Layer] = field(default_factory=dict)
     rounded: Callable[[Arrays], Mapping[str, tuple[str, np.ndarray]]] = field(default=lambda tensors: {})
+    reach: Callable[[str, Arrays], float] = field(default=lambda tensor, activations: 0.0)
 
 
 def read(
@@ -67,4 +69,5 @@ def read(
         {given.name: given for given in graph.inputs.values()},
         ends,
         lowered.rounded,
+        lowered.reach,
     )

@@ -13,10 +13,15 @@ from typing import Any
 from ..ir import ModelFileError, SnncError, UnsupportedModelError
 from . import tf_function, tf_graph
 from .reading import Reading
-from .support import Layer, first_line
+from .support import Layer, first_line, operator_refusal
 
 _SIGNATURE = "serving_default"
-_KINDS = {"user_object", "variable", "constant", "function", "bare_concrete_function"}
+_KINDS = {"user_object", "variable", "constant", "function", "bare_concrete_function", "captured_tensor"}
+_LOOPS = {"StatelessWhile", "While"}
+_OF_LOOPS = {  # lists of what their steps give
+    *("TensorListElementShape", "TensorListFromTensor", "TensorListGetItem", "TensorListLength", "TensorListPopBack"),
+    *("TensorListPushBack", "TensorListReserve", "TensorListSetItem", "TensorListStack"),
+}
 _UNSAFE = "it could run code or touch files, so that it is not let in; load the model in Python and give its function"
 
 # What TensorFlow itself puts into every SavedModel to write and read the variables. The functions that hold these are
@@ -26,6 +31,8 @@ _STORAGE = {
     *("StaticRegexFullMatch", "StringJoin", "VarHandleOp", "VarIsInitializedOp"),
 }
 _COMPUTING = {
+    *("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Erfc", "IsFinite", "IsInf", "IsNan", "Sinh", "Tan"),
+    *("Xdivy", "Xlog1py", "Xlogy"),
     *("Abs", "Add", "AddN", "AddV2", "All", "Any", "ArgMax", "ArgMin", "Assert", "AvgPool", "BatchMatMul"),
     *(
         "BatchMatMulV2",
@@ -65,7 +72,7 @@ def read(path: Path, inputs: Any = None) -> Reading:
     meta_graph = _meta_graph(path)
     problems = [*dict.fromkeys([*_object_problems(meta_graph), *_operator_problems(meta_graph.graph_def)])]
     if problems:
-        raise UnsupportedModelError(f"{path} cannot be read safely", problems)
+        raise UnsupportedModelError(f"{path} cannot be read", problems)
     try:
         loaded = tf.saved_model.load(str(path))  # the model's variables live as long as this
         function = loaded.signatures[_SIGNATURE]
@@ -107,7 +114,13 @@ def _object_problems(meta_graph: Any) -> Iterator[str]:
 
 def _operator_problems(definition: Any) -> Iterator[str]:
     bodies = [(function.signature.name, function.node_def) for function in definition.library.function]
-    for name, nodes in [("graph", definition.node), *bodies]:
+    graphs = [("graph", definition.node), *bodies]
+    loops = any(node.op in _LOOPS for _, nodes in graphs for node in nodes)  # which are refused, with all their lists
+    known = _COMPUTING | _STORAGE | (_OF_LOOPS if loops else set())
+    for name, nodes in graphs:
         for node in nodes:
-            if node.op not in _COMPUTING | _STORAGE:
+            if node.op in _LOOPS:
+                scope = node.name.rpartition("/")[0]
+                yield Layer(scope or f"{name}/{node.name}", node.op, 0).problem(operator_refusal("Loop"))
+            elif node.op not in known:
                 yield Layer(f"{name}/{node.name}", node.op, 0).problem(_UNSAFE)

@@ -47,6 +47,7 @@ class AcrossImages(Unsupported):
 _USE_RELU = "use ReLU there and fine-tune"
 _REPLACE = "express it with convolutions, dense layers, additions, pooling and ReLU"
 _LOOP = "it is a loop, and only LSTM, GRU and RNN are unrolled; write its steps out, as unroll=True does in Keras"
+_IF = "it chooses between two parts of the model by the numbers that it is given; export the part that is wanted"
 _VOLUME = "only images (H, W, C), series (L, C) and vectors (N,) are supported; use the 2D layer"
 JUMP = "its output jumps at a threshold, which no sum of rectifiers does; use ReLU with threshold=0 and fine-tune"
 _BATCH = "it normalises by statistics of each batch; keep running statistics in training (track_running_stats=True)"
@@ -82,6 +83,7 @@ _ACTIVATIONS = {"sparse_plus", "threshold"}
 # By ONNX operator.
 _OPERATORS = {
     **dict.fromkeys(("Loop", "Scan"), _LOOP),
+    "If": _IF,
     **dict.fromkeys(("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "ThresholdedRelu"), JUMP),
 }
 

@@ -149,8 +149,13 @@ def empty(dtype: Any, shape: Any) -> Any:
 
 
 def _empties_cut(definition: Any) -> None:
+    tf, _ = tf_graph.packages()
+    constants = {node.name: node for node in definition.node if node.op == "Const"}
     for node in definition.node:
         if node.op == "Empty":
+            sizes = constants.get(node.input[0].partition(":")[0])
+            shape = None if sizes is None else tf.make_ndarray(sizes.attr["value"].tensor).tolist()
+            node.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
             node.op = "Placeholder"
             del node.input[:]
             del node.attr["init"]

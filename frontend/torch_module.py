@@ -170,11 +170,38 @@ def _examples(module: torch.nn.Module, inputs: Any, title: str) -> list[Any]:
 def _arguments(module: torch.nn.Module, examples: Sequence[Any], title: str) -> tuple[torch.Tensor, ...]:
     """The first of each batch of examples; real numbers as the module's own parameters are, or in single precision."""
     like = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), torch.zeros(0))
+    recurrent = [part for part in module.modules() if isinstance(part, torch.nn.RNNBase)]
     try:
-        tensors = [torch.as_tensor(given[:1]) for given in examples]
+        tensors = [torch.as_tensor(given if recurrent else given[:1]) for given in examples]
+        moved = [t.to(like.device, like.dtype) if t.is_floating_point() else t.to(like.device) for t in tensors]
+        second = _with_batch_second(module, moved, recurrent)
+        return tuple(t[:, :1] if place in second else t[:1] for place, t in enumerate(moved))
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise UnsupportedModelError(f"{title} cannot be run on its inputs", [first_line(error)]) from None
-    return tuple(t.to(like.device, like.dtype) if t.is_floating_point() else t.to(like.device) for t in tensors)
+
+
+def _with_batch_second(
+    module: torch.nn.Module, examples: Sequence[torch.Tensor], recurrent: Sequence[torch.nn.RNNBase]
+) -> set[int]:
+    """Which of the arguments recurrent parts take with the batch as their second axis: states, and series (L, N, C)."""
+    found: set[int] = set()
+
+    def look(part: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        series, *states = torch.utils._pytree.tree_leaves(arguments)
+        for tensor in states if part.batch_first else (series, *states):
+            place = next((place for place, example in enumerate(examples) if example is tensor), None)
+            if place is not None and tensor.ndim == 3:
+                found.add(place)
+
+    hooks = [part.register_forward_pre_hook(look) for part in recurrent]
+    try:
+        if recurrent:
+            with _inference(module), _quiet(), contextlib.suppress(Exception):  # which is said of the first example
+                module(*examples)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def _require_runs(module: torch.nn.Module, examples: tuple[torch.Tensor, ...], title: str) -> None:

@@ -174,6 +174,7 @@ for _definition in (
     FunctionDefinition("mish", f"x * tanh({_SOFTPLUS})", -0.3089, left="0", right="x"),
     FunctionDefinition("power", "x ** p", is_factor=True),
     FunctionDefinition("reciprocal", "1 / x", is_factor=True),
+    FunctionDefinition("reciprocal_no_nan", "where(abs(x) > 0, 1 / x, 0)", is_factor=True),
     FunctionDefinition("rsqrt", f"1 / sqrt(max(x, {_TINY}))", 0.0, is_factor=True),
     FunctionDefinition(
         "selu",

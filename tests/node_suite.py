@@ -155,14 +155,24 @@ def _raw(given: np.ndarray | onnx.TensorProto) -> np.ndarray:
 
 
 def _arranged(x: np.ndarray, shape: ir.Shape) -> np.ndarray:
-    """Images for a population of `shape`, channels-last where that is what the shape says."""
-    ways = [x, np.moveaxis(x, 1, -1)]
-    fits = [way for way in ways if [n for n in way.shape[1:] if n != 1] == [n for n in shape if n != 1]]
-    return fits[-1 if x.ndim == 4 else 0].reshape(len(x), *shape)
+    """Images for a population of `shape`, channels-last where that is what the shape says, and the batch first."""
+    plain, others = ([w for w in ways if _fits(w, shape)] for ways in ([x, np.moveaxis(x, 1, -1)], _batch_first(x)))
+    way = plain[-1 if x.ndim == 4 else 0] if plain else others[0]
+    return way.reshape(len(way), *shape)
+
+
+def _fits(x: np.ndarray, shape: ir.Shape) -> bool:
+    return [n for n in x.shape[1:] if n != 1] == [n for n in shape if n != 1]
+
+
+def _batch_first(x: np.ndarray) -> list[np.ndarray]:
+    """A tensor with each other axis in front, which may be that of the batch."""
+    return [np.moveaxis(x, axis, 0) for axis in range(1, x.ndim)]
 
 
 def _is_close(found: np.ndarray, y: np.ndarray, case: TestCase) -> bool:
     ways = [y, np.moveaxis(y, 1, -1)] if y.ndim > 2 else [y]
+    ways += [way for way in _batch_first(y) if len(way) == len(found) != len(y)]
     kind = _raw(case.data_sets[0][1][0]).dtype.name
     rtol = max(case.rtol, 2 * EPS.get(kind, 0))  # networks compute in single precision
     return any(

@@ -51,6 +51,7 @@ def reference(name):
         "log_sigmoid": f.logsigmoid,
         "mish": f.mish,
         "power": lambda x: x**3,
+        "reciprocal_no_nan": lambda x: torch.where(x == 0, 0.0, 1 / x),
         "selu": f.selu,
         "silu": lambda x: x * torch.sigmoid(1.3 * x),
         "soft_shrink": f.softshrink,

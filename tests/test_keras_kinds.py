@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -196,6 +197,29 @@ def test_saved_models_without_a_signature(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "model"))
     with pytest.raises(ir.ModelFileError, match="no signature"):
         frontend.load(tmp_path / "model")
+
+
+def test_saved_models_that_attend_and_gate(tmp_path):
+    """Whose constants TensorFlow keeps as tensors that a function has captured, and whose GELU is an Erfc."""
+    x = kl.Input((6, 4), name="x")
+    y = kl.LayerNormalization(name="norm")(x)
+    y = kl.Add(name="sum")([x, kl.MultiHeadAttention(2, 3, name="attention")(y, y)])
+    y = kl.Dense(3, name="top")(kl.Flatten(name="flat")(kl.Dense(4, "gelu", name="bend")(y)))
+    model = randomise(keras.Model(x, y))
+    model.export(tmp_path / "model", verbose=False)
+    network = snnc.load(tmp_path / "model", verify=True)
+    images = np.random.default_rng(0).normal(size=(3, 6, 4)).astype(np.float32)
+    np.testing.assert_allclose(snnc.compile(network).predict(images), np.asarray(model(images)), atol=1e-4)
+
+
+def test_a_loop_in_a_saved_model_is_refused_by_the_name_of_its_layer(tmp_path):
+    model = keras.Sequential([kl.Input((5, 3), name="x"), kl.LSTM(4, name="memory"), kl.Dense(2, name="top")], name="m")
+    model.export(tmp_path / "model", verbose=False)
+    with pytest.raises(ir.UnsupportedModelError, match="cannot be read") as error:
+        frontend.load(tmp_path / "model")
+    (problem,) = error.value.problems
+    assert re.match(r"m(_\d+)?/memory(_\d+)? \(While\): it is a loop", problem)
+    assert problem.endswith("write its steps out, as unroll=True does in Keras")
 
 
 # Keras 2.

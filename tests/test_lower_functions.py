@@ -19,7 +19,7 @@ from snnc.passes.expansion import Expansion, ExpansionError, at_most, expansion,
 
 JUMPS = {"hard_shrink", "sign"}
 NAMES = sorted({*ir.FUNCTIONS} - JUMPS)
-POSITIVE = {"log", "reciprocal", "rsqrt", "sqrt"}
+POSITIVE = {"log", "reciprocal", "reciprocal_no_nan", "rsqrt", "sqrt"}
 DOMAINS = {"atanh": (-0.9, 0.95), "tan": (-1.2, 1.4)}
 EXACT = {"abs", "identity", "soft_shrink"}
 SHARP = st.floats(0.3, 4.0)
@@ -152,7 +152,13 @@ def test_a_tolerance_takes_as_few_pieces_as_keep_it(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "low", "high"), [("hard_shrink", -math.inf, math.inf), ("reciprocal", -1.0, 2.0), ("log", -1.0, 3.0)]
+    ("name", "low", "high"),
+    [
+        ("hard_shrink", -math.inf, math.inf),
+        ("reciprocal", -1.0, 2.0),
+        ("reciprocal_no_nan", -1.0, 2.0),
+        ("log", -1.0, 3.0),
+    ],
 )
 def test_jumps_and_poles_are_refused(name, low, high):
     with pytest.raises(ExpansionError, match=r"jumps|finite"):

@@ -245,3 +245,50 @@ def test_a_mistake_before_that_is_found_all_the_same(plant, nth, layer):
     with pytest.raises(ir.MismatchError) as error:
         snnc.load(chaotic(), verify=True)
     assert error.value.layer == layer
+
+
+def small(bias: float, size: float) -> keras.Model:
+    """A sigmoid of its bias, and of `size` times what is nearly nothing for the images of a proof."""
+    x = keras.Input((64,), name="x")
+    y = kl.LayerNormalization(center=False, scale=False, name="norm")(x)
+    model = keras.Model(x, kl.Dense(1, "sigmoid", name="top")(y), name="small")
+    images = [image["x"] for image in proof._images(frontend.read(model))]
+    shown = np.concatenate([np.asarray(model.get_layer("norm")(image)) for image in images]).astype(np.float64)
+    kernel = np.random.default_rng(0).normal(size=64)
+    kernel -= np.linalg.pinv(shown) @ (shown @ kernel)
+    model.get_layer("top").kernel.assign(size * kernel[:, None] / np.linalg.norm(kernel))
+    model.get_layer("top").bias.assign([bias])
+    return model
+
+
+def test_what_few_digits_are_known_of_is_compared_as_closely_as_that(plant):
+    model = small(-5.0, 2000.0)
+    reading = frontend.read(model)
+    assert 1e-4 < proof.prove(reading) < proof._CLOSE
+    assert snnc.load(model, verify=None).outputs == ("top",)  # and says nothing
+    model.get_layer("top").bias.assign([-5.05])
+    with pytest.raises(ir.MismatchError, match="top"):
+        proof.prove(reading)
+
+
+@pytest.mark.parametrize("bias", [-20.0, -75.0])
+def test_tiny_outputs_are_compared_in_parts_of_what_a_sigmoid_may_be(bias):
+    """onnxruntime has 0 where a sigmoid is less than 1e-8."""
+    model = small(bias, 1.0)
+    assert 0 < np.asarray(model(np.ones((1, 64)))).max() < 1e-6
+    assert proof.prove(frontend.read(model)) <= 1
+    assert snnc.load(model, verify=None).outputs == ("top",)
+    model.get_layer("top").bias.assign([-5.0])
+    reading = frontend.read(model)
+    model.get_layer("top").bias.assign([-5.01])
+    with pytest.raises(ir.MismatchError, match="top"):
+        proof.prove(reading)
+
+
+def test_numbers_that_single_precision_hardly_has_are_not_compared():
+    """Exponentials of which onnxruntime, TensorFlow and numpy make nothing, or a few bits."""
+    x = keras.Input((8,), name="x")
+    model = randomise(keras.Model(x, keras.ops.exp(kl.Dense(3, name="top")(x)), name="faint"))
+    model.get_layer("top").bias.assign([-95.0, -90.0, -88.0])
+    model.get_layer("top").kernel.assign(model.get_layer("top").kernel.numpy() / 100)
+    assert proof.prove(frontend.read(model)) < proof.LARGEST_ERROR

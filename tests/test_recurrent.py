@@ -164,8 +164,13 @@ def test_series_whose_first_axis_is_time():
     model = of("RNN")
     layer(model).input[0] = "x"
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (STEPS, 1, INPUTS)))
-    with pytest.raises(ir.UnsupportedModelError, match="its steps lie along axis 0, which is that of the batch"):
-        frontend.load(model)
+    network = frontend.load(model)
+    assert network.populations["x"].shape == (STEPS, 1, INPUTS)
+    x = RNG.normal(size=(STEPS, 1, INPUTS)).astype(np.float32)
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    found = analog(network, {"x": x[None]})
+    for name, y in zip(network.outputs, expected, strict=True):
+        np.testing.assert_allclose(found[name].reshape(y.shape), y, rtol=0, atol=1e-5)
 
 
 def test_what_does_not_fit(monkeypatch):
@@ -243,6 +248,58 @@ def test_keras_layers_that_do_not_fit(monkeypatch):
     assert "it takes 5 steps, and at most 4 are unrolled" in error.value.problems[0]
 
 
+# Keras 2.
+
+
+def old_series(*layers: object, shape: tuple[int, ...] = (STEPS, INPUTS)) -> object:
+    """A Keras 2 model, every weight of which is random."""
+    tf_keras = pytest.importorskip("tf_keras")
+    first = tf_keras.layers.Input(shape, name="x")
+    model = tf_keras.Sequential([first, *layers, tf_keras.layers.Dense(3, name="head")])
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.normal(size=weight.shape) / 2 for weight in model.get_weights()])
+    return model
+
+
+KERAS2 = {
+    "lstm": lambda kl: old_series(kl.LSTM(4, name="memory")),
+    "gru": lambda kl: old_series(kl.GRU(4, reset_after=False)),
+    "gru, reset after": lambda kl: old_series(kl.GRU(4)),
+    "rnn": lambda kl: old_series(kl.SimpleRNN(4)),
+    "every step": lambda kl: old_series(kl.LSTM(4, **ALL), kl.GRU(3, go_backwards=True, **ALL)),
+    "both ways": lambda kl: old_series(kl.Bidirectional(kl.LSTM(4, **ALL)), kl.Bidirectional(kl.GRU(3))),
+    "sums": lambda kl: old_series(kl.Bidirectional(kl.SimpleRNN(4, **ALL), merge_mode="sum"), kl.Flatten()),
+    "activations": lambda kl: old_series(kl.LSTM(4, "relu", "hard_sigmoid", use_bias=False)),
+    "unrolled": lambda kl: old_series(kl.GRU(4, unroll=True)),
+    "cells": lambda kl: old_series(kl.RNN([kl.LSTMCell(4), kl.GRUCell(3)], name="two")),
+    "convolutions": lambda kl: old_series(kl.ConvLSTM1D(2, 3, padding="same"), kl.Flatten(), shape=(3, 5, 2)),
+    "behind a convolution": lambda kl: old_series(kl.Conv1D(4, 2, activation="relu"), kl.MaxPooling1D(), kl.LSTM(4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KERAS2)
+def test_keras_2_layers(name):
+    assert_equals_keras(KERAS2[name](pytest.importorskip("tf_keras").layers))
+
+
+def test_keras_2_layers_keep_their_names_and_settings():
+    layers = pytest.importorskip("tf_keras").layers
+    model = old_series(layers.Bidirectional(layers.LSTM(4, name="memory"), name="both"))
+    reading = frontend.read(model)
+    assert proof.prove(reading) < 1e-5
+    names = {path for p in reading.network.populations.values() for path in p.origin.layers}
+    assert names <= {"x", "both", "both/forward_memory", "both/backward_memory", "head"}
+    assert model.layers[0].forward_layer.unroll is False
+
+
+def test_keras_2_layers_that_do_not_fit(monkeypatch):
+    monkeypatch.setattr(support, "MOST_STEPS", STEPS - 1)
+    with pytest.raises(ir.UnsupportedModelError) as error:
+        frontend.load(old_series(pytest.importorskip("tf_keras").layers.LSTM(4, name="memory")))
+    assert [problem.layer for problem in error.value.problems] == ["memory"]
+    assert "it takes 5 steps, and at most 4 are unrolled" in error.value.problems[0]
+
+
 # PyTorch.
 
 
@@ -276,8 +333,43 @@ def test_pytorch_layers(kind, options, last):
 
 def test_pytorch_layers_with_time_first():
     torch = pytest.importorskip("torch")
-    with pytest.raises(ir.UnsupportedModelError, match="batch_first=True"):
-        frontend.load(torch.nn.LSTM(INPUTS, 4), (STEPS, 1, INPUTS))
+    module = torch.nn.LSTM(INPUTS, 4, bidirectional=True).eval()
+    network = snnc.load(module, inputs=(STEPS, 1, INPUTS), verify=True)
+    x = RNG.normal(size=(3, STEPS, INPUTS)).astype(np.float32)
+    y, (h, c) = module(torch.from_numpy(x.transpose(1, 0, 2)))
+    found = list(snnc.compile(network).predict(x).values())
+    for mine, theirs in zip(found, (y, h, c), strict=True):
+        theirs = theirs.detach().numpy().transpose(1, 0, 2)
+        np.testing.assert_allclose(mine.reshape(theirs.shape), theirs, rtol=0, atol=1e-5)
+
+
+def test_pytorch_layers_that_take_and_give_states():
+    torch = pytest.importorskip("torch")
+    for module, shape in (
+        (torch.nn.LSTM(INPUTS, 4, num_layers=2), (STEPS, 2, INPUTS)),
+        (torch.nn.LSTM(INPUTS, 4, bidirectional=True, batch_first=True), (2, STEPS, INPUTS)),
+    ):
+
+        class Stepping(torch.nn.Module):
+            def __init__(self, cell):
+                super().__init__()
+                self.cell = cell
+
+            def forward(self, x, h, c):
+                return self.cell(x, (h, c))
+
+        x, h, c = (torch.randn(sizes) for sizes in (shape, (2, 2, 4), (2, 2, 4)))
+        stepping = Stepping(module.eval())
+        network = snnc.load(stepping, inputs=(x, h, c), verify=True)
+        assert [network.populations[name].shape for name in network.inputs] == [(STEPS, 1, INPUTS), *[(2, 1, 4)] * 2]
+        y, (h_, c_) = (t for t in stepping(x, h, c))
+        first = (lambda t: t) if module.batch_first else (lambda t: t.transpose(0, 1))
+        given = [t.detach().numpy() for t in (first(x), h.transpose(0, 1), c.transpose(0, 1))]
+        found = snnc.compile(network).predict(dict(zip(network.inputs, given, strict=True)))
+        for mine, theirs in zip(found.values(), (first(y), h_.transpose(0, 1), c_.transpose(0, 1)), strict=True):
+            theirs = theirs.detach().numpy()
+            assert mine.size == theirs.size
+            np.testing.assert_allclose(mine.reshape(theirs.shape), theirs, rtol=0, atol=1e-5)
 
 
 # In spikes.

@@ -34,6 +34,8 @@ LARGEST_MODEL = 100_000_000  # parameters; the command line proves models up to 
 _SEED = 0
 _ROUNDING = 2.0**-20  # of each number of an image: what the sums of a few layers are rounded by, or little more
 _STEADY = 8  # times what a tensor moves by when the image does; more is no rounding
+_CLOSE = 0.01  # of its largest number: a tensor that moves by more is told too badly for a comparison
+_SMALLEST = float(np.finfo(np.float32).tiny / np.finfo(np.float32).eps)  # less has fewer digits in single precision
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -70,9 +72,11 @@ def prove(reading: Reading) -> float:
     """The largest relative error of the network's outputs, on an image of normal noise and one of bytes.
 
     Where activations are rounded, the last bit of a sum can move a number by a whole step: there, every layer is given
-    what the model has before it, and up to a hundredth of its numbers are left out. Raises MismatchError with the first
-    layer that differs where the error is above LARGEST_ERROR, or above what the model's own precision allows, and
-    UncomparableError where the model cannot be run.
+    what the model has before it, and up to a hundredth of its numbers are left out. An error may be as large as
+    LARGEST_ERROR, or as what the model's own precision allows: it is rounded in parts of what it is computed of, as of
+    the bounds of a function; and what moves when the image does by a rounding may differ by as much.
+    Raises MismatchError with the first layer that differs by far more, and UncomparableError where that does not tell,
+    or where the model cannot be run.
     """
     largest = 0.0
     for image in _tractable(reading):
@@ -80,8 +84,8 @@ def prove(reading: Reading) -> float:
         outputs = [tensor for tensor in reading.outputs if trial.tensor(tensor) is not None]
         within = not outputs or trial.known  # or where the network gives scores in place of a class
         found = trial.differences((within and list(reading.ends)) or outputs)
-        if any(difference.matters for difference in found.values()):
-            raise _mismatch(trial)
+        if any(difference.matters for difference in found.values()) and (fault := _fault(trial)):
+            raise fault
         largest = max(largest, *(difference.error for difference in found.values()))
     return largest
 
@@ -121,7 +125,9 @@ class _Trial:
         computed = _run(self.reading, self.image, tensors)
         found = {tensor: self.tensor(tensor) for tensor in tensors}
         return {
-            tensor: _Difference.of(computed.arrays[tensor], array, computed, bool(self.known))
+            tensor: _Difference.of(
+                computed.arrays[tensor], array, computed, bool(self.known), self.reading.reach(tensor, self.activations)
+            )
             for tensor, array in found.items()
             if array is not None
         }
@@ -146,7 +152,10 @@ def _stand_in(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Difference:
-    """How far apart a tensor is in model and network: `error` of its largest number, and above `limit` too far."""
+    """How far apart a tensor is in model and network: `error` of its largest number, and above `limit` too far.
+
+    The limit is LARGEST_ERROR, or what the number format makes of the largest number that it is computed of.
+    """
 
     error: float
     limit: float
@@ -154,13 +163,15 @@ class _Difference:
     said: str
 
     @classmethod
-    def of(cls, expected: np.ndarray, found: np.ndarray, by: Computed, rounds: bool) -> _Difference:
-        limit = max(LARGEST_ERROR, 16 * by.eps)
+    def of(cls, expected: np.ndarray, found: np.ndarray, by: Computed, rounds: bool, reach: float = 0.0) -> _Difference:
+        """`reach` is how large the numbers are that the tensor is computed of: in parts of these it is rounded."""
+        largest = max(float(np.abs(expected).max()), _SMALLEST)
+        limit = max(LARGEST_ERROR, 16 * by.eps * max(1.0, reach / largest))
         if found.size != expected.size:
             return cls(np.inf, limit, by.tool, f"as {by.tool} gives {expected.shape} and the network {found.shape}")
         found = found.reshape(expected.shape)
         with np.errstate(invalid="ignore"):  # infinities give no number, which is no agreement
-            difference = np.abs(found - expected) / max(np.abs(expected).max(), np.finfo(np.float32).tiny)
+            difference = np.abs(found - expected) / largest
         difference = np.nan_to_num(difference, nan=np.inf)
         strays = min(max(2, int(STRAYS * difference.size)), difference.size - 1) if rounds else 0
         place = np.unravel_index(np.argsort(difference, axis=None)[-1 - strays], expected.shape)
@@ -170,7 +181,11 @@ class _Difference:
 
     @property
     def matters(self) -> bool:
-        return self.exceeds(0.0)
+        return not self.is_allowed(0.0)
+
+    def is_allowed(self, unsteady: float) -> bool:
+        """Whether it is within the limit, or no more than a rounding moves the tensor, if that is little enough."""
+        return self.error <= max(self.limit, unsteady if unsteady <= _CLOSE else 0.0)
 
     def exceeds(self, unsteady: float) -> bool:
         """Whether it is more than the limit, and more than rounding makes of it where that moves it so far."""
@@ -231,8 +246,8 @@ def _run(reading: Reading, image: Arrays, tensors: Sequence[str]) -> Computed:
         raise UncomparableError(f"{message}: {first_line(error)}") from None
 
 
-def _mismatch(trial: _Trial) -> MismatchError | UncomparableError:
-    """What to say of a network that differs, from where it differs first."""
+def _fault(trial: _Trial) -> MismatchError | UncomparableError | None:
+    """What to say of a network that differs, from where it differs first; None where it is no more than rounding."""
     reading = trial.reading
     title = f"{reading.title}: the network that was read does not compute what the model does"
     report = "this is a mistake of snnc's: please report it, with the model"
@@ -265,10 +280,13 @@ def _mismatch(trial: _Trial) -> MismatchError | UncomparableError:
 
 def _undetermined(
     reading: Reading, differences: Mapping[str, _Difference], unsteady: Mapping[str, float]
-) -> UncomparableError:
+) -> UncomparableError | None:
     """What to say of a model that single precision does not determine, from the first tensor that it does not."""
-    tensor, difference = next((tensor, found) for tensor, found in differences.items() if found.matters)
-    layer = reading.ends.get(tensor)
+    open_ones = (t for t, found in differences.items() if not found.is_allowed(unsteady[t]))
+    tensor = next(open_ones, None)
+    if tensor is None:
+        return None
+    layer, difference = reading.ends.get(tensor), differences[tensor]
     where = f"from {layer.path} ({layer.kind}) on" if layer else "at its outputs"
     return UncomparableError(
         f"{reading.title} was read, but cannot be compared closely with the network: {where}, single precision does "
