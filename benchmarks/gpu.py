@@ -14,6 +14,7 @@ compiling, on the CPU, so all builds are made side by side first, and kept in $S
 the next run. Then trials get ready side by side, and take turns at the GPU, so that each has it for itself.
 
 conformance   networks whose arithmetic is exact, at batch 1 and 32: every spike is that of tests/naive.py
+functions     what each function's value is off, in a soma on a GPU, by 12-bit codes
 again         the same of simpler networks, which were right in 2026; when all else is done
 races         many spikes that reach few neurons: right, the same in five runs, and what compute-sanitizer says
 speed         images per second of the networks, by batch size. The time of a batch is that of copying images there,
@@ -204,6 +205,25 @@ def conformance(folder: Path, name: str, batch: str) -> Iterator[dict]:
         "matrices": matrices(compiled),
         "build_s": round(built - started, 1),
         "run_s": round(time.perf_counter() - built, 2),
+    }
+
+
+def functions(folder: Path) -> Iterator[dict]:
+    """How far what a GPU's quick arithmetic makes of each function is from it, in steps of codes of 12 bits.
+
+    Half a step is what a code rounds off.
+    """
+    import snnc
+
+    sys.path.insert(0, str(TESTS))
+    from networks import every_function
+
+    network, shown, values = every_function(12)
+    compiled = snnc.compile(network, "mlgenn", device="gpu", batch_size=len(shown), folder=kept())
+    found = compiled.predict(shown, progress=False)
+    steps = {name: network.populations[name].neuron.alpha / 2**12 for name in values}
+    yield {
+        "steps_off": {name: round(float(np.abs(found[name] - y).max() / steps[name]), 3) for name, y in values.items()}
     }
 
 
@@ -470,7 +490,7 @@ def spikingjelly(folder: Path, model: str, timesteps: str) -> Iterator[dict]:
 
 TRIALS: dict[str, Callable[..., Iterator[dict]]] = {
     trial.__name__: trial
-    for trial in (environment, smoke, conformance, build, speed, races, racecheck, ml_genn_tf, spikingjelly)
+    for trial in (environment, smoke, conformance, functions, build, speed, races, racecheck, ml_genn_tf, spikingjelly)
 }
 
 
@@ -632,6 +652,7 @@ def run(folder: Path, report: Report, only: list[str]) -> None:
     exact = [("conformance", name, str(batch)) for batch in EXACT_BATCHES for name in EXACT] * wanted("conformance")
     checked = [("racecheck", kind) for kind in RACING] * wanted("races")
     builds = [("build", str(each)) for each in timed] + [(*each, "build") for each in theirs]
+    exact += [("functions",)] * wanted("functions")
     in_parallel([*exact, *checked, *builds], SIDE_BY_SIDE)
     for kind in RACING * wanted("races"):
         report.run("races", folder, kind)
@@ -670,7 +691,7 @@ def table(rows: list[dict]) -> str:
         if "kernel_us_per_step" in row:
             kernels = ", ".join(f"{name} {time:.0f}" for name, time in row["kernel_us_per_step"].items() if time >= 0.5)
             lines += ["", f"{row['network']}, batch {row['batch']}: µs a step within kernels: {kernels}."]
-    for row in (*of["races"], *of["racecheck"]):
+    for row in (*of["functions"], *of["races"], *of["racecheck"]):
         lines += ["", json.dumps(row)]
     return "\n".join(lines)
 
@@ -711,6 +732,7 @@ def parse_arguments() -> argparse.Namespace:
         "environment",
         "smoke",
         "conformance",
+        "functions",
         "again",
         "races",
         "speed",
