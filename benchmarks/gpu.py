@@ -1,7 +1,7 @@
 """snnc on a GPU: whether its spikes are right there, how fast they come, and what others take for the same images.
 
     python benchmarks/gpu.py pack FOLDER --data SHARED_DATA      # anywhere with Keras: networks and images
-    python benchmarks/gpu.py run FOLDER --out gpu.json [--limit 460] [--only environment conformance …]
+    python benchmarks/gpu.py run FOLDER --out gpu.json [--limit 460] [--only environment conformance …] [--resume]
     python benchmarks/gpu.py table gpu.json                      # Markdown
 
 `benchmarks/gpu.sh` does the first two with all that a GPU machine without a network needs. SHARED_DATA holds
@@ -10,13 +10,17 @@ measured is measured on test images.
 
 Everything is measured in processes of its own, `--trial NAME …`, each of which prints lines of JSON that are in the
 file as soon as they are printed: a trial that dies, or the end of the time limit, loses nothing else. Building is
-compiling, on the CPU, so all builds are made side by side first, and kept; then each trial has the GPU for itself.
+compiling, on the CPU, so all builds are made side by side first, and kept in $SNNC_GPU_BUILDS, if that is given, for
+the next run. Then trials get ready side by side, and take turns at the GPU, so that each has it for itself.
 
-conformance   networks whose arithmetic is exact, at batch 1, 32 and 256: every spike is that of tests/naive.py
+conformance   networks whose arithmetic is exact, at batch 1 and 32: every spike is that of tests/naive.py
+functions     what each function's value is off, in a soma on a GPU, by 12-bit codes
+again         the same of simpler networks, which were right in 2026; when all else is done
 races         many spikes that reach few neurons: right, the same in five runs, and what compute-sanitizer says
 speed         images per second of the networks, by batch size. The time of a batch is that of copying images there,
-              all steps, and reading the outputs after each of them; the model is loaded before. Medians of 3 rounds.
-              Accuracy is on the test images, beside the embedded engine's for the same network
+              all steps, and reading the outputs after each of them; the model is loaded before. Medians of up to 3
+              rounds, none of which begins after 5 seconds. Accuracy is on the test images, where a round shows them
+              all, beside the embedded engine's for the same network
 matrices      the same, with all connections that can have it in one matrix type
 kernels       the time within GeNN's kernels
 ml_genn_tf    what ml_genn_tf's DataNorm(input_type="if") makes of the MNIST network, built in plain mlGeNN
@@ -24,6 +28,7 @@ spikingjelly  the same ANNs, converted by SpikingJelly to T timesteps, in PyTorc
 """
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
@@ -34,6 +39,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,16 +52,21 @@ import numpy as np
 TESTS = Path(__file__).parents[1] / "tests"
 IMAGES = {"mnist": 2000, "cifar10": 1024}
 CALIBRATION = 1000
-PIPELINES = {
-    "rate32": ("data-norm{percentile=99.0,per-channel=true},bias-correction", 32),
+PIPELINES = {  # what matters most first
     "fewspike8": ("few-spike{k=8,per-channel=true},bias-correction", 8),
-    "rate4": ("data-norm{threshold=mse,per-channel=true},bias-correction", 4),
     "fewspike3": ("few-spike{k=3,per-channel=true},bias-correction", 3),
+    "rate4": ("data-norm{threshold=mse,per-channel=true},bias-correction", 4),
+    "rate32": ("data-norm{percentile=99.0,per-channel=true},bias-correction", 32),
+    "tracking4": ("tracking,bias-correction", 4),
+    "lag3": ("data-norm{threshold=mse,per-channel=true,lag=3},bias-correction{rounds=4}", 4),
 }
-MODELS = {"mnist": "mnist_simple_cnn.keras", "cifar10": "cifar10_vgg_s.keras"}
+MODELS = {"cifar10": "cifar10_vgg_s.keras", "mnist": "mnist_simple_cnn.keras"}
 BATCHES = (1, 128, 1023)
-MORE_BATCHES = {"rate32": (32, 512)}
-EXACT = (
+ONCE = {"tracking4", "lag3"}  # at 128 images only, of CIFAR-10
+NETWORKS = [f"{model}-{name}" for name in PIPELINES for model in (["cifar10"] if name in ONCE else MODELS)]
+EXACT = ("gates", "attention", "waiting", "decoder")
+EXACT_BATCHES = (32, 1)
+AGAIN = (
     "strided",
     "per_channel",
     "grouped",
@@ -64,10 +75,12 @@ EXACT = (
     "phases",
     *(f"few_spike_{k}" for k in (3, 8, 12)),
 )
-EXACT_BATCHES = (1, 32, 256)
 THEIR_T = 32
 ROUNDS = 3
+ENOUGH = 5.0  # seconds of rounds, after which no other begins
 SIDE_BY_SIDE = 14  # builds: each has a few compilers
+GETTING_READY = 4  # trials, of which one has the GPU
+LONGEST = 200.0  # seconds of a trial, so that one that hangs does not take all
 RACING = ("SPARSE", "TOEPLITZ", "GENN")
 FORCED = ("SPARSE", "PROCEDURAL")  # where it can be had; by itself the network has TOEPLITZ for many images
 
@@ -86,6 +99,8 @@ def pack(folder: Path, data: Path) -> None:
         calibration = x_train.astype(np.float32) / 255
         network = snnc.load(data / file)
         for name, (pipeline, timesteps) in PIPELINES.items():
+            if f"{model}-{name}" not in NETWORKS:
+                continue
             snn = snnc.convert(network, pipeline, calibration=calibration, timesteps=timesteps, progress=False)
             snnc.save(snn, folder / f"{model}-{name}.snn")
             classes = snnc.compile(snn).predict(x_test.astype(np.float32) / 255, progress=False).argmax(-1)
@@ -193,6 +208,25 @@ def conformance(folder: Path, name: str, batch: str) -> Iterator[dict]:
     }
 
 
+def functions(folder: Path) -> Iterator[dict]:
+    """How far what a GPU's quick arithmetic makes of each function is from it, in steps of codes of 12 bits.
+
+    Half a step is what a code rounds off.
+    """
+    import snnc
+
+    sys.path.insert(0, str(TESTS))
+    from networks import every_function
+
+    network, shown, values = every_function(12)
+    compiled = snnc.compile(network, "mlgenn", device="gpu", batch_size=len(shown), folder=kept())
+    found = compiled.predict(shown, progress=False)
+    steps = {name: network.populations[name].neuron.alpha / 2**12 for name in values}
+    yield {
+        "steps_off": {name: round(float(np.abs(found[name] - y).max() / steps[name]), 3) for name, y in values.items()}
+    }
+
+
 @dataclass(frozen=True)
 class Timed:
     """A network at a batch size, as it is built for timing."""
@@ -245,26 +279,22 @@ def build(folder: Path, text: str) -> Iterator[dict]:
     }
 
 
-def speed(folder: Path, *texts: str) -> Iterator[dict]:
-    """Time networks that were built before."""
-    for text in texts:
-        yield timing(folder, Timed.of(text))
-
-
-def timing(folder: Path, timed: Timed) -> dict:
+def speed(folder: Path, text: str) -> Iterator[dict]:
+    """Time a network that was built before."""
     from snnc.backend.compiled import TOTALS
-    from snnc.backend.mlgenn import gpu
 
+    timed = Timed.of(text)
     x, y = test_images(folder, timed.name.partition("-")[0])
     compiled = timed.compiled(folder, apart=False)
-    network, free = compiled.network, gpu.free_memory()
+    network = compiled.network
     shown = {network.inputs[0]: x[np.arange(_count(timed.batch, len(x))) % len(x)]}
-    started = time.perf_counter()
-    with compiled.loaded():
-        loaded = time.perf_counter()
-        taken = free - gpu.free_memory()
-        list(compiled.stream({name: each[: timed.batch] for name, each in shown.items()}, TOTALS))  # warms up
-        rounds = [_seconds(lambda: list(compiled.stream(shown, TOTALS))) for _ in range(ROUNDS)]
+    parts: list[Any] = []
+    with gpu_alone():
+        before, started = _gpu_mib(), time.perf_counter()
+        with compiled.loaded():
+            loaded, after = time.perf_counter(), _gpu_mib()
+            list(compiled.stream({name: each[: timed.batch] for name, each in shown.items()}, TOTALS))  # warms up
+            rounds = _rounds(lambda: parts.append(list(compiled.stream(shown, TOTALS))))
     images, seconds = len(shown[network.inputs[0]]), statistics.median(rounds)
     steps = _steps(network, images, timed.batch)
     found = {
@@ -277,18 +307,20 @@ def timing(folder: Path, timed: Timed) -> dict:
         "us_per_step": 1e6 * seconds / steps,
         "rounds_s": rounds,
         "load_s": loaded - started,
-        "gpu_bytes": taken,
+        "gpu_mib": None if before is None or after is None else after - before,
         "matrices": matrices(compiled),
     }
     if timed.profiled:
         kernels = compiled.kernel_times.items()
-        found["kernel_us_per_step"] = {name: 1e6 * total / (steps * (ROUNDS + 1)) for name, total in kernels}
-    if timed.batch == max(BATCHES):
-        classes = compiled.predict(x, progress=False).argmax(-1)
+        done = steps * len(rounds) + _steps(network, timed.batch, timed.batch)
+        found["kernel_us_per_step"] = {name: 1e6 * total / done for name, total in kernels}
+    if images >= len(x):
+        scores = [part.decoded[network.outputs[0]][-1] for part in parts[-1]]
+        classes = np.concatenate(scores)[: len(x)].argmax(-1)
         engine = np.load(folder / f"{timed.name}.npy")
         found |= {"accuracy": (classes == y).mean(), "engine_accuracy": (engine == y).mean()}
         found["same_class"] = (classes == engine).mean()
-    return found
+    yield found
 
 
 def races(folder: Path, kind: str) -> Iterator[dict]:
@@ -401,9 +433,9 @@ def ml_genn_tf(folder: Path, batch: str, only: str = "") -> Iterator[dict]:
     def run(images: np.ndarray) -> np.ndarray:
         return compiled.predict({populations[0]: images}, populations[-1:], callbacks=[])[0][populations[-1]]
 
-    with compiled:
+    with gpu_alone(), compiled:
         run(shown[:size])
-        seconds = statistics.median(_seconds(lambda: run(shown)) for _ in range(ROUNDS))
+        seconds = statistics.median(_rounds(lambda: run(shown)))
         predicted = run(x).argmax(-1)
     yield {
         "network": "mnist-ml_genn_tf",
@@ -426,7 +458,7 @@ def spikingjelly(folder: Path, model: str, timesteps: str) -> Iterator[dict]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     calibration = [channels_first(part) for part in np.split(task.calibration, 4)]
     recipe = RateCodingRecipe(calibration, mode=f"{PERCENTILE}%", channel_wise=True, half_threshold=True)
-    snn = Converter(recipe).convert(torch_network(task)).to(device)
+    snn = Converter(recipe).convert(torch_network(task))
     x, y = test_images(folder, model)
 
     def classes(images: np.ndarray, batch: int) -> np.ndarray:
@@ -438,25 +470,27 @@ def spikingjelly(folder: Path, model: str, timesteps: str) -> Iterator[dict]:
                 found.append(sum(snn(shown) for _ in range(int(timesteps))).argmax(-1).cpu().numpy())
         return np.concatenate(found)
 
-    accuracy = (classes(x, 256) == y).mean()
-    for batch in BATCHES:
-        shown = x[np.arange(_count(batch, len(x))) % len(x)]
-        classes(shown[:batch], batch)
-        seconds = statistics.median(_seconds(partial(classes, shown, batch)) for _ in range(ROUNDS))
-        yield {
-            "network": f"{model}-spikingjelly",
-            "timesteps": int(timesteps),
-            "batch": batch,
-            "device": device,
-            "images_per_s": len(shown) / seconds,
-            "ms_per_batch": 1000 * seconds * batch / len(shown),
-            "accuracy": accuracy,
-        }
+    with gpu_alone():
+        snn = snn.to(device)
+        accuracy = (classes(x, 256) == y).mean()
+        for batch in BATCHES:
+            shown = x[np.arange(_count(batch, len(x))) % len(x)]
+            classes(shown[:batch], batch)
+            seconds = statistics.median(_rounds(partial(classes, shown, batch)))
+            yield {
+                "network": f"{model}-spikingjelly",
+                "timesteps": int(timesteps),
+                "batch": batch,
+                "device": device,
+                "images_per_s": len(shown) / seconds,
+                "ms_per_batch": 1000 * seconds * batch / len(shown),
+                "accuracy": accuracy,
+            }
 
 
 TRIALS: dict[str, Callable[..., Iterator[dict]]] = {
     trial.__name__: trial
-    for trial in (environment, smoke, conformance, build, speed, races, racecheck, ml_genn_tf, spikingjelly)
+    for trial in (environment, smoke, conformance, functions, build, speed, races, racecheck, ml_genn_tf, spikingjelly)
 }
 
 
@@ -474,8 +508,36 @@ def kept() -> Path:
     return Path(os.environ.get("SNNC_GPU_BUILDS", "builds")).resolve()
 
 
+@contextmanager
+def gpu_alone() -> Iterator[None]:
+    """When no other trial has it."""
+    kept().mkdir(parents=True, exist_ok=True)
+    with open(kept() / "gpu.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _count(batch: int, images: int) -> int:
-    return 64 if batch == 1 else max(images // batch, 2) * batch
+    """How many images a round shows: full batches."""
+    return 32 if batch == 1 else max(-(-images // batch), 2) * batch
+
+
+def _gpu_mib() -> int | None:
+    """What this process has of the GPU's memory, if the driver tells."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    for line in _said(query).splitlines():
+        pid, _, used = line.partition(",")
+        if pid.strip() == str(os.getpid()) and used.strip().isdigit():
+            return int(used)
+    return None
+
+
+def _rounds(work: Callable[[], Any]) -> list[float]:
+    """The seconds of each round."""
+    found: list[float] = []
+    while len(found) < ROUNDS and sum(found) < ENOUGH:
+        found.append(_seconds(work))
+    return found
 
 
 def _steps(network: Any, images: int, batch: int) -> int:
@@ -513,9 +575,19 @@ class Report:
     def left(self) -> float:
         return self.ends - time.monotonic()
 
-    def add(self, trial: str, row: dict) -> None:
+    def resume(self) -> None:
+        """Take over what an earlier run has finished."""
+        rows = json.loads(self.path.read_text()) if self.path.exists() else []
+        failed = [(row["trial"], row["arguments"]) for row in rows if "error" in row]
+        self.rows = [row for row in rows if (row["trial"], row["arguments"]) not in failed]
+
+    def has(self, trial: str, arguments: tuple[str, ...]) -> bool:
         with self.turn:
-            self.rows.append({"trial": trial} | row)
+            return any((row["trial"], row["arguments"]) == (trial, list(arguments)) for row in self.rows)
+
+    def add(self, trial: str, arguments: tuple[str, ...], row: dict) -> None:
+        with self.turn:
+            self.rows.append({"trial": trial, "arguments": list(arguments)} | row)
             beside = self.path.with_name(f".{self.path.name}")
             beside.write_text(json.dumps(self.rows, indent=1, default=float))
             beside.replace(self.path)
@@ -524,8 +596,10 @@ class Report:
 
     def run(self, trial: str, folder: Path, *arguments: str) -> None:
         """Run a trial in a process of its own, and keep each line that it prints; and how it ended, if not well."""
+        if self.has(trial, arguments):
+            return
         if self.left < 5:
-            self.add(trial, {"arguments": arguments, "error": "no time was left"})
+            self.add(trial, arguments, {"error": "no time was left"})
             return
         command = [sys.executable, __file__, "--trial", trial, str(folder), *arguments]
         with tempfile.TemporaryFile("w+") as errors:
@@ -533,24 +607,25 @@ class Report:
                 command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
             )
             with ThreadPoolExecutor(1) as waiting:
-                reading = waiting.submit(self._read, trial, process)
+                longest = min(self.left, LONGEST)
+                reading = waiting.submit(self._read, trial, arguments, process)
                 try:
-                    reading.result(timeout=self.left)
+                    reading.result(timeout=longest)
                     process.wait(timeout=max(self.left, 1))
                 except (TimeoutError, subprocess.TimeoutExpired):
                     os.killpg(process.pid, 9)
-                    self.add(trial, {"arguments": arguments, "error": "the time was over"})
+                    self.add(trial, arguments, {"error": "the time was over"})
                     return
             if process.returncode:
                 errors.seek(0)
                 words = errors.read()[-1500:]
-                self.add(trial, {"arguments": arguments, "error": f"exit code {process.returncode}", "words": words})
+                self.add(trial, arguments, {"error": f"exit code {process.returncode}", "words": words})
 
-    def _read(self, trial: str, process: subprocess.Popen) -> None:
+    def _read(self, trial: str, arguments: tuple[str, ...], process: subprocess.Popen) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("{"):
-                self.add(trial, json.loads(line))
+                self.add(trial, arguments, json.loads(line))
 
 
 def run(folder: Path, report: Report, only: list[str]) -> None:
@@ -559,36 +634,31 @@ def run(folder: Path, report: Report, only: list[str]) -> None:
     def wanted(section: str) -> bool:
         return section in only if only else section != "smoke"
 
-    def in_parallel(jobs: list[tuple[str, ...]]) -> None:
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as side_by_side:
+    def in_parallel(jobs: list[tuple[str, ...]], at_once: int) -> None:
+        with ThreadPoolExecutor(at_once) as side_by_side:
             list(side_by_side.map(lambda job: report.run(job[0], folder, *job[1:]), jobs))
 
     for section in ("environment", "smoke"):
         if wanted(section):
             report.run(section, folder)
-    networks = [f"{model}-{name}" for name in PIPELINES for model in MODELS]
-    timed = {
-        name: [Timed(name, batch) for batch in (*BATCHES, *MORE_BATCHES.get(name.partition("-")[2], ()))]
-        * wanted("speed")
-        for name in networks
-    }
-    for model in MODELS:
-        timed[f"{model}-rate32"] += [Timed(f"{model}-rate32", 128, profiled=True)] * wanted("kernels")
-    timed["cifar10-rate32"] += [Timed("cifar10-rate32", 128, kind) for kind in FORCED] * wanted("matrices")
-    builds = [("build", str(each)) for name in networks for each in timed[name]]
-    builds += [("ml_genn_tf", str(batch), "build") for batch in BATCHES] * wanted("ml_genn_tf")
-    exact = [("conformance", name, str(batch)) for name in EXACT for batch in EXACT_BATCHES] * wanted("conformance")
-    in_parallel([*exact, *([("racecheck", each) for each in RACING] * wanted("races")), *builds])
+    timed = [
+        Timed(name, batch)
+        for name in NETWORKS * wanted("speed")
+        for batch in ((128,) if name.partition("-")[2] in ONCE else BATCHES)
+    ]
+    timed += [Timed(f"{model}-rate32", 128, profiled=True) for model in MODELS] * wanted("kernels")
+    timed += [Timed("cifar10-rate32", 128, kind) for kind in FORCED] * wanted("matrices")
+    theirs = [("ml_genn_tf", str(batch)) for batch in BATCHES] * wanted("ml_genn_tf")
+    exact = [("conformance", name, str(batch)) for batch in EXACT_BATCHES for name in EXACT] * wanted("conformance")
+    checked = [("racecheck", kind) for kind in RACING] * wanted("races")
+    builds = [("build", str(each)) for each in timed] + [(*each, "build") for each in theirs]
+    exact += [("functions",)] * wanted("functions")
+    in_parallel([*exact, *checked, *builds], SIDE_BY_SIDE)
     for kind in RACING * wanted("races"):
         report.run("races", folder, kind)
-    for name in networks:
-        if timed[name]:
-            report.run("speed", folder, *map(str, timed[name]))
-    for batch in BATCHES * wanted("ml_genn_tf"):
-        report.run("ml_genn_tf", folder, str(batch))
-    for model in list(MODELS) * wanted("spikingjelly"):
-        for timesteps in (4, 32):
-            report.run("spikingjelly", folder, model, str(timesteps))
+    peers = [("spikingjelly", model, str(steps)) for steps in (4, 32) for model in MODELS] * wanted("spikingjelly")
+    in_parallel([*theirs, *peers, *(("speed", str(each)) for each in timed)], GETTING_READY)
+    in_parallel([("conformance", name, "32") for name in AGAIN] * wanted("again"), SIDE_BY_SIDE)
 
 
 # Tables
@@ -611,7 +681,7 @@ def table(rows: list[dict]) -> str:
         name += ", profiled" if "kernel_us_per_step" in row else ""
         accuracy = [f"{row[key]:.2%}" if key in row else "" for key in ("accuracy", "engine_accuracy")]
         numbers = [f"{row['images_per_s']:,.0f}", f"{row['ms_per_batch']:.2f}", f"{row['us_per_step']:.0f}"]
-        numbers.append(f"{row['gpu_bytes'] / 2**20:.0f}")
+        numbers.append("" if row["gpu_mib"] is None else f"{row['gpu_mib']}")
         lines.append(f"| {' | '.join([name, str(row['batch']), *numbers, *accuracy])} |")
     for row in [row for row in (*of["ml_genn_tf"], *of["spikingjelly"]) if "images_per_s" in row]:
         name = f"{row['network']}, T = {row['timesteps']}"
@@ -621,7 +691,7 @@ def table(rows: list[dict]) -> str:
         if "kernel_us_per_step" in row:
             kernels = ", ".join(f"{name} {time:.0f}" for name, time in row["kernel_us_per_step"].items() if time >= 0.5)
             lines += ["", f"{row['network']}, batch {row['batch']}: µs a step within kernels: {kernels}."]
-    for row in (*of["races"], *of["racecheck"]):
+    for row in (*of["functions"], *of["races"], *of["racecheck"]):
         lines += ["", json.dumps(row)]
     return "\n".join(lines)
 
@@ -639,6 +709,8 @@ def main() -> None:
         print(table(json.loads(options.report.read_text())))
     else:
         report = Report(options.out, time.monotonic() + options.limit)
+        if options.resume:
+            report.resume()
         with tempfile.TemporaryDirectory(prefix="snnc-gpu-") as builds:
             os.environ.setdefault("SNNC_GPU_BUILDS", builds)
             run(options.folder, report, options.only)
@@ -654,11 +726,14 @@ def parse_arguments() -> argparse.Namespace:
     running = commands.add_parser("run", help="measure what FOLDER holds")
     running.add_argument("folder", type=Path)
     running.add_argument("--out", type=Path, default=Path("gpu.json"))
+    running.add_argument("--resume", action="store_true", help="keep what is in --out, and run what is not")
     running.add_argument("--limit", type=float, default=460, help="seconds in all")
     sections = (
         "environment",
         "smoke",
         "conformance",
+        "functions",
+        "again",
         "races",
         "speed",
         "matrices",

@@ -91,7 +91,7 @@ class Task:
         arrays = {f"{n}/{k}": w for n, layer in enumerate(self.layers) for k, w in enumerate(layer.weights)}
         layers = [asdict(layer) | {"weights": len(layer.weights)} for layer in self.layers]
         text = json.dumps({"model": str(self.model), "timesteps": self.timesteps, "layers": layers})
-        np.savez(path, text=text, x=self.x, calibration=self.calibration, logits=self.logits, **arrays)
+        np.savez_compressed(path, text=text, x=self.x, calibration=self.calibration, logits=self.logits, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "Task":

@@ -303,6 +303,38 @@ def gates() -> Network:
     )
 
 
+def attention() -> Network:
+    """Products of matrices as `lower-matmul` makes them: tables repeat both, and each number is multiplied by one."""
+
+    def code(k: int, alpha: float, computes: ir.AnalogNeuron) -> FewSpikeFunction:
+        return FewSpikeFunction(k, alpha, alpha / 2 ** (k + 1), computes, signed=True)
+
+    small = partial(dyadic, step=1 / 8)
+    heads, rows, columns, inner = np.indices((2, 3, 5, 4)).reshape(4, 6, 5, 4)
+    identity = Function("identity")
+    return spiking(
+        [
+            Population("image", (3, 5, 2), GradedInput()),
+            Population("queries", (2, 3, 4), code(4, 1.0, identity), dyadic(1, 4, step=1 / 16)),
+            Population("keys", (5, 4, 2), code(4, 2.0, identity)),
+            Population("products", (6, 5, 4), code(6, 2.0, Product()), second_bias=dyadic(2, 4, step=1 / 8)),
+            Population("scores", (2, 3, 5), FewSpike(6, 4.0, 1 / 32), dyadic(3, 2, 3, 5, step=1 / 16)),
+            Population("y", (3,), FewSpikeReadout(), dyadic(4, 3)),
+        ],
+        [
+            Connection("image", "queries", (Pick((7 * np.arange(24) % 30).reshape(2, 3, 4)),)),
+            Connection("image", "keys", (Flatten(), Dense(small(5, 30, 40)), Pick(np.arange(40).reshape(5, 4, 2)))),
+            Connection("queries", "products", (Pick((heads * 3 + rows) * 4 + inner),)),
+            Connection("keys", "products", (Pick((columns * 4 + inner) * 2 + heads),), port=1),
+            Connection("products", "scores", (Conv2D(np.ones((1, 1, 4, 1))), Pick(np.arange(30).reshape(2, 3, 5)))),
+            Connection("scores", "y", (Flatten(), Dense(small(6, 30, 3)))),
+        ],
+        ["image"],
+        ["y"],
+        timesteps=6,
+    )
+
+
 def waiting() -> Network:
     """Several depths and inputs that fire; each layer waits four steps for the one before it, and one tracks."""
     given = spiking_inputs()
@@ -359,7 +391,18 @@ def decoder() -> Network:
 
 NETWORKS = {
     build.__name__: build
-    for build in (strided, per_channel, grouped, branching, spiking_inputs, waiting, phases, gates, decoder)
+    for build in (
+        strided,
+        per_channel,
+        grouped,
+        branching,
+        spiking_inputs,
+        waiting,
+        phases,
+        gates,
+        attention,
+        decoder,
+    )
 }
 NETWORKS |= {f"few_spike_{k}": partial(few_spike, k) for k in range(1, 13)}
 

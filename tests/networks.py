@@ -164,3 +164,25 @@ def _image_operators(shape: ir.Shape) -> st.SearchStrategy[ir.Operator]:
         st.integers(1, 4).flatmap(lambda units: _array(size, units)).map(ir.Dense),
         st.just(ir.Flatten()),
     )
+
+
+def every_function(k: int = 12) -> tuple[ir.Network, np.ndarray, dict[str, np.ndarray]]:
+    """Each function in a soma, signed codes of `k` bits; numbers to show, and each function of them, (numbers, 1).
+
+    The numbers are from −15/16 to 15/16; one or two are added where a function is not defined for them.
+    """
+    shown = (np.arange(-15, 16, 2, dtype=np.float32) / 16)[:, np.newaxis]
+    populations, values = [Population("x", (1,), ir.GradedInput())], {}
+    shifts = dict.fromkeys(("log", "reciprocal", "rsqrt", "sqrt"), 1) | {"acosh": 2}
+    for name in ir.FUNCTIONS:
+        shift = np.float32(shifts.get(name, 0))
+        parameter = {"power": 3.0, "squareplus": 4.0}.get(name, 0.75)
+        values[name] = ir.FUNCTIONS[name].apply(shown.astype(np.float64) + shift, parameter)
+        largest = 2.0 ** np.ceil(np.log2(np.abs(values[name]).max() * 1.001))
+        computes = ir.Function(name, parameter)
+        soma = ir.FewSpikeFunction(k, largest, largest / 2 ** (k + 1), computes, signed=True)
+        populations.append(Population(name, (1,), soma, np.array([shift])))
+    connections = [Connection("x", name) for name in values]
+    network = ir.Network(populations, connections, ["x"], list(values), k)
+    ir.verify(network, "spiking")
+    return network, shown, values

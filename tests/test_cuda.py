@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from dyadic import dyadic as weights
 from hypothesis import Phase, given, settings
+from networks import every_function
 from scipy.stats import binom
 from test_conformance import assert_same, poisson
 from test_genn_options import every_edge, into_second_ports
@@ -47,6 +48,15 @@ def run(network, images, batch, **options):
 def test_every_image_of_every_batch_has_its_own_spikes(build, batch, images):
     network = build()
     run(network, dyadic.images(network, images), batch)
+
+
+def test_functions_are_said_to_within_a_step():
+    """Half a step is rounded off; the rest is for the GPU's quick arithmetic."""
+    network, shown, values = every_function(8)
+    found = snnc.compile(network, "mlgenn", device="gpu", batch_size=len(shown)).predict(shown, progress=False)
+    for name, expected in values.items():
+        step = network.populations[name].neuron.alpha / 2**8
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=step, err_msg=name)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 33], ids=["batch1", "batch3", "batch33"])

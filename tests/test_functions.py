@@ -251,3 +251,17 @@ def test_an_exponential_that_overflows_is_an_error_that_names_layer_and_image():
     x[5, 1] = 200
     with pytest.raises(ir.DataError, match="calibration image 5 drives y beyond"):
         converted("exp", x)
+
+
+@pytest.mark.parametrize("exponent", [3.0, -3.0, 8.0, 9.0, -9.0, 12.0, 0.0, 1.0, 0.5])
+def test_genn_is_given_powers_that_quick_arithmetic_gets_right(exponent):
+    """On a GPU GeNN's `pow` is 2 ** (p * log2(x)), which is no number for negative x."""
+    neurons = pytest.importorskip("snnc.backend.mlgenn.neurons", reason="mlGeNN is not installed")
+
+    def quick(x, p):
+        assert x > 0
+        return 2 ** (p * np.log2(x))
+
+    code = neurons._expression("power", exponent, "x")
+    for x in (0.75, 1.5) if exponent % 1 else (-1.5, -0.5, 0.75, 1.5):
+        assert eval(code, {"x": x, "pow": quick, "fabs": abs}) == pytest.approx(x**exponent, rel=1e-12), code

@@ -278,8 +278,8 @@ def _expression(function: str, parameter: float, x: str) -> str:
                 return f"({written(condition)} ? {written(first)} : {written(second)})"
             case ast.Call(func=ast.Name(id=call), args=arguments):
                 return f"{_CALLS.get(call, call)}({', '.join(map(written, arguments))})"
-            case ast.BinOp(left=left, op=ast.Pow(), right=right):
-                return f"pow({written(left)}, {written(right)})"
+            case ast.BinOp(left=left, op=ast.Pow(), right=ast.Name(id="p")):
+                return _power(written(left), float(parameter))
             case ast.BinOp(left=left, op=operator, right=right):
                 return f"({written(left)} {_SIGNS[type(operator)]} {written(right)})"
         raise BackendError(f"the mlgenn backend does not know {ast.unparse(node)!r}, a part of {function}")
@@ -287,6 +287,19 @@ def _expression(function: str, parameter: float, x: str) -> str:
     return written(FUNCTIONS[function].tree)
 
 
+def _power(x: str, exponent: float) -> str:
+    """A power in GeNN's language: for a GPU it compiles with -use_fast_math, whose `pow` gives NaN for negative x."""
+    whole = int(abs(exponent))
+    if whole != abs(exponent):
+        return f"pow({x}, {exponent!r})"
+    if whole <= _PRODUCTS:
+        power = f"({' * '.join([x] * whole) or '1.0'})"
+    else:
+        power = f"({x} * pow(fabs({x}), {whole - 1.0!r}))" if whole % 2 else f"pow(fabs({x}), {float(whole)!r})"
+    return power if exponent >= 0 else f"(1.0 / {power})"
+
+
+_PRODUCTS = 8  # up to which a power is written as one
 _CALLS = {"abs": "fabs", "max": "fmax", "min": "fmin"}
 _SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 
