@@ -62,13 +62,9 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     **{
         f"{method}, weights refitted": tuple(f"{conversion},weight-correction" for conversion in conversions)
         for method, conversions in {
-            **{
-                method: tuple(
-                    f"data-norm{{{option},per-channel=true{lag}}}"
-                    for option in ("threshold=mse", "percentile=99.9", "percentile=99.0")
-                )
-                for method, lag in (("rate", ""), ("rate, lag 2", ",lag=2"), ("rate, lag 3", ",lag=3"))
-            },
+            "rate": ("data-norm{threshold=mse,per-channel=true}",),
+            "rate, lag 2": ("data-norm{threshold=mse,per-channel=true,lag=2}",),
+            "rate, lag 3": ("data-norm{threshold=mse,per-channel=true,lag=3}",),
             "tracking": ("tracking",),
             "few-spike": ("few-spike{k={k}}", "few-spike{k={k},per-channel=true}"),
             "few-spike input": (
