@@ -34,9 +34,10 @@ def read(model: str | PathLike[str] | Any, inputs: Any = None) -> Reading:
     an onnx.ModelProto, or the path of a `.keras`, `.h5`, `.hdf5` or `.onnx` file or of a SavedModel folder, of which no
     code is ever run. Models are left as they were. `inputs` says what a torch module takes, or a function without an
     input signature, and the sizes that other models leave open: an example, which is a batch, as an array or tensor, or
-    its shape, as in (1, 32, 32, 3); for several inputs a tuple of them in order, or a mapping by name. Raises
-    ModelFileError for files that cannot be read, DataError for inputs that the model does not take, and
-    UnsupportedModelError with every layer that has no spiking counterpart, or every size that is open.
+    its shape, as in (1, 32, 32, 3), or a number for an input of one number; for several inputs a tuple of them in
+    order, or a mapping by name. Raises ModelFileError for files that cannot be read, DataError for inputs that the
+    model does not take, and UnsupportedModelError with every layer that has no spiking counterpart, or every size that
+    is open.
     """
     if isinstance(model, (str, PathLike)):
         return _read_file(Path(model), inputs)

@@ -152,12 +152,12 @@ def batch_axes(
 
 
 def _marked(own: Sizes, given: Sequence[int | str | None]) -> int | None:
-    """The axis that is given as 1 in place of a size that the model says, which only a batch may be."""
-    places = [
-        axis for axis, (size, said) in enumerate(zip(given, own or (), strict=False)) if size == 1 != said and said
-    ]
-    fixed_ones = [axis for axis in places if isinstance((own or ())[axis], int)]
-    return fixed_ones[0] if len(fixed_ones) == 1 else None
+    """The axis that is given as 1 in place of a size, where the first axis keeps a size of its own."""
+    first, *rest = own or (None,)
+    if not isinstance(first, int) or first == 1 or given[0] != first:
+        return None
+    places = [axis for axis, size in enumerate(rest, 1) if given[axis] == 1 and isinstance(size, int) and size > 1]
+    return places[0] if len(places) == 1 else None
 
 
 def _matching(shape: Sequence[int | str | None], lead: int | str | None) -> int | None:

@@ -142,6 +142,15 @@ def test_axes_before_and_behind_the_batch(batch):
     np.testing.assert_allclose(second.reshape(batch, 3, 2), squares.transpose(1, 0, 2), atol=1e-5)
 
 
+def test_an_output_whose_batch_is_second_as_of_a_stack_of_matrices():
+    stack = RNG.normal(size=(3, 5, 2)).astype(np.float32)
+    made = model([node("MatMul", "x stack", "y")], [entry("x", "batch", 5)], ["y"], stack=stack)
+    x = RNG.normal(size=(4, 5)).astype(np.float32)
+    (expected,) = run(made, {"x": x})
+    found = snnc.compile(snnc.load(made, verify=True)).predict(x)
+    np.testing.assert_allclose(found.reshape(4, 3, 2), expected.transpose(1, 0, 2), atol=1e-5)
+
+
 # Settings, and If.
 
 

@@ -56,7 +56,8 @@ InputShape = Annotated[
     list[str] | None,
     typer.Option(
         "--input-shape",
-        help="Sizes that the model file leaves open, batch first: `images=1x3x320x320`. Give one for each input.",
+        help="Sizes that the model file leaves open, batch first: `images=1x3x320x320`. Give one for each input; for "
+        "an input of one number, as a sampling rate, the number: `sr=16000`.",
         metavar="NAME=SIZES",
     ),
 ]
