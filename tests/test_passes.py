@@ -230,7 +230,7 @@ DRAWN = {
 @pytest.mark.parametrize("drawn", DRAWN.values(), ids=DRAWN)
 @pytest.mark.parametrize("images", [4, 16, 256])
 def test_few_activations_do_not_clip_what_others_bring(drawn, images):
-    """Channels of scales far apart, one number an image: the error of 255 levels on other images, and of the largest."""
+    """Channels of scales far apart, a number an image: errors of 255 levels on other images, with λ the largest too."""
     rng, scales = np.random.default_rng(1), np.logspace(-3, 2, 48)
     seen, others = (np.float32(scales * drawn(rng, (count, 48))) for count in (images, 20_000))
     statistics = Statistics(48)
