@@ -247,8 +247,9 @@ def test_alpha_of_least_error_is_least(k, rounding):
 
         mean = values[values > 0].mean()
         excess = -np.log(1 - (np.arange(1000) + 0.5) / 1000) * (values[values > mean] - mean).mean()
+        beyond = values.max() + excess
 
-        def error(alpha, values=values, unseen=values.max() + excess):
+        def error(alpha, values=values, unseen=beyond):
             seen, one = (
                 (staircase(x, k, alpha, alpha * 2.0 ** -(k + 1) * rounding) - x) ** 2 for x in (values, unseen)
             )
