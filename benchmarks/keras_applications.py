@@ -1,12 +1,20 @@
 """Every model of keras.applications at its documented input size: read or refused, how exactly, and at what cost.
 
     python benchmarks/keras_applications.py [--json FILE] [--markdown docs/models.md] [MODEL ...]
+    python benchmarks/keras_applications.py --convert [--size 64] [MODEL ...]
 
 Weights are random, and so are the statistics of batch normalisation. Each model is read in a process of its own, and
 its `.keras` file in another. The error is the largest difference of the logits from Keras's, relative to the largest
 logit; where a deep random network amplifies the rounding of single precision, the error of Keras itself, from what it
 gives in double precision, is beside it. Memory is the peak while reading, above what the process held before: of a
 file this includes Keras's own model.
+
+With `--convert`, models are read for small images of random numbers and converted with few-spike neurons, without
+training: the table has the correlation of the logits with Keras's, and that of what is left of both where the mean over
+images is subtracted. Other images calibrate. Statistics of batch normalisation are random, as above, where hardly
+anything of the image reaches the logits ("logits differ by": their standard deviation over images, relative to that
+of all), and then those of a batch, with random factors: as in a trained network images make a difference there, and
+the random network magnifies what the code rounds off.
 """
 
 from __future__ import annotations
@@ -30,6 +38,13 @@ from snnc.frontend import keras_model
 
 IMAGES = 2
 LARGE = 1e-4  # an error beside which Keras's own is measured
+CONVERTED = ("MobileNetV3Small", "MobileNetV3Large", "EfficientNetB0", "ConvNeXtTiny")
+BITS = (8, 10, 12)
+CONVERTED_HEAD = (
+    "| model | input | statistics of batch normalisation | logits differ by | "
+    + " | ".join(f"k = {k}: correlation | without the mean" for k in BITS)
+    + " |"
+)
 HEAD = (
     "| model | M parameters | read | error | seconds | MB of memory | × weights | seconds, file | × weights, file | "
     "populations | connections |"
@@ -39,6 +54,10 @@ HEAD = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="only these; without, all")
+    parser.add_argument(
+        "--convert", action="store_true", help=f"convert models, {', '.join(CONVERTED)} if none is given"
+    )
+    parser.add_argument("--size", type=int, default=64, help="height and width of the images for --convert")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--markdown", type=Path, help="write the page with the table here")
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)  # one model, in this process; kept in this file
@@ -47,6 +66,13 @@ def main() -> None:
     keras_model.packages()
     if arguments.alone:
         print(json.dumps(measure(arguments.models[0], arguments.alone) if arguments.models else read(arguments.alone)))
+        return
+    if arguments.convert:
+        print(CONVERTED_HEAD, "|" + " --- |" * (CONVERTED_HEAD.count("|") - 1), sep="\n")
+        for name in arguments.models or CONVERTED:
+            for batch in (False, True):
+                print(converted(name, arguments.size, batch), flush=True)
+        print(", ".join(f"{key} {value}" for key, value in machine.describe().items()))
         return
     figures = []
     for name in arguments.models or names():
@@ -121,6 +147,43 @@ def built(name: str) -> Any:
     if None in model.input_shape[1:]:  # MobileNetV3, whose documented size is the default of the others
         model = build(weights=None, classifier_activation=None, input_shape=(224, 224, 3))
     return model
+
+
+def converted(name: str, size: int, batch: bool) -> str:
+    """One line of the table of conversions; batch normalisation has random statistics, or those of a `batch`."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    build = getattr(keras.applications, name)
+    model = build(weights=None, classifier_activation=None, input_shape=(size, size, 3))
+    randomise(model)
+    rng = np.random.default_rng(1)
+    calibration, x = (rng.standard_normal((images, size, size, 3), np.float32) for images in (32, 8))
+    if batch:
+        take_statistics(model, calibration)
+    expected = np.asarray(model(x, training=False))
+    network = snnc.load(model)
+    cells = []
+    for k in BITS:
+        snn = snnc.convert(
+            network, f"{snnc.LOWERING},few-spike{{k={k},per-channel=true}}", calibration=calibration, progress=False
+        )
+        found = snnc.compile(snn).predict(x, progress=False)
+        pairs = (found, expected), (found - found.mean(0), expected - expected.mean(0))
+        cells += [f"{np.corrcoef(a.ravel(), b.ravel())[0, 1]:.4f}" for a, b in pairs]
+    differ = (expected - expected.mean(0)).std() / expected.std()
+    statistics = "of a batch" if batch else "random"
+    return f"| {name} | {size}×{size}×3 | {statistics} | {differ:.0e} | {' | '.join(cells)} |"
+
+
+def take_statistics(model: Any, x: np.ndarray) -> None:
+    """Give batch normalisation the statistics of a batch, as training does."""
+    import keras
+
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(x, training=True)
 
 
 def own_error(name: str, model: Any, x: np.ndarray, found: np.ndarray) -> float:

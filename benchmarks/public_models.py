@@ -9,8 +9,8 @@ them where the model looks for text; sounds are drawn: tones that rise or fall, 
 sees crops of the left halves only, all figures are of the right halves. Agreement is with the source framework: the
 share of equal classes where the model has classes (top-1), and the correlation of the outputs, the least where there
 are several; where a model says nearly the same of all images, as that none is indecent, correlation proves little.
-Few-spike has phases of k steps, up to eight more for squares and their like, and one α for each layer; tracking has T
-steps, two spikes in each.
+Few-spike has phases of k steps, two more for exponentials and up to k more for squares under a root, and one α for each
+channel; tracking has T steps, and says the largest activation with two spikes in each, and changes with up to eight.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ import snnc
 
 Inputs = list[np.ndarray]  # of each input, a batch
 PIPELINES = {
-    "few-spike, k = 8": "few-spike{k=8,factor-k=8}",
-    "k = 12": "few-spike{k=12,factor-k=8,alpha=max}",
-    "tracking, T = 32": "tracking{levels=2,rate=2}",
+    "few-spike, k = 8": "few-spike{k=8,per-channel=true}",  # snnc's default for what is more than rectifiers
+    "k = 12": "few-spike{k=12,per-channel=true}",
+    "tracking, T = 32": "tracking{levels=8,rate=2}",
 }
 TIMESTEPS = 32
 LIMIT = 1200  # seconds for one model

@@ -258,6 +258,9 @@ def clipped(balanced: np.ndarray, neuron: Neuron, levels: int) -> np.ndarray:
             return np.full_like(balanced, maximum)
         case QuantizedRelu(maximum) | Clip(maximum):
             return np.minimum(balanced, maximum)
+        case Function(function):
+            definition = FUNCTIONS[function]
+            return np.minimum(balanced, np.float32(max(-definition.low, definition.high)))
     return balanced
 
 

@@ -55,7 +55,8 @@ class FewSpikeConversion(Conversion):
     - signed: negative numbers in the images become negative spikes; without it they are refused.
     - factor-k: bits more, at most, for exponentials, squares, reciprocals and roots, whose errors reach many other
       activations: one for each doubling from a population's mean to its largest value. The phase is as long as the
-      largest k; who has less is silent for the rest of it.
+      largest k; who has less is silent for the rest of it. Squares of which a root is taken, as in magnitudes, have up
+      to k bits more whatever this is: k bits of a root are 2 k of what is under it.
     - layer-k: populations or layers with a k of their own, as in `layer-k=stem:4 head:6`.
     """
 
@@ -154,18 +155,23 @@ class FewSpikeConversion(Conversion):
         own = self._own_k()
         chosen = {
             name: next((own[key] for key in _keys(name, population.origin) if key in own), None)
-            or (self.input_k or self.k if name in network.inputs else self.k + self._more(population, statistics[name]))
+            or (
+                self.input_k or self.k
+                if name in network.inputs
+                else self.k + self._more(network, name, statistics[name])
+            )
             for name, population in self._spiking(network).items()
         }
         return chosen or {"": self.k}
 
-    def _more(self, population: Population, statistics: Statistics) -> int:
+    def _more(self, network: Network, name: str, statistics: Statistics) -> int:
         """How many bits a population has more than others."""
-        neuron, mean = population.neuron, float(statistics.mean.mean())
+        neuron, mean = network.populations[name].neuron, float(statistics.mean.mean())
         if not (isinstance(neuron, Function) and FUNCTIONS[neuron.function].is_factor) or mean <= 0:
             return 0
         doublings = np.ceil(np.log2(statistics.maximum.max() / mean))
-        return int(np.clip(doublings, 0, min(self.factor_k, LARGEST_K - self.k)))
+        most = max(self.factor_k, self.k) if _is_under_root(network, name) else self.factor_k
+        return int(np.clip(doublings, 0, min(most, LARGEST_K - self.k)))
 
     def _own_k(self) -> Mapping[str, int]:
         own = {}
@@ -175,6 +181,13 @@ class FewSpikeConversion(Conversion):
                 raise PipelineError(f"few-spike: cannot read layer-k {item!r}; expected layer:k layer:k")
             own[name] = int(k)
         return own
+
+
+def _is_under_root(network: Network, name: str) -> bool:
+    """Whether a population gives squares, whose sum somebody takes the root of."""
+    readers = [network.populations[edge.target].neuron for edge in network.outgoing(name)]
+    roots = any(isinstance(reader, Function) and reader.function == "sqrt" for reader in readers)
+    return network.populations[name].neuron == Function("square") and roots
 
 
 def _keys(name: str, origin: Origin) -> tuple[str, ...]:

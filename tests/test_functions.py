@@ -227,6 +227,37 @@ def test_what_scales_others_has_more_bits(function, more):
     assert converted(function, x, layer_k="y:3").populations["y"].neuron.k == 3
 
 
+@pytest.mark.parametrize("k", [4, 6, 8])
+def test_squares_under_a_root_have_the_bits_that_the_root_needs(k):
+    """Magnitudes of complex numbers of scales far apart, as of spectra, are as exact as other activations."""
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal((400, 1, 2, 12)) * np.logspace(0, 2.5, 12)).astype(np.float32)
+    populations = [
+        ir.Population("x", (1, 2, 12), ir.Input()),
+        *(ir.Population(name, (12,), ir.Function("square")) for name in ("real", "imaginary")),
+        ir.Population("y", (12,), ir.Function("sqrt")),
+    ]
+    edges = [
+        ir.Connection("x", name, (ir.Flatten(), ir.Pick(12 * part + np.arange(12))))
+        for part, name in enumerate(("real", "imaginary"))
+    ]
+    edges += [ir.Connection(name, "y") for name in ("real", "imaginary")]
+    network = ir.Network(populations, edges, ["x"], ["y"])
+    snn = snnc.convert(network, f"few-spike{{k={k}}}", calibration=x[:200])
+    assert snn.populations["real"].neuron.k > k + 2
+    assert snn.populations["y"].neuron.k <= k + 2
+    magnitudes = np.hypot(x[200:, 0, 0], x[200:, 0, 1])
+    error = np.abs(snnc.compile(snn).predict(x[200:]) - magnitudes)
+    assert error.mean() <= snn.populations["y"].neuron.alpha * 2.0**-k
+
+
+def test_codes_reach_no_farther_than_functions_do():
+    x = np.random.default_rng(0).normal(0, 3, (6, 5)).astype(np.float32)
+    for function in ("sigmoid", "tanh", "atan", "sign"):
+        neuron = converted(function, x, per_channel="true").populations["y"].neuron
+        assert (neuron.alpha * (1 - 2.0**-neuron.k) <= ir.FUNCTIONS[function].high + 1e-6).all()
+
+
 @pytest.mark.parametrize("pipeline", ["few-spike{k=5}", "tracking"])
 @pytest.mark.parametrize(
     "neuron",
