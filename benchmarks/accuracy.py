@@ -19,9 +19,9 @@ import machine
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.special import log_softmax
 
 import snnc
+from snnc.agreement import divergence
 from snnc.ir import MaxPool2D
 from snnc.passes.calibration import with_logits
 
@@ -122,15 +122,9 @@ def choose(
 
     def loss(pipeline: str, steps: int) -> float:
         snn = snnc.convert(network, pipeline, calibration=calibration, timesteps=steps)
-        return divergence(wanted, snnc.compile(snn).predict(x))
+        return divergence(snnc.compile(snn).predict(x), wanted)
 
     return {steps: min(pipelines, key=lambda text: loss(text, steps)) for steps, pipelines in tries.items()}
-
-
-def divergence(wanted: np.ndarray, found: np.ndarray) -> float:
-    """The mean Kullback-Leibler divergence of the class probabilities of `found` logits from those of `wanted` ones."""
-    wanted, found = (log_softmax(logits.astype(np.float64), axis=-1) for logits in (wanted, found))
-    return float((np.exp(wanted) * (wanted - found)).sum(-1).mean())
 
 
 def parse_arguments() -> argparse.Namespace:
