@@ -51,6 +51,7 @@ Fewest = Literal["steps", "spikes", "operations"]
 SHARES = (16, 4, 1)  # of the images: a sixteenth, a quarter, all
 LEAST = 32  # images that anything is judged by
 CERTAIN = 2.0  # standard errors
+_ENDLESS = 1e300  # no measurement is so large
 
 _COSTS: Mapping[Fewest, str] = {"steps": "timesteps", "spikes": "spikes", "operations": "synaptic operations"}
 
@@ -80,7 +81,7 @@ class Wish:
         if self.timesteps is not None and not is_timesteps(self.timesteps):
             raise PipelineError(f"timesteps is {shown(self.timesteps)}; T is a number from 1 to {LARGEST_T:,}")
         for name, value, known in (("fewest", self.fewest, Fewest), ("spikes", self.spikes, Spikes)):
-            if not (isinstance(value, str) and value in get_args(known)) and (name, value) != ("fewest", None):
+            if not (isinstance(value, str) and value in get_args(known)) and not (name == "fewest" and value is None):
                 raise PipelineError(f"{name} is one of {', '.join(get_args(known))}, not {shown(value)}")
         if self.fewest and self.within is None:
             raise PipelineError(f"fewest={self.fewest} needs within=…: with no accuracy to keep, silence costs least")
@@ -291,10 +292,11 @@ class _Reference:
         """How far a run's probabilities are from the model's, and the share of its answers that are others."""
         decoded, said = by_output(network, result.decoded), by_output(network, result.predictions)
         images = result.images
-        apart = [
-            divergence(decoded[name].reshape(images, -1), logits[:images], name in self.telling_labels)
-            for name, logits in self.logits.items()
-        ]
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+            apart = [
+                divergence(decoded[name].reshape(images, -1), logits[:images], name in self.telling_labels)
+                for name, logits in self.logits.items()
+            ]
         differing = [float((said[name][-1] != answers[:images]).mean()) for name, answers in self.answers.items()]
         return sum(apart), max(differing)
 
@@ -466,7 +468,7 @@ def _recalled(record: Record) -> Trial:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (Real, np.floating)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < _ENDLESS
 
 
 def _count(arrays: Mapping[str, np.ndarray]) -> int:

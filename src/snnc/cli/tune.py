@@ -97,7 +97,7 @@ def tune(
     from ..ir import DataError
     from ..tune import Wish, to_json, to_table
 
-    wish = Wish(within, timesteps, fewest and fewest.value, spikes.value, backend.value)
+    wish = Wish(within, timesteps, fewest.value if fewest else None, spikes.value, backend.value)
     loaded = snnc.load(model, inputs=input_shapes(input_shape))
     skipped = 0 if calibration else calibration_images
     x = read_images(data, loaded, ("x_train", "x"), scale, skipped + images)
