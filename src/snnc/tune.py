@@ -51,7 +51,6 @@ Fewest = Literal["steps", "spikes", "operations"]
 SHARES = (16, 4, 1)  # of the images: a sixteenth, a quarter, all
 LEAST = 32  # images that anything is judged by
 CERTAIN = 2.0  # standard errors
-_ENDLESS = 1e300  # no measurement is so large
 
 _COSTS: Mapping[Fewest, str] = {"steps": "timesteps", "spikes": "spikes", "operations": "synaptic operations"}
 
@@ -468,7 +467,7 @@ def _recalled(record: Record) -> Trial:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < _ENDLESS
+    return isinstance(value, Real) and not isinstance(value, bool) and -math.inf < value < math.inf
 
 
 def _count(arrays: Mapping[str, np.ndarray]) -> int:
