@@ -22,6 +22,7 @@ from rich.table import Table
 
 import snnc
 from snnc.agreement import divergence
+from snnc.candidates import RATE
 from snnc.ir import MaxPool2D
 from snnc.passes.calibration import with_logits
 
@@ -34,11 +35,7 @@ CORRECTIONS = ("", ",bias-correction", ",bias-correction{rounds=4}")
 # By method the candidate pipelines; {k} stands for each of `--k`, and the others run for each of `--timesteps`.
 METHODS: Mapping[str, tuple[str, ...]] = {
     **{
-        method: tuple(
-            f"data-norm{{{option},per-channel=true{lag}}}{correction}"
-            for option in ("percentile=99.9", "percentile=99.0", "threshold=mse", "percentile=99.9,v-init=0.25")
-            for correction in CORRECTIONS
-        )
+        method: tuple(f"data-norm{{{options}{lag}}}{correction}" for options in RATE for correction in CORRECTIONS)
         for method, lag in (("rate", ""), ("rate, lag 2", ",lag=2"), ("rate, lag 3", ",lag=3"))
     },
     "spike-norm": tuple(

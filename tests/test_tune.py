@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 import warnings
 from importlib.util import find_spec
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,14 +197,16 @@ def test_several_outputs_are_held_to_the_one_that_loses_most():
     assert "parity" in console.file.getvalue()
 
 
-def test_what_is_found_on_training_images_holds_on_test_images(digits):
+def test_what_the_page_shows_holds_on_test_images(digits):
     model, x_train, y_train, x, y = digits
     ann = (model.predict(x, verbose=0).argmax(-1) == y).mean()
-    given = {"within": 0.5, "fewest": "operations", "timesteps": 4, "progress": False}
-    tuning = search(model, x_train[:200], x_train[200:700], y_train[200:700], **given)
+    page = (Path(__file__).parents[1] / "docs" / "tuning.md").read_text()
+    said = {"snnc": snnc, "network": snnc.load(model), "x_train": x_train, "y_train": y_train}
+    exec(re.search(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[1], said)
+    tuning = said["found"]
     assert tuning.is_met
     assert snnc.compile(tuning.network).evaluate(x, y).accuracy[-1] > ann - 0.02
-    longest = snnc.convert(snnc.load(model), calibration=x_train[:200], timesteps=64)
+    longest = snnc.convert(said["network"], calibration=x_train[:512], timesteps=64)
     found = snnc.compile(longest).evaluate(x, y)
     spikes = sum(counts.sum() for counts in found.spike_counts.values()) / len(x)
     assert tuning.chosen.spikes_per_image < spikes / 5

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from .ir import DataError, as_path
@@ -64,10 +62,15 @@ class Journal:
         if self._path is None:
             return
         lines = (json.dumps(each, separators=(",", ":"), allow_nan=False) for each in (self._about, *self.records))
+        beside = self._path.with_name(f".{self._path.name}.part")  # always the same, so that none are left to gather
         try:
-            with tempfile.TemporaryDirectory(prefix=".snnc-", dir=self._path.parent) as folder:
-                beside = Path(folder, "journal.jsonl")
-                beside.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+            try:
+                with beside.open("w", encoding="utf-8") as file:
+                    file.writelines(f"{line}\n" for line in lines)
+                    file.flush()
+                    os.fsync(file.fileno())
                 os.replace(beside, self._path)
+            finally:
+                beside.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"cannot write the journal {self._path}: {error.strerror or error}") from None

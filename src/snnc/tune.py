@@ -250,7 +250,11 @@ def front(trials: Iterable[Trial]) -> tuple[Trial, ...]:
     """The trials that no other beats in accuracy and all costs, by latency."""
     trials = tuple(trials)
     best = [trial for trial in trials if not any(trial.is_beaten_by(other) for other in trials)]
-    return tuple(sorted(best, key=lambda trial: (trial.costs, trial.loss, trial.pipeline)))
+    return _by_latency(best)
+
+
+def _by_latency(trials: Iterable[Trial]) -> tuple[Trial, ...]:
+    return tuple(sorted(trials, key=lambda trial: (trial.costs, trial.loss, trial.pipeline)))
 
 
 @dataclass(frozen=True)
@@ -467,7 +471,8 @@ def _recalled(record: Record) -> Trial:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and -math.inf < value < math.inf
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and bool(-math.inf < value < math.inf)
 
 
 def _count(arrays: Mapping[str, np.ndarray]) -> int:
@@ -554,7 +559,7 @@ def _display(reference: _Reference, wish: Wish, progress: bool) -> Iterator[Show
 
 def to_table(found: Tuning) -> Table:
     """The Pareto front for a terminal; what was chosen is bold, and stands there even if it is beaten."""
-    trials = found.front if found.chosen in found.front else (*found.front, found.chosen)
+    trials = found.front if found.chosen in found.front else _by_latency((*found.front, found.chosen))
     return _table(found.ann, found.images, found.labelled, trials, found.chosen)
 
 
