@@ -23,6 +23,7 @@ from snnc import candidates, ir, passes
 from snnc import tune as search
 from snnc.agreement import divergence
 from snnc.backend.compiled import CompiledSpiking
+from snnc.backend.onnxruntime import CompiledAnalog
 from snnc.ir import Connection, Network, Population
 from snnc.plot import plot_tuning
 
@@ -268,6 +269,15 @@ def test_corrections_that_nobody_offers_are_not_tried():
     base = candidates.Candidate("data-norm", 4)
     offered = base.corrected(["", "bias-correction{rounds=4}", "no-such-correction"])
     assert [candidate.pipeline for candidate in offered] == ["data-norm", "data-norm,bias-correction{rounds=4}"]
+
+
+def test_calibration_is_streamed_once(monkeypatch):
+    streamed, whole = [], CompiledAnalog.activations
+    monkeypatch.setattr(
+        CompiledAnalog, "activations", lambda self, *args, **kw: streamed.append(1) or whole(self, *args, **kw)
+    )
+    assert len(tuned(timesteps=2).trials) > 3
+    assert len(streamed) == 2  # for the search, and for the network that is chosen
 
 
 @pytest.mark.parametrize("pipeline", ["data-norm,bias-correction", "lower-max-pool,few-spike{k=2}"])
