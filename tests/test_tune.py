@@ -26,6 +26,7 @@ from snnc.backend.compiled import CompiledSpiking
 from snnc.backend.onnxruntime import CompiledAnalog
 from snnc.ir import Connection, Network, Population
 from snnc.plot import plot_tuning
+from snnc.wish import Wish
 
 tune_module, sweep_module = sys.modules["snnc.tune"], sys.modules["snnc.sweep"]
 IMAGES = np.random.default_rng(5).uniform(-1, 1, (168, 8, 8, 2)).astype(np.float32)
@@ -118,7 +119,7 @@ def test_every_other_trial_within_reach_has_more_operations(found):
 def test_fewest_is_of_what_is_said(found, fewest):
     tuning, _ = found
     met = [trial for trial in tuning.trials if trial.loss <= 20]
-    wish = tune_module.Wish(**{**BINARY, "fewest": fewest})
+    wish = Wish(**{**BINARY, "fewest": fewest})
     assert wish.cost(wish.best(tuning.trials)) == min(
         trial.spikes_per_image if fewest == "spikes" else trial.latency for trial in met
     )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .sweep import Sweep
-    from .tune import Trial, Tuning
+    from .tune import Tuning
+    from .wish import Trial
 
 _COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#c2307f", "#7570b3", "#a6761d", "#444444", "#66a61e", "#e6ab02")
 _MARKERS = "os^Dv"

@@ -16,7 +16,7 @@ from .app import BackendName, InputShape, ModelFile, Scale, app, err, input_shap
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..tune import Trial
+    from ..wish import Trial
 
 
 class FewestName(StrEnum):
@@ -95,7 +95,8 @@ def tune(
 
     from ..datafiles import read_images, read_labels
     from ..ir import DataError
-    from ..tune import Wish, to_json, to_table
+    from ..tune import to_json, to_table
+    from ..wish import Wish
 
     wish = Wish(within, timesteps, fewest.value if fewest else None, spikes.value, backend.value)
     loaded = snnc.load(model, inputs=input_shapes(input_shape))
