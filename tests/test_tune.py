@@ -23,8 +23,8 @@ from snnc import candidates, ir, passes
 from snnc import tune as search
 from snnc.agreement import divergence
 from snnc.backend.compiled import CompiledSpiking
-from snnc.backend.onnxruntime import CompiledAnalog
 from snnc.ir import Connection, Network, Population
+from snnc.passes import manager
 from snnc.plot import plot_tuning
 from snnc.wish import Wish
 
@@ -272,13 +272,11 @@ def test_corrections_that_nobody_offers_are_not_tried():
     assert [candidate.pipeline for candidate in offered] == ["data-norm", "data-norm,bias-correction{rounds=4}"]
 
 
-def test_calibration_is_streamed_once(monkeypatch):
-    streamed, whole = [], CompiledAnalog.activations
-    monkeypatch.setattr(
-        CompiledAnalog, "activations", lambda self, *args, **kw: streamed.append(1) or whole(self, *args, **kw)
-    )
+def test_statistics_are_collected_once(monkeypatch):
+    collected, whole = [], manager.calibrate
+    monkeypatch.setattr(manager, "calibrate", lambda *given: collected.append(1) or whole(*given))
     assert len(tuned(timesteps=2).trials) > 3
-    assert len(streamed) == 2  # for the search, and for the network that is chosen
+    assert len(collected) == 2  # for the search, and for the network that is chosen
 
 
 @pytest.mark.parametrize("pipeline", ["data-norm,bias-correction", "lower-max-pool,few-spike{k=2}"])
