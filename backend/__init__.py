@@ -24,9 +24,7 @@ def compile(network: Network, backend: Backend = "onnxruntime", **options: Any) 
     cannot run the network, and VerificationError for a network that breaks its stage's rules.
     """
     network = as_network(network)
-    if not (isinstance(backend, str) and backend in get_args(Backend)):
-        raise BackendError(f"there is no backend {shown(backend)}; there are: {', '.join(get_args(Backend))}")
-    module = import_module(f".{backend}", __name__)
+    module = import_module(f".{as_backend(backend)}", __name__)
     known = list(signature(module.compile).parameters)[1:]
     unknown = ", ".join(repr(name) for name in options if name not in known)
     if unknown:
@@ -35,4 +33,13 @@ def compile(network: Network, backend: Backend = "onnxruntime", **options: Any) 
     return compiled
 
 
-__all__ = ["Backend", "compile"]
+def as_backend(given: Any) -> Backend:
+    """`given`, if it is the name of a backend. Raises BackendError."""
+    known: tuple[Backend, ...] = get_args(Backend)
+    found = next((name for name in known if isinstance(given, str) and name == given), None)
+    if found is None:
+        raise BackendError(f"there is no backend {shown(given)}; there are: {', '.join(known)}")
+    return found
+
+
+__all__ = ["Backend", "as_backend", "compile"]

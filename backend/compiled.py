@@ -83,7 +83,7 @@ class Result:
     whether each holds. A few-spike network answers once, so its T is 1 here. For a network with several outputs, both
     are mappings from output names to such arrays. `spike_counts`: firing population → spikes of each
     neuron summed over all images, of the population's shape. `images` were shown, in `seconds`. `steps`: (images,),
-    how long each of them was shown.
+    how long each of them was shown. `decoded`: what the output decoded to in the end, (images, *output shape).
     """
 
     accuracy: PerOutput
@@ -92,6 +92,7 @@ class Result:
     images: int
     seconds: float
     steps: np.ndarray
+    decoded: PerOutput
 
 
 class CompiledSpiking(ABC):
@@ -126,19 +127,23 @@ class CompiledSpiking(ABC):
         labels = as_labels(self.network, y, images)
         started = time.perf_counter()
         predictions: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
+        last: dict[str, list[np.ndarray]] = {name: [] for name in self.network.outputs}
         spike_counts: dict[str, np.ndarray] = {}
         steps: list[np.ndarray] = []
         for part in self._parts(inputs, wanted, progress):
             steps.append(self._shown(part))
             for name, decoded in part.decoded.items():
-                predictions[name].append(told(_delayed(decoded, transient), labels[name].ndim > 1))
+                heard = _delayed(decoded, transient)
+                predictions[name].append(told(heard, labels[name].ndim > 1))
+                last[name].append(heard[-1].copy())  # a view would keep all steps
             for name, counts in part.spike_counts.items():
                 spike_counts[name] = spike_counts.get(name, 0) + counts.sum(0, dtype=np.int64)
         seconds = time.perf_counter() - started
         joined = {name: np.concatenate(parts, axis=1) for name, parts in predictions.items()}
         accuracy = {name: (joined[name] == labels[name]).mean(tuple(range(1, joined[name].ndim))) for name in joined}
         shown = np.concatenate(steps)
-        return Result(per_output(accuracy), per_output(joined), spike_counts, images, seconds, shown)
+        ends = per_output({name: np.concatenate(parts) for name, parts in last.items()})
+        return Result(per_output(accuracy), per_output(joined), spike_counts, images, seconds, shown, ends)
 
     def predict(
         self, x: Images, *, probabilities: bool = False, transient: int = 0, progress: bool = True

@@ -19,9 +19,10 @@ import machine
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.special import log_softmax
 
 import snnc
+from snnc.agreement import divergence
+from snnc.candidates import RATE
 from snnc.ir import MaxPool2D
 from snnc.passes.calibration import with_logits
 
@@ -34,11 +35,7 @@ CORRECTIONS = ("", ",bias-correction", ",bias-correction{rounds=4}")
 # By method the candidate pipelines; {k} stands for each of `--k`, and the others run for each of `--timesteps`.
 METHODS: Mapping[str, tuple[str, ...]] = {
     **{
-        method: tuple(
-            f"data-norm{{{option},per-channel=true{lag}}}{correction}"
-            for option in ("percentile=99.9", "percentile=99.0", "threshold=mse", "percentile=99.9,v-init=0.25")
-            for correction in CORRECTIONS
-        )
+        method: tuple(f"data-norm{{{options}{lag}}}{correction}" for options in RATE for correction in CORRECTIONS)
         for method, lag in (("rate", ""), ("rate, lag 2", ",lag=2"), ("rate, lag 3", ",lag=3"))
     },
     "spike-norm": tuple(
@@ -136,15 +133,9 @@ def choose(
 
     def loss(pipeline: str, steps: int) -> float:
         snn = snnc.convert(network, pipeline, calibration=calibration, timesteps=steps)
-        return divergence(wanted, snnc.compile(snn).predict(x))
+        return divergence(snnc.compile(snn).predict(x), wanted)
 
     return {steps: min(pipelines, key=lambda text: loss(text, steps)) for steps, pipelines in tries.items()}
-
-
-def divergence(wanted: np.ndarray, found: np.ndarray) -> float:
-    """The mean Kullback-Leibler divergence of the class probabilities of `found` logits from those of `wanted` ones."""
-    wanted, found = (log_softmax(logits.astype(np.float64), axis=-1) for logits in (wanted, found))
-    return float((np.exp(wanted) * (wanted - found)).sum(-1).mean())
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -208,6 +208,23 @@ CALLS = {
             "backend": one_of("onnxruntime"),
         },
     ),
+    "tune": (
+        snnc.tune,
+        {
+            "model": NETWORK,
+            "calibration": one_of(IMAGES[:3], {"image": IMAGES[:3]}),
+            "x": one_of(IMAGES[3:], [IMAGES[3:]]),
+            "y": one_of(None, LABELS[3:]),
+            "within": one_of(100, np.float32(100)),
+            "timesteps": one_of(1, np.int64(1)),
+            "fewest": one_of(None, "steps"),
+            "spikes": one_of("binary", "signed"),
+            "backend": one_of("onnxruntime"),
+            "journal": one_of(None, "j.jsonl", Path("j.jsonl")),
+            "resume": st.booleans(),
+            "progress": st.booleans(),
+        },
+    ),
     "profile": (profile.profile, {"analog": NETWORK, "spiking": SPIKING, "x": X, "progress": st.booleans()}),
     "bisect": (
         bisect.bisect,
@@ -375,6 +392,25 @@ COMMANDS = {
         {"--html": one_of("s.html"), "--backend": one_of("mlgenn"), "--device": one_of("cpu", "gpu")},
     ),
     "sweep": ({"MODEL": ANALOG, **DATA, **SOME, "--timesteps": one_of("2,4")}, {**SCALE, **JSON}),
+    "tune": (
+        {
+            "MODEL": ANALOG,
+            **DATA,
+            "--output": one_of("o.snn"),
+            "--within": one_of("100"),
+            "--timesteps": one_of("1"),
+            "--calibration-images": one_of("3"),
+        },
+        {
+            **SCALE,
+            **JSON,
+            "--fewest": one_of("spikes"),
+            "--spikes": one_of("binary"),
+            "--agreement": FLAG,
+            "--resume": FLAG,
+            "--plot": one_of("t.png"),
+        },
+    ),
     "opt": (
         {"NETWORK": ANALOG, **WHOLE, **RUN},
         {

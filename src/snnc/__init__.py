@@ -19,6 +19,7 @@ from .backend import Backend, compile
 from .functions import computations
 from .ir import Images, Network, SnncError, save
 from .sweep import sweep
+from .tune import tune
 
 if TYPE_CHECKING:
     import numpy as np
@@ -177,4 +178,5 @@ __all__ = [
     "run_pipeline",
     "save",
     "sweep",
+    "tune",
 ]

@@ -80,6 +80,24 @@ def agreement(
     return result
 
 
+def divergence(found: np.ndarray, expected: np.ndarray, labels: bool = False) -> float:
+    """The mean Kullback-Leibler divergence of the probabilities of `found` logits from those of `expected` ones.
+
+    Both are (images, classes); or (images, labels), each with a probability of its own, if `labels`.
+    """
+    wanted, given = (_log_probabilities(logits.astype(np.float64), labels) for logits in (expected, found))
+    return float((np.exp(wanted) * (wanted - given)).sum(-1).mean())
+
+
+def _log_probabilities(logits: np.ndarray, labels: bool) -> np.ndarray:
+    """Of the classes, in the last axis; of a label holding, or not, in one more."""
+    if labels:
+        return -np.logaddexp(0, np.stack((-logits, logits), -1))
+    beyond = logits - logits.max(-1, keepdims=True)
+    shares: np.ndarray = beyond - np.log(np.exp(beyond).sum(-1, keepdims=True))
+    return shares
+
+
 def to_table(found: Mapping[str, Agreement], images: int) -> Table:
     """The agreement for a terminal, an output a row."""
     from rich import box

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .sweep import Sweep
+    from .tune import Tuning
+    from .wish import Trial
 
 _COLOURS = ("#1f77b4", "#d95f02", "#1b9e77", "#c2307f", "#7570b3", "#a6761d", "#444444", "#66a61e", "#e6ab02")
 _MARKERS = "os^Dv"
@@ -124,6 +126,56 @@ def _legend(figure: Figure, sweep: Sweep) -> None:
     legend = figure.legend(handles=keys, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+def plot_tuning(found: Tuning, path: Path) -> None:
+    """Draw the accuracies of a search's trials against latency, spikes and synaptic operations, and the front of each.
+
+    A colour per conversion; what was chosen is ringed, the ANN's accuracy a dashed line. Of several outputs, the
+    accuracy is that of the one that loses most. Raises DataError where the picture cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    kinds = dict(zip(dict.fromkeys(map(_conversion, found.trials)), cycle(_COLOURS), strict=False))
+    headings = (("latency in timesteps", 2), ("spikes per image", 10), ("synaptic operations per image", 10))
+    for place, (axes, (heading, base)) in enumerate(zip(panels, headings, strict=True)):
+        for kind, colour in kinds.items():
+            mine = [trial for trial in found.trials if _conversion(trial) == kind]
+            x, y = [trial.costs[place] for trial in mine], [-trial.loss / 100 for trial in mine]
+            axes.plot(x, y, "o", markersize=4, color=colour, label=kind)
+        stairs = _stairs(found.trials, place)
+        axes.step(*stairs, where="post", color="0.4", linewidth=1, zorder=1)
+        x, y = [found.chosen.costs[place]], [-found.chosen.loss / 100]
+        axes.plot(x, y, "o", markersize=10, color="black", fillstyle="none", label="chosen")
+        axes.axhline(0, linestyle="--", linewidth=1, color="0.4", label="ANN")
+        axes.set(xlabel=heading)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        _log_scale(axes, base, [trial.costs[place] for trial in found.trials])
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set(ylabel="accuracy − ANN")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    save_figure(figure, path)
+
+
+def _conversion(trial: Trial) -> str:
+    """The pass that converts, which is what a picture has room for."""
+    from .passes import parse
+
+    return next(step.name for step in parse(trial.pipeline) if step.ensures == "spiking")
+
+
+def _stairs(trials: Sequence[Trial], place: int) -> tuple[list[float], list[float]]:
+    """The best accuracy, as a difference from the ANN's, that each cost buys."""
+    x, y = list[float](), list[float]()
+    for trial in sorted(trials, key=lambda trial: (trial.costs[place], trial.loss)):
+        if not y or -trial.loss / 100 > y[-1]:
+            x.append(trial.costs[place])
+            y.append(-trial.loss / 100)
+    return x, y
 
 
 def save_figure(figure: Figure, path: Path) -> None:

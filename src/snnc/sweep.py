@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from .backend import Backend, compile
-from .backend.compiled import CompiledSpiking, by_output, track
+from .backend.compiled import CompiledSpiking, Result, by_output, track
 from .ir import LARGEST_T, Images, Network, PipelineError, as_inputs, as_labels, as_tuple, is_timesteps, shown
 from .ir.cost import function_evaluations, synaptic_operations
 
@@ -109,12 +109,12 @@ def sweep(
     labels = as_labels(network, y, images)
     context = _context(as_inputs(network, calibration, "calibration"), None, progress)
     ann = analog.accuracy(inputs, labels, progress=progress)
-    converter = _Converter(network, context)
+    converter = Converter(network, context)
     runs = [(label, snn) for label, steps in wanted.items() for snn in converter.conversions(steps, durations)]
     points = []
     with track(f"{len(runs)} runs on {images} images", sum(snn.timesteps or 0 for _, snn in runs), progress) as advance:
         for label, snn in runs:
-            points.append(_measure(label, snn, inputs, labels, backend))
+            points.append(measure(label, snn, inputs, labels, backend)[0])
             advance(snn.timesteps or 0)
     return Sweep(ann, tuple(points), images)
 
@@ -141,9 +141,9 @@ def to_table(sweep: Sweep) -> Table:
                 Text("" if place else pipeline.replace(",", ", ")),  # it still parses, and can be wrapped
                 str(point.timesteps),
                 *(Text(f"{point.accuracy[name]:.2%}", _style(sweep, point, name)) for name in sweep.ann),
-                _short(point.spikes_per_image),
-                _short(point.synaptic_operations_per_image),
-                *([_short(point.function_evaluations_per_image)] if evaluates else []),
+                short(point.spikes_per_image),
+                short(point.synaptic_operations_per_image),
+                *([short(point.function_evaluations_per_image)] if evaluates else []),
             )
         table.add_section()
     return table
@@ -172,8 +172,8 @@ def _evaluates(sweep: Sweep) -> bool:
     return any(point.function_evaluations_per_image for point in sweep.points)
 
 
-class _Converter:
-    """Runs pipelines, and keeps what their analog passes made: what two pipelines share is made once."""
+class Converter:
+    """Runs pipelines, and keeps what their passes made: what two pipelines begin with is made once."""
 
     def __init__(self, network: Network, context: Context):
         self._network = network
@@ -185,17 +185,11 @@ class _Converter:
 
         Passes may look at T, so every T is converted for.
         """
-        first = self._converted(steps, durations[0])
-        return [first] if first.is_phased else [first, *(self._converted(steps, t) for t in durations[1:])]
+        first = self.converted(steps, durations[0])
+        return [first] if first.is_phased else [first, *(self.converted(steps, t) for t in durations[1:])]
 
-    def _converted(self, steps: Steps, timesteps: int) -> Network:
-        from . import passes
-
-        analog = tuple(takewhile(lambda step: step.ensures != "spiking", steps))
-        context = replace(self._context, timesteps=timesteps)
-        return passes.run(steps[len(analog) :], self._analog(analog, context, timesteps), context)
-
-    def _analog(self, steps: Steps, context: Context, timesteps: int) -> Network:
+    def converted(self, steps: Steps, timesteps: int) -> Network:
+        """The network that `steps` make for T = `timesteps`."""
         from . import passes
 
         if not steps:
@@ -203,21 +197,30 @@ class _Converter:
         for known, duration, network in self._made:
             if (known, duration) == (steps, timesteps):
                 return network
-        made = passes.run(steps[-1:], self._analog(steps[:-1], context, timesteps), context)
-        # Statistics belong to the network that they were collected on: equal networks have to be one and the same.
-        made = next((network for *_, network in self._made if network == made), made)
+        before = self.converted(steps[:-1], timesteps)
+        analog = tuple(takewhile(lambda step: step.ensures != "spiking", steps))
+        source = self.converted(analog, timesteps) if before.is_spiking else None
+        made = passes.run(steps[-1:], before, replace(self._context, timesteps=timesteps, analog=source))
+        if not made.is_spiking:
+            # Statistics belong to the network that they were collected on: equal networks have to be one and the same.
+            made = next((network for *_, network in self._made if not network.is_spiking and network == made), made)
         self._made.append((steps, timesteps, made))
         return made
 
+    def forget(self) -> None:
+        """Let go of spiking networks, which nobody will build upon again."""
+        self._made = [entry for entry in self._made if not entry[2].is_spiking]
 
-def _measure(
+
+def measure(
     pipeline: str, snn: Network, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray], backend: Backend
-) -> Point:
+) -> tuple[Point, Result]:
+    """The point of a conversion on images `x` with labels `y`, as they are checked, and the run that it comes from."""
     compiled = compile(snn, backend)
     assert isinstance(compiled, CompiledSpiking)  # the pipeline's last pass ensures it
     result = compiled.evaluate(x, y, progress=False)
     assert snn.timesteps is not None  # verified
-    return Point(
+    point = Point(
         pipeline,
         snn.timesteps,
         {name: float(curve[-1]) for name, curve in by_output(snn, result.accuracy).items()},
@@ -226,6 +229,7 @@ def _measure(
         result.seconds,
         sum(function_evaluations(snn).values()),
     )
+    return point, result
 
 
 def _parsed(pipelines: Sequence[Pipeline] | Mapping[str, Pipeline]) -> dict[str, Steps]:
@@ -265,7 +269,7 @@ def _style(sweep: Sweep, point: Point, output: str) -> str:
     return "bold" if len(rivals) > 1 and point.accuracy[output] == max(rivals) else ""
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
     """Three digits and a unit: 1234567 as 1.23 M."""
     rounded = float(f"{number:.3g}")
     size, unit = next((pair for pair in _UNITS if rounded >= pair[0]), (1.0, ""))

@@ -7,7 +7,7 @@ import sys
 import warnings
 from typing import NoReturn
 
-from . import commands, sweep, tools
+from . import commands, sweep, tools, tune
 from .app import app, err
 
 
@@ -46,4 +46,4 @@ def _fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-__all__ = ["app", "commands", "main", "sweep", "tools"]
+__all__ = ["app", "commands", "main", "sweep", "tools", "tune"]
