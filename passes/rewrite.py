@@ -73,7 +73,10 @@ class Sum:
             replace(term, operators=(*term.operators, *operators), origin=term.origin.merge(self.origin))
             for term in self.terms
         )
-        bias = None if self.bias is None else apply(operators, np.broadcast_to(self.bias, self.shape)[None])[0]
+        bias = None
+        if self.bias is not None:  # in double precision, or the last bit would be the machine's
+            bias = apply(operators, np.broadcast_to(self.bias, self.shape)[None].astype(np.float64))[0]
+            bias = bias.astype(np.float32)
         return replace(self, terms=terms, bias=bias, shape=output_shape(operators, self.shape))
 
     def scaled(self, factor: float | np.ndarray) -> Sum:
