@@ -20,10 +20,7 @@ from ..ir.codes import staircase
 BINS = 1024
 _SMALLEST = BINS / float(np.finfo(np.float32).max) * 2  # range of a histogram: float32 has to hold the bins per unit
 _BLOCK = 256  # positions of which one channel is counted before the next; all channels of them fit a cache
-_SHARES = np.linspace(1 / 64, 1, 64)
-_BEYOND = 2 ** (np.arange(1, 33) / 8)  # up to 16, in eighths of an octave
-_CANDIDATES = np.concatenate([_SHARES, _BEYOND])[::-1].astype(np.float32)  # from above: of equal errors the larger λ
-_ALIKE = 0.01  # the least variance of the logarithms of what channels spread by
+_SHARES = np.linspace(1 / 64, 1, 64, dtype=np.float32)[::-1].copy()  # from 1 down: of equal errors the larger λ
 
 
 class Statistics:
@@ -83,52 +80,14 @@ class Statistics:
     def least_error(self, timesteps: int, v_init: float, per_channel: bool) -> np.ndarray:
         """The λ whose staircase of `timesteps` steps is nearest to the activations, in mean squared error [Li 2021].
 
-        To the activations that were seen and one that was not (`_unseen`). The staircase is that of `snnc.ir.codes`,
-        where `v_init` is a share of λ. One number per channel, (C,), or one for the population, (1,): the best of 64
-        shares of the largest activation, or, where few were seen, up to 16 times that. Zero where there is none.
+        The staircase is that of `snnc.ir.codes`, where `v_init` is a share of λ. One number per channel, (C,), or one
+        for the population, (1,): the best of 64 shares of the largest activation. Zero where there is none.
         """
         largest = self.maximum if per_channel else np.full_like(self.maximum, self.maximum.max())
-        errors = _staircase_errors(self._bins, self._range, largest, _CANDIDATES, timesteps, v_init)
+        errors = _staircase_errors(self._bins, self._range, largest, _SHARES, timesteps, v_init)
         if not per_channel:
-            largest, errors = largest[:1], errors.sum(0, keepdims=True)
-        errors += self._unseen(largest[:, None], timesteps, v_init, per_channel)
-        return largest * _CANDIDATES[errors.argmin(1)]
-
-    def _unseen(self, largest: np.ndarray, timesteps: int, v_init: float, per_channel: bool) -> np.ndarray:
-        """Squared error expected of one more activation than n that were seen, for each λ: (C, candidates) or (1, …).
-
-        It is the largest of all with probability 1 / (n + 1), so that among n + 1 there is one to expect beyond the
-        `largest` seen, (C, 1) or (1, 1). By how much is taken to be exponentially distributed: then what is
-        beyond any threshold, as the mean, exceeds it by the same on average.
-        """
-        spread = np.maximum(self._spread(per_channel), _SMALLEST)[:, None]
-        candidates = largest * _CANDIDATES
-        gap = (candidates - largest) / spread
-        clipped = np.where(gap > 0, 2 * np.exp(-np.abs(gap)), 2 - 2 * gap + gap**2)
-        quantum = candidates / timesteps
-        return spread**2 * clipped + quantum**2 * (v_init**2 - v_init + 1 / 3)
-
-    def _spread(self, per_channel: bool) -> np.ndarray:
-        """By how much activations above the mean exceed it on average: (C,), or of the whole population (1,).
-
-        The logarithm of a mean of n is off by about n^−½, so that channels draw on each other by empirical Bayes: each
-        counts as if it had 1 / τ² activations more, of the layer's spread, where τ² is how much channels differ.
-        """
-        counts, totals = _above(self._bins, self._range, np.zeros_like(self._range))
-        if not per_channel:
-            more, excess = _above(
-                self._bins, self._range, np.full_like(self._range, totals.sum() / max(counts.sum(), 1))
-            )
-            return np.asarray(excess.sum(keepdims=True) / max(more.sum(), 1))
-        more, excess = _above(self._bins, self._range, totals / np.maximum(counts, 1))
-        if not more.any():
-            return more
-        logarithms = np.log(np.where(more > 0, excess, 1) / np.maximum(more, 1))
-        layer = np.average(logarithms, weights=more)
-        chance = np.count_nonzero(more) / more.sum()
-        difference = max(np.average((logarithms - layer) ** 2, weights=more) - chance, _ALIKE)
-        own = more / (more + 1 / difference)
-        return np.asarray(np.exp(own * logarithms + (1 - own) * layer))
+            return largest[:1] * _SHARES[errors.sum(0).argmin()]
+        return largest * _SHARES[errors.argmin(1)]
 
     def _widen(self) -> None:
         """Grow the ranges until they hold the maxima, by doubling."""
@@ -252,20 +211,6 @@ def _count(planes: np.ndarray, per_bin: np.ndarray, bins: np.ndarray) -> None:
                 place = min(np.int32(line[position] * scale), last)
                 positive = line[position] > 0
                 counts[place if positive else position & last] += positive
-
-
-@njit(nogil=True, cache=True)
-def _above(bins: np.ndarray, ranges: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many activations exceed each channel's threshold, and by how much in all: (channels,) each."""
-    channels, count = bins.shape
-    more, excess = np.zeros(channels), np.zeros(channels)
-    for channel in range(channels):
-        for place in range(count):
-            over = (place + 0.5) * ranges[channel] / count - thresholds[channel]
-            if over > 0:
-                more[channel] += bins[channel, place]
-                excess[channel] += bins[channel, place] * over
-    return more, excess
 
 
 _staircase = njit(staircase)
