@@ -42,8 +42,11 @@ class Candidate:
         return ",".join(filter(None, (self.conversion, self.correction, self.ending)))
 
     def corrected(self, corrections: Sequence[str]) -> tuple[Candidate, ...]:
-        """The same conversion with each of these corrections."""
-        return tuple(replace(self, correction=each) for each in corrections)
+        """The same conversion with each of these corrections that there is."""
+        from .passes import known_passes
+
+        known = [each for each in corrections if not each or each.partition("{")[0] in known_passes()]
+        return tuple(replace(self, correction=each) for each in known)
 
 
 Group = tuple[Candidate, ...]
