@@ -210,6 +210,11 @@ class Network(Record):
         """The connections out of a population."""
         return [data["connection"] for *_, data in self.graph.out_edges(name, data=True)]
 
+    def leading_to(self, names: Iterable[str]) -> frozenset[str]:
+        """These populations, and every other that they depend on."""
+        names = tuple(names)
+        return frozenset(names).union(*(nx.ancestors(self.graph, name) for name in names))
+
     @property
     def is_phased(self) -> bool:
         """Whether this is a few-spike network, whose windows are phases."""

@@ -230,7 +230,7 @@ def _cycles(network: Network) -> Iterator[str]:
 
 
 def _canonical(network: Network) -> Iterator[str]:
-    reaching = set(network.outputs).union(*(nx.ancestors(network.graph, name) for name in network.outputs))
+    reaching = network.leading_to(network.outputs)
     for name, population in network.populations.items():
         if name not in reaching and name not in network.inputs:
             yield f"population {name!r}: reaches no output"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import networkx as nx
-
 from ..ir import Connection, Conv2D, Dense, Network, Operator, Scale, Shape, Stage, fold
 from .manager import Context, Pass
 
@@ -71,8 +69,7 @@ def _added(first: tuple[Operator, ...], second: tuple[Operator, ...]) -> tuple[O
 
 def _without_dead_ends(network: Network) -> Network:
     """Keep the inputs, the outputs, and what lies between them."""
-    ancestors = (nx.ancestors(network.graph, name) for name in network.outputs)
-    kept = {*network.inputs, *network.outputs}.union(*ancestors)
+    kept = {*network.inputs, *network.leading_to(network.outputs)}
     return network.replace(
         populations=[population for name, population in network.populations.items() if name in kept],
         connections=[c for c in network.connections if c.source in kept and c.target in kept],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -216,6 +217,11 @@ class Weighted:
         for start in range(0, len(x), images):
             yield _windows(self.operator, x[start : start + images])
 
+    def all_patches(self, drive: Drive) -> Iterator[np.ndarray]:
+        """The patches of what the source has said to the images of a look."""
+        for said in drive.received():
+            yield from self.patches(said[self.edge.source])
+
     def rows(self, residual: np.ndarray) -> np.ndarray:
         """The residuals of the population, (images, *shape), where the weights reach it: (groups, rows, outputs)."""
         shapes = [output_shape(self.after[:number], self.shape) for number in range(len(self.after))]
@@ -262,13 +268,12 @@ class Inputs:
     @classmethod
     def of(cls, drive: Drive, edge: Weighted) -> Inputs:
         count, total, squares, gram = 0, np.zeros(1), np.zeros(1), np.zeros(1)
-        for said in drive.received():
-            for patches in edge.patches(said[edge.edge.source]):
-                count += patches.shape[1]
-                total = total + patches.sum(1, dtype=np.float64)
-                squares = squares + np.einsum("gri,gri->gi", patches, patches)
-                if patches.shape[2] <= MOST_INPUTS:
-                    gram = gram + patches.transpose(0, 2, 1) @ patches
+        for patches in edge.all_patches(drive):
+            count += patches.shape[1]
+            total = total + patches.sum(1, dtype=np.float64)
+            squares = squares + np.einsum("gri,gri->gi", patches, patches)
+            if patches.shape[2] <= MOST_INPUTS:
+                gram = gram + patches.transpose(0, 2, 1) @ patches
         mean = total / count
         centred = gram / count - mean[:, :, None] * mean[:, None, :] if mean.shape[1] <= MOST_INPUTS else None
         return cls(mean, squares / count - mean**2, centred)
@@ -296,12 +301,8 @@ class Regression:
                 shared = shared + patches.transpose(0, 2, 1) @ here
             count += first
         mean = total / count
-
-        def again() -> Iterator[np.ndarray]:
-            for batch in drive.received():
-                yield from edge.patches(batch[edge.edge.source])
-
-        return cls(inputs, mean, shared / count - inputs.mean[:, :, None] * mean[:, None, :], again)
+        covariance = shared / count - inputs.mean[:, :, None] * mean[:, None, :]
+        return cls(inputs, mean, covariance, partial(edge.all_patches, drive))
 
     def shift(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
         """Weights, (groups, inputs, outputs), and biases, (groups, outputs), that bring it."""

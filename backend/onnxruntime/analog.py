@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import networkx as nx
 import numpy as np
 import onnxruntime
 
@@ -83,7 +82,7 @@ def _session(network: Network, outputs: tuple[str, ...]) -> onnxruntime.Inferenc
     """Computes these populations, and what they need."""
     graph = GraphBuilder()
     values: dict[str, str] = {}
-    needed = set(outputs).union(*(nx.ancestors(network.graph, name) for name in outputs))
+    needed = network.leading_to(outputs)
     for name in (name for name in network.order if name in needed):
         population = network.populations[name]
         if population.neuron.is_input:
